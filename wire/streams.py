@@ -46,8 +46,8 @@ class StreamSpan:
 class Received:
     """Which numbers of one stream have arrived: all up to `upto`, and `intervals` above it.
 
-    `intervals` are closed (lo, hi) ranges, ascending, at least one number apart from each other and from `upto`;
-    at most `INTERVALS_MAX` of them.
+    `intervals` are closed (lo, hi) ranges, ascending, with at least one number missing between them and after
+    `upto`; at most `INTERVALS_MAX` of them.
     """
 
     __slots__ = ("intervals", "upto")
