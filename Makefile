@@ -45,7 +45,7 @@ faults: $(STAMP)
 
 # The generated code is checked in because an edge box has no protobuf compiler.
 proto: $(STAMP)
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=. wire/sparkplug.proto
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=. wire/sparkplug.proto
 
 # Universal: one file for both architectures, without the address of any package index.
 lock:
