@@ -64,7 +64,9 @@ class ReadTimeoutError(FieldLinkError):
 class ExceptionReplyError(FieldLinkError):
     """The device answered with a Modbus exception (`exception_code` 0…255)."""
 
-    def __init__(self, bus: str, unit: int, address: int, count: int, exception_code: int, meaning: str) -> None:
+    def __init__(
+        self, bus: str, unit: int, address: int, count: int, exception_code: int, meaning: str
+    ) -> None:
         self.bus, self.unit, self.address, self.count = bus, unit, address, count
         self.exception_code, self.meaning = exception_code, meaning
         super().__init__(
