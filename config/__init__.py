@@ -1,1 +1,111 @@
+"""Configuration: what people type about a site, checked, explained, and exported to edges."""
 
+from config.edges import (
+    REGISTERS_OF,
+    BusConfig,
+    DeviceConfig,
+    EdgeConfig,
+    PointConfig,
+    PointType,
+    SpoolConfig,
+    Table,
+    WordOrder,
+)
+from config.export import (
+    EdgeFile,
+    EdgeTag,
+    UnknownEdgeError,
+    dump_edge,
+    dump_site,
+    edge_hash,
+    export_edge,
+    load_edge,
+)
+from config.limits import LimitConfig, LimitKind, LimitRow, LimitsConfig, StateLimitConfig
+from config.loader import DEMO_SITE, SITE_FILE_NAME, SiteCheck, check_site, cross_check, load_site, parse_site
+from config.model import GRADE_WORDS, GRADES, Grade, Guidance, Names
+from config.problems import ConfigError, ConfigErrors, ConfigProblem, Severity, one_line
+from config.rebind import rebind
+from config.receivers import CATEGORIES, AlarmCategory, BodyRule, ReceiverConfig
+from config.schema import site_schema, site_schema_text
+from config.secret import SecretError, read_broker_password, read_secret
+from config.site import (
+    BrokerConfig,
+    BrokerTls,
+    EquipmentConfig,
+    HazardSourceConfig,
+    Place,
+    RegionPath,
+    SiteConfig,
+    StorageConfig,
+    SystemAlarmsConfig,
+)
+from config.tags import RangeConfig, TagConfig
+from config.units import UNITS, UNITS_OF, Quantity, is_discrete
+
+__all__ = [
+    "CATEGORIES",
+    "DEMO_SITE",
+    "GRADES",
+    "GRADE_WORDS",
+    "REGISTERS_OF",
+    "SITE_FILE_NAME",
+    "UNITS",
+    "UNITS_OF",
+    "AlarmCategory",
+    "BodyRule",
+    "BrokerConfig",
+    "BrokerTls",
+    "BusConfig",
+    "ConfigError",
+    "ConfigErrors",
+    "ConfigProblem",
+    "DeviceConfig",
+    "EdgeConfig",
+    "EdgeFile",
+    "EdgeTag",
+    "EquipmentConfig",
+    "Grade",
+    "Guidance",
+    "HazardSourceConfig",
+    "LimitConfig",
+    "LimitKind",
+    "LimitRow",
+    "LimitsConfig",
+    "Names",
+    "Place",
+    "PointConfig",
+    "PointType",
+    "Quantity",
+    "RangeConfig",
+    "ReceiverConfig",
+    "RegionPath",
+    "SecretError",
+    "Severity",
+    "SiteCheck",
+    "SiteConfig",
+    "SpoolConfig",
+    "StateLimitConfig",
+    "StorageConfig",
+    "SystemAlarmsConfig",
+    "Table",
+    "TagConfig",
+    "UnknownEdgeError",
+    "WordOrder",
+    "check_site",
+    "cross_check",
+    "dump_edge",
+    "dump_site",
+    "edge_hash",
+    "export_edge",
+    "is_discrete",
+    "load_edge",
+    "load_site",
+    "one_line",
+    "parse_site",
+    "read_broker_password",
+    "read_secret",
+    "rebind",
+    "site_schema",
+    "site_schema_text",
+]

@@ -1,0 +1,201 @@
+"""Cross checks of one tag: unit, range, limits, deadbands, grades and times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from config.draft import Draft, Finding, Placed
+from config.limits import LimitConfig, LimitKind
+from config.problems import Severity, did_you_mean
+from config.tags import TagConfig
+from config.units import UNITS_OF
+
+DEADBAND_SHARE_MAX = 0.25  # of the range; more than that is usually a slip of the decimal point
+
+
+def check_tags(draft: Draft) -> Iterator[Finding]:
+    """F47 and its neighbours. What is wrong with a planned tag only warns."""
+    for tag in draft.tags:
+        for finding in _check_tag(tag):
+            if tag.part.planned and finding.severity is Severity.ERROR:
+                yield Finding(
+                    finding.path,
+                    finding.message,
+                    finding.message_zh,
+                    finding.hint,
+                    Severity.WARNING,
+                    finding.other,
+                )
+            else:
+                yield finding
+
+
+def _check_tag(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    yield from _check_times(tag)
+    yield from (_check_discrete(tag) if tag.part.discrete else _check_measured(tag))
+
+
+def _check_times(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    part = tag.part
+    if part.longest_silence_s > part.stale_after_s / 2:
+        yield Finding(
+            (*tag.path, "longest_silence_s"),
+            f"longest_silence_s {part.longest_silence_s:g} is more than half of stale_after_s "
+            f"{part.stale_after_s:g}: one lost frame would make the tag stale",
+            "最长静默时间超过失效时间的一半, 丢一帧就会误报失效",
+            f"set it to {part.stale_after_s / 2:g} or less, or raise stale_after_s",
+        )
+    if part.report_deadband > 0 and part.limit_rows():
+        yield Finding(
+            (*tag.path, "report_deadband"),
+            "a tag with limits is sent on every change, so it has no report_deadband",
+            "有限值的测点每次变化都要上报, 不能设上报死区",
+            "remove report_deadband, or the limits",
+        )
+
+
+def _check_discrete(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    part = tag.part
+    for name in ("unit", "range"):
+        if getattr(part, name) is not None:
+            yield Finding(
+                (*tag.path, name),
+                f"a {part.quantity} is 0 or 1 and has no {name}",
+                "开关量不需要单位和量程",
+                f"remove {name}",
+            )
+    for kind, _ in part.limits.given():
+        yield Finding(
+            (*tag.path, "limits", kind.value),
+            f"a {part.quantity} is 0 or 1 and has no {kind.value}",
+            "开关量只能用 state 限值",
+            "write limits: {state: {alarm_value: 1, ...}}",
+        )
+
+
+def _check_measured(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    part = tag.part
+    units = UNITS_OF[part.quantity]
+    if part.unit is None:
+        yield Finding(
+            tag.path, f"a {part.quantity} needs a unit", "缺少单位", "valid here: " + ", ".join(units)
+        )
+    elif part.unit not in units:
+        yield Finding(
+            (*tag.path, "unit"),
+            f"{part.unit!r} is no unit of {part.quantity}",
+            f"{part.unit!r} 不是该监测量的单位",
+            did_you_mean(part.unit, units),
+        )
+    if part.limits.state is not None:
+        yield Finding(
+            (*tag.path, "limits", "state"),
+            f"a {part.quantity} is a number and has no state limit",
+            "模拟量不能用 state 限值",
+            "use LL, L, H, HH",
+        )
+    if part.range is None:
+        yield Finding(
+            tag.path,
+            f"a {part.quantity} needs a range: what the instrument can show",
+            "缺少量程",
+            "write range: {low: ..., high: ...}",
+        )
+    elif part.range.low >= part.range.high:
+        yield Finding(
+            (*tag.path, "range"),
+            f"range low {part.range.low:g} is not below high {part.range.high:g}",
+            "量程下限不小于上限",
+            "swap them",
+        )
+    else:
+        for kind, limit in part.limits.given():
+            yield from _check_against_range(tag, kind, limit)
+    yield from _check_order(tag)
+    yield from _check_grades(tag)
+
+
+def _check_against_range(tag: Placed[TagConfig], kind: LimitKind, limit: LimitConfig) -> Iterator[Finding]:
+    span = tag.part.span()
+    path = (*tag.path, "limits", kind.value)
+    unit = tag.part.unit or ""
+    if not span.low <= limit.setpoint <= span.high:
+        yield Finding(
+            (*path, "setpoint"),
+            f"{kind} {limit.setpoint:g} is outside the range {span.low:g} to {span.high:g} {unit}",
+            f"{kind} 设定值超出量程",
+            "the instrument can never reach it: correct the setpoint or the range",
+        )
+        return
+    clears = limit.setpoint - limit.deadband if kind.high_side else limit.setpoint + limit.deadband
+    never = clears <= span.low if kind.high_side else clears >= span.high
+    if never:
+        word = "below" if kind.high_side else "above"
+        yield Finding(
+            (*path, "deadband"),
+            f"{kind} could never clear: it clears {word} {clears:g}, "
+            f"and the range is {span.low:g} to {span.high:g} {unit}",
+            f"{kind} 的死区过大, 报警永远无法恢复",
+            "make the deadband smaller",
+        )
+    elif limit.deadband > DEADBAND_SHARE_MAX * (span.high - span.low):
+        yield Finding(
+            (*path, "deadband"),
+            f"the deadband {limit.deadband:g} is more than {DEADBAND_SHARE_MAX:.0%} of the range",
+            "死区超过量程的四分之一",
+            "check the decimal point",
+            Severity.WARNING,
+        )
+
+
+def _check_order(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    given = tag.part.limits.given()
+    for (lower_kind, lower), (upper_kind, upper) in pairwise(given):
+        path = (*tag.path, "limits", upper_kind.value, "setpoint")
+        other = (*tag.path, "limits", lower_kind.value, "setpoint")
+        if upper.setpoint < lower.setpoint:
+            yield Finding(
+                path,
+                f"{upper_kind} {upper.setpoint:g} is below {lower_kind} {lower.setpoint:g}",
+                f"{upper_kind} 低于 {lower_kind}, 限值次序颠倒",
+                "limits go LL < L < H < HH",
+                other=other,
+            )
+        elif upper.setpoint == lower.setpoint:
+            always = not lower_kind.high_side and upper_kind.high_side
+            yield Finding(
+                path,
+                f"{upper_kind} and {lower_kind} are both {upper.setpoint:g}"
+                + ("; every value alarms" if always else "; the milder one adds nothing"),
+                f"{upper_kind} 与 {lower_kind} 相等",
+                "part them, or drop one",
+                Severity.WARNING,
+                other,
+            )
+        elif not lower_kind.high_side and upper_kind.high_side:
+            gap = upper.setpoint - lower.setpoint
+            if max(lower.deadband, upper.deadband) > gap:
+                yield Finding(
+                    (*tag.path, "limits", upper_kind.value, "deadband"),
+                    f"a deadband of {lower_kind} or {upper_kind} reaches across the other limit: "
+                    "one can clear only while the other alarms",
+                    "上下限的死区互相越过",
+                    "make the deadbands smaller",
+                    other=other,
+                )
+
+
+def _check_grades(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    """The farther limit is at least as grave: a blue limit above a red one contradicts itself."""
+    limits = dict(tag.part.limits.given())
+    for mild, grave in ((LimitKind.H, LimitKind.HH), (LimitKind.L, LimitKind.LL)):
+        near, far = limits.get(mild), limits.get(grave)
+        if near is not None and far is not None and far.grade < near.grade:
+            yield Finding(
+                (*tag.path, "limits", grave.value, "grade"),
+                f"{grave} is {far.grade.word} but {mild}, which comes first, is {near.grade.word}",
+                f"{grave} 为{far.grade.zh}色, 却轻于先到的 {mild} ({near.grade.zh}色)",
+                f"{grave} must be at least as grave as {mild}",
+                other=(*tag.path, "limits", mild.value, "grade"),
+            )

@@ -1,0 +1,96 @@
+"""Cross checks of names: ids that stand twice, references to nothing, tags that nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from config.draft import DocumentPath, Draft, Finding, PlacedId
+from config.problems import Severity, did_you_mean
+
+_ZH = {
+    "tag": "测点", "receiver": "接收方", "hazard source": "危险源", "equipment": "设备",
+    "edge": "边缘节点", "bus": "总线", "device": "仪表",
+}  # fmt: skip
+
+
+def check_ids(draft: Draft) -> Iterator[Finding]:
+    """F46: two ids of one kind that are equal, or equal but for capitals (Sparkplug forbids both)."""
+    seen: dict[tuple[str, str, str], PlacedId] = {}
+    for item in draft.ids:
+        first = seen.setdefault((item.kind, item.scope, item.id.casefold()), item)
+        if first is item:
+            continue
+        if first.id == item.id:
+            message, message_zh = (
+                f"{item.kind} id {item.id!r} stands twice",
+                f"{_ZH[item.kind]}编号 {item.id!r} 重复",
+            )
+        else:
+            message = f"{item.kind} id {item.id!r} differs from {first.id!r} only in capitals"
+            message_zh = f"{_ZH[item.kind]}编号 {item.id!r} 与 {first.id!r} 只有大小写不同"
+        yield Finding(item.path, message, message_zh, "rename one of them", other=first.path)
+
+
+def check_references(draft: Draft) -> Iterator[Finding]:
+    """Every reference names something that exists."""
+    equipment, tags = draft.known("equipment"), draft.known("tag")
+    for tag in draft.tags:
+        if tag.part.equipment not in equipment:
+            yield _unknown(
+                (*tag.path, "equipment"), "equipment", tag.part.equipment, equipment, tag.part.planned
+            )
+    for edge in draft.edges:
+        buses = {bus.id for bus in edge.part.buses}
+        for number, device in enumerate(edge.part.devices):
+            path = (*edge.path, "devices", number)
+            if device.bus not in buses:
+                yield _unknown((*path, "bus"), "bus", device.bus, buses)
+            for index, point in enumerate(device.points):
+                if point.tag not in tags:
+                    yield _unknown((*path, "points", index, "tag"), "tag", point.tag, tags)
+    for receiver in draft.receivers:
+        region = receiver.part.region
+        if region is not None and draft.region is not None:
+            codes = draft.region.path.split("/")
+            prefixes = ["/".join(codes[: n + 1]) for n in range(len(codes))]
+            if region not in prefixes:
+                yield _unknown((*receiver.path, "region"), "region of this site", region, prefixes)
+
+
+def _unknown(
+    path: DocumentPath, kind: str, word: str, candidates: set[str] | list[str], planned: bool = False
+) -> Finding:
+    zh = f"找不到{_ZH.get(kind, '区域')} {word!r}"
+    severity = Severity.WARNING if planned else Severity.ERROR
+    return Finding(path, f"there is no {kind} {word!r}", zh, did_you_mean(word, sorted(candidates)), severity)
+
+
+def check_readers(draft: Draft) -> Iterator[Finding]:
+    """Every in-service tag is read by exactly one point. A planned one may have none."""
+    first: dict[str, DocumentPath] = {}
+    planned = {tag.part.id for tag in draft.tags if tag.part.planned}
+    for edge in draft.edges:
+        for number, device in enumerate(edge.part.devices):
+            for index, point in enumerate(device.points):
+                path = (*edge.path, "devices", number, "points", index)
+                earlier = first.setdefault(point.tag, path)
+                if earlier is not path:
+                    severity = Severity.WARNING if point.tag in planned else Severity.ERROR
+                    yield Finding(
+                        (*path, "tag"),
+                        f"tag {point.tag} is already read by another point",
+                        f"测点 {point.tag} 已由另一处采集",
+                        "keep one point per tag",
+                        severity,
+                        earlier,
+                    )
+    if not draft.complete:
+        return
+    for tag in draft.tags:
+        if tag.part.id not in first and not tag.part.planned:
+            yield Finding(
+                (*tag.path, "id"),
+                f"no point of any edge reads tag {tag.part.id}",
+                f"没有任何边缘节点采集测点 {tag.part.id}",
+                "add it under edges: devices: points:, or set state: planned",
+            )

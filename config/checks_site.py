@@ -1,0 +1,53 @@
+"""Cross checks of the site's own facts: the grade of a hazard source, receivers that no grade reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from config.draft import Draft, Finding
+from config.model import GRADES
+from config.problems import Severity
+
+# GB 18218-2018 Table 6: from which R on a major hazard source has grade 1, 2, 3; below the last it has 4.
+GRADE_FLOORS = ((Decimal(100), 1), (Decimal(50), 2), (Decimal(10), 3))
+
+
+def hazard_grade(r_value: float) -> int:
+    """Return the grade of GB 18218-2018 for R, compared in exact decimals as the number was typed."""
+    r = Decimal(repr(r_value))
+    return next((grade for floor, grade in GRADE_FLOORS if r >= floor), 4)
+
+
+def check_site_facts(draft: Draft) -> Iterator[Finding]:
+    """Facts that contradict each other; all of them warn, because the record of the authority decides."""
+    for source in draft.hazard_sources:
+        part = source.part
+        if part.grade is None:
+            continue
+        if part.s_value is not None and part.s_value < 1:
+            yield Finding(
+                (*source.path, "grade"),
+                f"S is {part.s_value:g}, below 1, so the unit has no grade",
+                "S 小于 1, 不构成重大危险源, 没有级别",
+                "remove grade, or correct s_value",
+                Severity.WARNING,
+            )
+        elif part.r_value is not None and hazard_grade(part.r_value) != part.grade:
+            yield Finding(
+                (*source.path, "grade"),
+                f"R {part.r_value:g} means grade {hazard_grade(part.r_value)}, not {part.grade}",
+                f"R 值对应{'一二三四'[hazard_grade(part.r_value) - 1]}级, 与所填级别不符",
+                "GB 18218-2018 Table 6",
+                Severity.WARNING,
+            )
+    if draft.receivers and draft.tags:
+        for grade in GRADES:
+            if not any(grade in receiver.part.grades for receiver in draft.receivers):
+                yield Finding(
+                    ("receivers",),
+                    f"no receiver wants {grade.word} alarms",
+                    f"没有接收方接收{grade.zh}色报警",
+                    "add the grade to a receiver",
+                    Severity.WARNING,
+                )

@@ -1,0 +1,98 @@
+"""What is wrong with a configuration file, said so that the reader knows where and what to do next.
+
+A problem is one line: file, line, column, place, message, hint. Text that came out of the file is escaped, so
+a tag name with line breaks or terminal codes cannot forge a second line in a log.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+NEAREST_CUTOFF = 0.55
+PROBLEMS_SHOWN_MAX = 200
+
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))}
+_ESCAPED |= {
+    code: f"\\u{code:04x}" for code in (0x2028, 0x2029, 0x200E, 0x200F, *range(0x202A, 0x202F), 0xFEFF)
+}
+_ESCAPED |= {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+
+
+class Severity(StrEnum):
+    """An error refuses the file; a warning is shown and the file is used."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+def one_line(text: str) -> str:
+    """Return `text` with everything escaped that could end a line or steer a terminal."""
+    return text.translate(_ESCAPED).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigProblem:
+    """One thing to mend. `line` and `column` count from 1; both are 0 when no file was read.
+
+    `place` is the path inside the document, list items by their id: ``tags[T101.LEVEL].limits.H.setpoint``.
+    """
+
+    file: str
+    line: int
+    column: int
+    place: str
+    message: str
+    hint: str = ""
+    message_zh: str = ""
+    severity: Severity = Severity.ERROR
+
+    def __str__(self) -> str:
+        return self.describe("en")
+
+    def describe(self, language: str = "en") -> str:
+        """Return the whole problem as one line; "zh" falls back to English where there is no Chinese."""
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        message = self.message_zh if language == "zh" and self.message_zh else self.message
+        parts = [where, self.place, message] if self.place else [where, message]
+        hint = f"; {self.hint}" if self.hint else ""
+        return one_line(": ".join(parts) + hint)
+
+
+class ConfigError(Exception):
+    """Root of everything this package raises."""
+
+
+class ConfigErrors(ConfigError):
+    """The file is refused. All its problems at once; the running configuration, if any, stays in force."""
+
+    def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[ConfigProblem] = ()) -> None:
+        self.problems = tuple(problems)
+        self.warnings = tuple(warnings)
+        shown = [str(problem) for problem in self.problems[:PROBLEMS_SHOWN_MAX]]
+        if len(self.problems) > PROBLEMS_SHOWN_MAX:
+            shown.append(f"... and {len(self.problems) - PROBLEMS_SHOWN_MAX} more")
+        super().__init__("\n".join(shown))
+
+
+def nearest(word: object, candidates: Iterable[str]) -> str | None:
+    """Return the candidate a person most likely meant, or None when none is close."""
+    text = str(word)[:100]
+    by_folded: dict[str, str] = {}
+    for candidate in candidates:
+        by_folded.setdefault(candidate.casefold(), candidate)
+    found = difflib.get_close_matches(text.casefold(), list(by_folded), n=1, cutoff=NEAREST_CUTOFF)
+    return by_folded[found[0]] if found else None
+
+
+def did_you_mean(word: object, candidates: Iterable[str], listed_max: int = 12) -> str:
+    """Return a hint: the nearest candidate, else the list of valid words when it is short, else nothing."""
+    words = list(candidates)
+    best = nearest(word, words)
+    if best is not None:
+        return f"did you mean {best!r}?"
+    if words and len(words) <= listed_max:
+        return "valid here: " + ", ".join(words)
+    return ""
