@@ -1,7 +1,7 @@
-"""Wind, leaks and what a gas detector down-wind of them sees. Pure; good enough to look real, not to plan by.
+"""Wind, leaks and what a gas detector down-wind of them sees. Pure; for the looks, not to plan by.
 
-A ground-level Gaussian plume with Briggs' (1973) open-country curves for neutral air (class D), widened at the
-source so that a detector three metres away sees a cloud and not a needle.
+A ground-level Gaussian plume with Briggs' (1973) open-country curves for neutral air (class D), widened at
+the source so that a detector three metres away sees a cloud and not a needle.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HISTORY_S = 120.0
 class Gas:
     """What converts mass concentration to the units of detectors."""
 
-    molar_mass: float            # g/mol
-    lel_percent: float | None    # lower explosive limit in %VOL; None when it does not burn
+    molar_mass: float  # g/mol
+    lel_percent: float | None  # lower explosive limit in %VOL; None when it does not burn
 
     def to_unit(self, mg_m3: float, unit: str) -> float:
         """Concentration in `unit`: mg/m3 (also mg/m³), ppm, %VOL or %LEL, at 25 °C and 101.3 kPa.
@@ -45,7 +45,10 @@ class Gas:
 
 
 GASES = {  # LEL: common handbook values, for the looks of the demo only
-    "chlorine": Gas(70.9, None), "ammonia": Gas(17.03, 15.0), "lpg": Gas(48.0, 1.9), "hydrogen_sulfide": Gas(34.1, 4.0),
+    "chlorine": Gas(70.9, None),
+    "ammonia": Gas(17.03, 15.0),
+    "lpg": Gas(48.0, 1.9),
+    "hydrogen_sulfide": Gas(34.1, 4.0),
 }
 
 

@@ -20,8 +20,10 @@ class PortTakenError(SimulatorError):
 
     def __init__(self, what: str, host: str, port: int) -> None:
         self.what, self.host, self.port = what, host, port
-        super().__init__(f"{what}: cannot listen on {host}:{port}; end the program that holds the port, "
-                         "or give another one (0 picks a free one)")
+        super().__init__(
+            f"{what}: cannot listen on {host}:{port}; end the program that holds the port, "
+            "or give another one (0 picks a free one)"
+        )
 
 
 class RegisterMapError(SimulatorError):

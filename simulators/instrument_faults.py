@@ -11,14 +11,14 @@ DELAY_S_MAX = 60.0
 class FaultKind(StrEnum):
     """One way to fail."""
 
-    NO_ANSWER = "no_answer"              # takes the request and stays silent
-    EXCEPTION = "exception"              # answers with exception `code`
-    FREEZE = "freeze"                    # keeps answering with the registers of the moment it froze
-    GARBAGE = "garbage"                  # answers with random bytes
-    TRUNCATED = "truncated"              # sends the first half of the right answer
+    NO_ANSWER = "no_answer"  # takes the request and stays silent
+    EXCEPTION = "exception"  # answers with exception `code`
+    FREEZE = "freeze"  # keeps answering with the registers of the moment it froze
+    GARBAGE = "garbage"  # answers with random bytes
+    TRUNCATED = "truncated"  # sends the first half of the right answer
     WRONG_TRANSACTION = "wrong_transaction"  # right answer under another transaction id
-    SLOW = "slow"                        # right answer after `delay_s`
-    CLOSE = "close"                      # closes the connection on every request
+    SLOW = "slow"  # right answer after `delay_s`
+    CLOSE = "close"  # closes the connection on every request
 
 
 @dataclass(frozen=True, slots=True)

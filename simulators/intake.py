@@ -154,16 +154,26 @@ class Intake:
     def summary(self) -> dict[str, Any]:
         """Counts: verified, unique, duplicates, rejected, gaps (missing numbers), heartbeats, per lane."""
         lanes = [
-            {"receiver": receiver, "ledger": ledger, "lane": lane, "upto": seen.upto, "highest": seen.highest,
-             "missing": seen.missing()}
+            {
+                "receiver": receiver,
+                "ledger": ledger,
+                "lane": lane,
+                "upto": seen.upto,
+                "highest": seen.highest,
+                "missing": seen.missing(),
+            }
             for (receiver, ledger, lane), seen in sorted(self.lanes.items())
         ]
         return {
-            "verified": self.counts["verified"], "unique": self.counts["unique"],
-            "duplicates": self.counts["duplicates"], "rejected": sum(self.rejected.values()),
+            "verified": self.counts["verified"],
+            "unique": self.counts["unique"],
+            "duplicates": self.counts["duplicates"],
+            "rejected": sum(self.rejected.values()),
             "rejected_by_reason": dict(self.rejected),
             "gaps": sum(lane.missing_count for lane in self.lanes.values()),
-            "heartbeats": self.counts["heartbeats"], "out_of_order": self.counts["out_of_order"],
-            "sequence_conflicts": self.counts["sequence_conflicts"], "lanes": lanes,
+            "heartbeats": self.counts["heartbeats"],
+            "out_of_order": self.counts["out_of_order"],
+            "sequence_conflicts": self.counts["sequence_conflicts"],
+            "lanes": lanes,
             "last_heartbeat_ms": self.last_heartbeat_ms,
         }

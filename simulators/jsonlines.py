@@ -45,7 +45,7 @@ class JsonLines:
             waiting = memoryview(b"".join(self._lines))
             self._lines.clear()
             while waiting:
-                waiting = waiting[self._file.write(waiting):]
+                waiting = waiting[self._file.write(waiting) :]
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""

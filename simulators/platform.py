@@ -76,8 +76,10 @@ class Platform:
     """The receiver's state and rules, without HTTP."""
 
     def __init__(self, settings: PlatformSettings) -> None:
-        self._webhooks = {receiver: [Webhook(secret) for secret in secrets]
-                          for receiver, secrets in settings.secrets.items()}
+        self._webhooks = {
+            receiver: [Webhook(secret) for secret in secrets]
+            for receiver, secrets in settings.secrets.items()
+        }
         self.intake = Intake()
         self.failure: Failure | None = None
         self._failure_ends = 0.0
@@ -120,8 +122,9 @@ class Platform:
         self._failures_left -= 1
         return failure
 
-    def take(self, receiver: str, headers: Mapping[str, str], body: bytes, received_ms: float
-             ) -> tuple[int, dict[str, Any]]:
+    def take(
+        self, receiver: str, headers: Mapping[str, str], body: bytes, received_ms: float
+    ) -> tuple[int, dict[str, Any]]:
         """Check and book one message; returns HTTP status and answer."""
         webhooks = self._webhooks.get(receiver)
         if webhooks is None:
@@ -160,19 +163,29 @@ class Platform:
             return None
         return reason
 
-    def _event_of(self, receiver: str, notice: str, message: dict[str, Any], received_ms: float
-                  ) -> tuple[Received, list[int]]:
+    def _event_of(
+        self, receiver: str, notice: str, message: dict[str, Any], received_ms: float
+    ) -> tuple[Received, list[int]]:
         kind, content = str(message["type"]), dict(message["data"])
         alarm = content.get("alarm") or {}
         sequence = content.get("sequence")
         if sequence is not None and (not isinstance(sequence, int) or sequence < 1):
             raise ValueError(f"sequence {sequence!r}")
         event = Received(
-            id=notice, receiver=receiver, type=kind, lane=content.get("lane"), sequence=sequence,
-            ledger=content.get("ledger"), alarm=alarm.get("id"), revision=content.get("revision"),
-            transition=content.get("transition") or kind.rpartition(".")[2], grade=alarm.get("grade"),
-            late=bool(content.get("late")), unjournaled=bool(content.get("unjournaled")),
-            received_ms=received_ms, duplicate=self.intake.knows(receiver, notice),
+            id=notice,
+            receiver=receiver,
+            type=kind,
+            lane=content.get("lane"),
+            sequence=sequence,
+            ledger=content.get("ledger"),
+            alarm=alarm.get("id"),
+            revision=content.get("revision"),
+            transition=content.get("transition") or kind.rpartition(".")[2],
+            grade=alarm.get("grade"),
+            late=bool(content.get("late")),
+            unjournaled=bool(content.get("unjournaled")),
+            received_ms=received_ms,
+            duplicate=self.intake.knows(receiver, notice),
         )
         return event, [int(number) for number in content.get("released") or ()]
 
@@ -192,13 +205,18 @@ def create_platform_app(platform: Platform) -> ASGIApp:
         return JSONResponse(answer, status)
 
     @app.get("/received")
-    async def received(receiver: str | None = None, heartbeats: bool = False, since_ms: float = 0.0
-                       ) -> JSONResponse:
-        return JSONResponse([
-            event.to_json() for event in platform.intake.events
-            if (heartbeats or event.type != "heartbeat") and event.received_ms >= since_ms
-            and (receiver is None or event.receiver == receiver)
-        ])
+    async def received(
+        receiver: str | None = None, heartbeats: bool = False, since_ms: float = 0.0
+    ) -> JSONResponse:
+        return JSONResponse(
+            [
+                event.to_json()
+                for event in platform.intake.events
+                if (heartbeats or event.type != "heartbeat")
+                and event.received_ms >= since_ms
+                and (receiver is None or event.receiver == receiver)
+            ]
+        )
 
     @app.get("/summary")
     async def summary() -> JSONResponse:
@@ -319,10 +337,16 @@ async def run_platform(
     port = listener.getsockname()[1]
     url = f"http://{settings.host}:{port}"
     platform = Platform(settings)
-    server = _Server(uvicorn.Config(
-        create_platform_app(platform), log_level="warning", access_log=False, lifespan="off", ws="none",
-        timeout_graceful_shutdown=int(STOP_S_MAX),
-    ))
+    server = _Server(
+        uvicorn.Config(
+            create_platform_app(platform),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=int(STOP_S_MAX),
+        )
+    )
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="platform-http")
     stopping = asyncio.create_task(stop.wait(), name="platform-stop")
     ready = asyncio.create_task(server.ready.wait(), name="platform-ready")

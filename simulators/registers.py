@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 from simulators.errors import RegisterMapError
 
 NATIVE_DTYPE = {
-    "u16": ">u2", "i16": ">i2", "u32": ">u4", "i32": ">i4",
-    "u64": ">u8", "i64": ">i8", "f32": ">f4", "f64": ">f8",
+    "u16": ">u2",
+    "i16": ">i2",
+    "u32": ">u4",
+    "i32": ">i4",
+    "u64": ">u8",
+    "i64": ">i8",
+    "f32": ">f4",
+    "f64": ">f8",
 }
 BIT_TABLES = frozenset({"coil", "discrete"})
 TABLE_OF_FUNCTION = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
@@ -31,11 +37,11 @@ class PointSpec:
 
     tag: str
     device: str
-    server: str          # the listener that answers for it, e.g. "EDGE1/BUS1"
+    server: str  # the listener that answers for it, e.g. "EDGE1/BUS1"
     unit: int
-    table: str           # holding | input | coil | discrete
+    table: str  # holding | input | coil | discrete
     address: int
-    native: str          # bit | u16 | … | f64
+    native: str  # bit | u16 | … | f64
     bit: int | None = None
     word_order: str = "ABCD"
     scale: float = 1.0
@@ -153,11 +159,15 @@ class RegisterImage:
         for (native, order), index in sorted(members.items(), key=lambda item: item[0][0] == "bit"):
             width = self.points[index[0]].width
             start = np.array([self._index_of(self.places[i]) for i in index], np.int64)
-            groups.append(_Group(
-                native=native, word_order=order, point=np.array(index, np.int64),
-                words=start[:, None] + np.arange(width),
-                bit=np.array([self.points[i].bit or 0 for i in index], np.uint16),
-            ))
+            groups.append(
+                _Group(
+                    native=native,
+                    word_order=order,
+                    point=np.array(index, np.int64),
+                    words=start[:, None] + np.arange(width),
+                    bit=np.array([self.points[i].bit or 0 for i in index], np.uint16),
+                )
+            )
         return tuple(groups)
 
     def _index_of(self, place: Place) -> int:

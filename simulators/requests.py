@@ -44,8 +44,18 @@ class RequestLog:
         kind = kind_of(function)
         address = int.from_bytes(body[0:2], "big") if len(body) >= 2 else None
         count = int.from_bytes(body[2:4], "big") if len(body) >= 4 else None
-        self.file.write({"at_ms": time.time() * 1000, "server": server, "unit": unit, "function": function,
-                         "kind": kind, "address": address, "count": count}, flush=kind != "read")
+        self.file.write(
+            {
+                "at_ms": time.time() * 1000,
+                "server": server,
+                "unit": unit,
+                "function": function,
+                "kind": kind,
+                "address": address,
+                "count": count,
+            },
+            flush=kind != "read",
+        )
 
     @property
     def writes(self) -> int:
@@ -60,8 +70,12 @@ class RequestLog:
     def summary(self) -> dict[str, Any]:
         """Counts for status files: reads, writes, others, and each function code."""
         functions = {str(code): n for code, n in sorted(self.functions.items())}
-        return {"reads": sum(self.functions[code] for code in READ_CODES), "writes": self.writes,
-                "others": self.others, "functions": functions}
+        return {
+            "reads": sum(self.functions[code] for code in READ_CODES),
+            "writes": self.writes,
+            "others": self.others,
+            "functions": functions,
+        }
 
 
 def count_functions(path: Path) -> Counter[int]:
