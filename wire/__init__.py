@@ -3,7 +3,30 @@
 The only package both ends share. It decides nothing about alarms and stores nothing.
 """
 
+from wire.acks import (
+    Command,
+    decode_command,
+    encode_acknowledge,
+    encode_rebirth,
+    read_unfinished,
+    unfinished_table,
+)
 from wire.batch import Frame, SampleBatch
+from wire.block import (
+    BlockColumn,
+    BlockError,
+    BlockFrames,
+    BlockTooLargeError,
+    CorruptBlockError,
+    Dropped,
+    InvalidBlockError,
+    SpoolBlock,
+    frames_of,
+)
+from wire.block_codec import decode_block, encode_block
+from wire.columns import DataColumns, ValueKind, conform, decode_data
+from wire.columns_writer import encode_data, sample_metric
+from wire.datatypes import TIMESTAMP_MS_MAX, DataType
 from wire.errors import (
     IntervalsFullError,
     MalformedPayloadError,
@@ -14,6 +37,20 @@ from wire.errors import (
     ShapeMismatchError,
     WireError,
 )
+from wire.mqtt import (
+    AioMqttConnector,
+    BrokerAddress,
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    LinkLostError,
+    Message,
+    MqttConnector,
+    MqttError,
+    MqttLink,
+    SubscribeRefusedError,
+    Will,
+)
+from wire.mqtt_memory import MemoryBroker, MemoryConnector, topic_matches
 from wire.names import (
     ACKNOWLEDGE_ROWS_MAX,
     BDSEQ,
@@ -36,6 +73,16 @@ from wire.names import (
     SPOOL_UNFINISHED,
     UNFINISHED_ROWS_MAX,
 )
+from wire.native import Native, native_value
+from wire.payload import (
+    PAYLOAD_LIMITS,
+    DataSet,
+    Metric,
+    Payload,
+    PayloadLimits,
+    decode_payload,
+    encode_payload,
+)
 from wire.quality import (
     Language,
     Quality,
@@ -46,7 +93,22 @@ from wire.quality import (
     quality_of,
     reason_of,
 )
+from wire.sparkplug import Expired, ReorderBuffer, SeqCheck, SeqVerdict, next_bdseq, next_seq
 from wire.streams import INTERVALS_MAX, Received, StreamSpan, new_stream_id
+from wire.topics import (
+    NAMESPACE,
+    HostState,
+    MessageKind,
+    Topic,
+    build_topic,
+    check_id,
+    decode_state,
+    encode_state,
+    node_filter,
+    parse_topic,
+    state_topic,
+)
+from wire.wire_quality import quality_from_wire, quality_on_wire
 
 __all__ = [
     "ACKNOWLEDGE_ROWS_MAX",
@@ -57,6 +119,8 @@ __all__ = [
     "CONFIG_HASH",
     "EDGE_VERSION",
     "INTERVALS_MAX",
+    "NAMESPACE",
+    "PAYLOAD_LIMITS",
     "QUALITY_DETAIL_PROPERTY",
     "QUALITY_PROPERTY",
     "REBIRTH",
@@ -69,29 +133,95 @@ __all__ = [
     "SPOOL_SEQUENCE",
     "SPOOL_STREAM",
     "SPOOL_UNFINISHED",
+    "TIMESTAMP_MS_MAX",
     "UNFINISHED_ROWS_MAX",
+    "Command",
+    "DataColumns",
+    "DataSet",
+    "DataType",
+    "Expired",
     "Frame",
+    "HostState",
     "IntervalsFullError",
     "Language",
     "MalformedPayloadError",
     "MalformedReceivedError",
     "MalformedStateError",
     "MalformedTopicError",
+    "MessageKind",
+    "Metric",
     "OversizePayloadError",
+    "Payload",
+    "PayloadLimits",
     "Quality",
     "Reason",
     "Received",
+    "ReorderBuffer",
     "SampleBatch",
+    "SeqCheck",
+    "SeqVerdict",
     "ShapeMismatchError",
     "StreamSpan",
+    "Topic",
+    "ValueKind",
     "WireError",
+    "build_topic",
+    "check_id",
+    "conform",
+    "decode_command",
+    "decode_data",
+    "decode_payload",
+    "decode_state",
     "describe",
+    "encode_acknowledge",
+    "encode_data",
+    "encode_payload",
+    "encode_rebirth",
+    "encode_state",
     "is_quality_code",
     "new_stream_id",
+    "next_bdseq",
+    "next_seq",
+    "node_filter",
+    "parse_topic",
     "quality_code",
+    "quality_from_wire",
     "quality_of",
+    "quality_on_wire",
+    "read_unfinished",
     "reason_of",
+    "sample_metric",
+    "state_topic",
+    "unfinished_table",
 ]
 
 # Spool blocks and the MQTT link.
-__all__ += []
+__all__ += [
+    "AioMqttConnector",
+    "BlockColumn",
+    "BlockError",
+    "BlockFrames",
+    "BlockTooLargeError",
+    "BrokerAddress",
+    "BrokerRefusedError",
+    "BrokerUnavailableError",
+    "CorruptBlockError",
+    "Dropped",
+    "InvalidBlockError",
+    "LinkLostError",
+    "MemoryBroker",
+    "MemoryConnector",
+    "Message",
+    "MqttConnector",
+    "MqttError",
+    "MqttLink",
+    "Native",
+    "SpoolBlock",
+    "SubscribeRefusedError",
+    "Will",
+    "decode_block",
+    "encode_block",
+    "frames_of",
+    "native_value",
+    "topic_matches",
+]

@@ -1,7 +1,7 @@
 """Sparkplug's data types, and which protobuf field and which range each of them asks for.
 
-A value whose field or range does not fit its data type is type confusion: it is refused, never converted. One
-widening is taken: UInt32 and Int32 may also come as `long_value`, as some encoders write them; the range holds.
+A value whose field or range does not fit its data type is type confusion: refused, never converted. UInt32
+and Int32 may also come as `long_value`, as some encoders write them; their range holds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sparkplug B payloads, metric by metric: births, commands, and whatever is not a plain column of samples.
 
 The reader trusts nothing: a payload is read whole or refused whole, and the only errors it raises are
-`MalformedPayloadError` and `OversizePayloadError`. Templates, properties other than our two, metadata and vendor
-extensions are measured, not read. Columns of samples have a faster way of their own in `columns`.
+`MalformedPayloadError` and `OversizePayloadError`. Templates, properties other than our two, metadata and
+vendor extensions are measured, not read. Columns of samples have a faster way of their own in `columns`.
 """
 
 from __future__ import annotations
@@ -170,9 +170,10 @@ def read_metric(metric: pb.Metric, limits: PayloadLimits) -> Metric:
         raise MalformedPayloadError("an alias is beyond 63 bits")
     field = metric.WhichOneof("value")
     datatype = read_datatype(metric.datatype) if metric.HasField("datatype") else None
-    quality, detail = read_quality(metric, limits) if metric.HasField("properties") else (None, None)
+    quality, detail = (read_quality(metric.properties, limits.depth_max) if metric.HasField("properties")
+                       else (None, None))
     if field == "template_value":
-        _check_depth(metric.template_value.metrics, 2, limits)
+        _check_depth(metric.template_value.metrics, 2, limits.depth_max)
     return Metric(
         name=name,
         alias=alias,
@@ -194,9 +195,8 @@ def read_datatype(code: int) -> DataType:
         raise MalformedPayloadError("a data type code is none of Sparkplug's") from None
 
 
-def read_quality(metric: pb.Metric, limits: PayloadLimits) -> tuple[int | None, int | None]:
-    """Return the metric's `Quality` and `QualityDetail` properties as they came, None where absent."""
-    properties = metric.properties
+def read_quality(properties: pb.PropertySet, depth_max: int) -> tuple[int | None, int | None]:
+    """Return the properties `Quality` and `QualityDetail` as they came, None where absent."""
     keys, values = properties.keys, properties.values
     if len(keys) != len(values):
         raise MalformedPayloadError("a property set has not as many values as keys")
@@ -204,7 +204,7 @@ def read_quality(metric: pb.Metric, limits: PayloadLimits) -> tuple[int | None, 
     for key, value in zip(keys, values, strict=True):
         field = value.WhichOneof("value")
         if field in _NESTED_PROPERTIES:
-            _check_property_depth(value, 2, limits)
+            _check_property_depth(value, 2, depth_max)
         if key not in (QUALITY_PROPERTY, QUALITY_DETAIL_PROPERTY):
             continue
         if key in found:
@@ -296,29 +296,29 @@ def _read_cell(cell: pb.DataSetValue, datatype: DataType) -> Cell:
 _NESTED_PROPERTIES: Final = ("propertyset_value", "propertysets_value")
 
 
-def _check_depth(metrics: Iterable[pb.Metric], depth: int, limits: PayloadLimits) -> None:
+def _check_depth(metrics: Iterable[pb.Metric], depth: int, depth_max: int) -> None:
     """Refuse metrics nested deeper than the cap; the parser's own recursion limit bounds this walk."""
     for metric in metrics:
-        if depth > limits.depth_max:
-            raise OversizePayloadError("levels of nesting", depth, limits.depth_max)
+        if depth > depth_max:
+            raise OversizePayloadError("levels of nesting", depth, depth_max)
         if metric.WhichOneof("value") == "template_value":
-            _check_depth(metric.template_value.metrics, depth + 1, limits)
+            _check_depth(metric.template_value.metrics, depth + 1, depth_max)
         if metric.HasField("properties"):
             for value in metric.properties.values:
-                _check_property_depth(value, depth + 1, limits)
+                _check_property_depth(value, depth + 1, depth_max)
 
 
-def _check_property_depth(value: pb.PropertyValue, depth: int, limits: PayloadLimits) -> None:
-    if depth > limits.depth_max:
-        raise OversizePayloadError("levels of nesting", depth, limits.depth_max)
+def _check_property_depth(value: pb.PropertyValue, depth: int, depth_max: int) -> None:
+    if depth > depth_max:
+        raise OversizePayloadError("levels of nesting", depth, depth_max)
     field = value.WhichOneof("value")
     if field == "propertyset_value":
         for inner in value.propertyset_value.values:
-            _check_property_depth(inner, depth + 1, limits)
+            _check_property_depth(inner, depth + 1, depth_max)
     elif field == "propertysets_value":
         for properties in value.propertysets_value.propertyset:
             for inner in properties.values:
-                _check_property_depth(inner, depth + 1, limits)
+                _check_property_depth(inner, depth + 1, depth_max)
 
 
 def _checked_stamp(timestamp_ms: int) -> int:
