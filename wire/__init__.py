@@ -38,8 +38,6 @@ from wire.errors import (
     WireError,
 )
 from wire.mqtt import (
-    AioMqttConnector,
-    BrokerAddress,
     BrokerRefusedError,
     BrokerUnavailableError,
     LinkLostError,
@@ -50,6 +48,7 @@ from wire.mqtt import (
     SubscribeRefusedError,
     Will,
 )
+from wire.mqtt_aiomqtt import AioMqttConnector, BrokerAddress
 from wire.mqtt_memory import MemoryBroker, MemoryConnector, topic_matches
 from wire.names import (
     ACKNOWLEDGE_ROWS_MAX,
