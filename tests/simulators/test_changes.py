@@ -1,0 +1,41 @@
+"""A change is a crossing of a limit as a reader sees it; noise on the setpoint is one change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from simulators.changes import Change, ChangeWatch, UnreadChanges
+from simulators.field import LimitSpec
+from simulators.registers import Place
+
+HIGH = LimitSpec("A.B", "H", high_side=True, setpoint=10.0, deadband=1.0, on_delay_s=0.0)
+LOW = LimitSpec("A.B", "L", high_side=False, setpoint=10.0, deadband=1.0, on_delay_s=0.0)
+
+
+def crossings(limit: LimitSpec, values: list[float]) -> list[tuple[int, bool]]:
+    watch = ChangeWatch([limit], [0])
+    return [(i, change.over) for i, value in enumerate(values) for change, _ in watch.take(np.array([value]), float(i))]
+
+
+@pytest.mark.parametrize(("limit", "values", "expected"), [
+    pytest.param(HIGH, [9.9, 10.0], [(1, True)], id="on the setpoint is over it"),
+    pytest.param(HIGH, [10.0, 9.5, 10.0, 9.0, 8.9], [(0, True), (4, False)], id="the deadband swallows noise"),
+    pytest.param(LOW, [10.1, 10.0, 11.0, 11.1], [(1, True), (3, False)], id="the low side mirrors it"),
+    pytest.param(HIGH, [10.0, math.nan, 10.0, 8.0], [(0, True), (3, False)], id="NaN changes nothing"),
+    pytest.param(HIGH, [math.nan, math.nan], [], id="NaN alone is no change"),
+    pytest.param(HIGH, [math.inf, 0.0], [(0, True), (1, False)], id="infinity is over"),
+])
+def test_crossings(limit: LimitSpec, values: list[float], expected: list[tuple[int, bool]]) -> None:
+    assert crossings(limit, values) == expected
+
+
+def test_a_change_is_read_once_by_the_first_read_that_touches_it() -> None:
+    unread = UnreadChanges()
+    change = Change(1, "A.B", "H", over=True, value=1.0, at_ms=0.0, on_delay_s=0.0)
+    unread.add(Place("S", 1, "holding", 10, 2), change)
+    assert unread.served("S", 1, "holding", 0, 10) == []
+    assert unread.served("S", 2, "holding", 10, 2) == []
+    assert unread.served("S", 1, "holding", 11, 5) == [change]
+    assert unread.served("S", 1, "holding", 10, 2) == []
