@@ -20,6 +20,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 URL_CHARS_MAX: Final = 2048
+REMEDY: Final = "name a public https address, or list its private network in plain_http_ranges"
+BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 # Only characters of RFC 3986, a host without userinfo, no fragment: what every parser reads the same way.
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
@@ -31,7 +33,14 @@ _CANONICAL_IPV4 = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*", re.ASCII)
 METADATA: Final = frozenset(
     ipaddress.ip_address(text)
-    for text in ("169.254.169.254", "169.254.170.2", "169.254.0.23", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
+    for text in (
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.0.23",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+    )
 )
 """Where AWS, Azure, GCP, Tencent and Alibaba serve credentials to the machines they host."""
 _NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
@@ -121,9 +130,7 @@ class AddressRules:
             raise _refused(url, "plain http is not permitted", "use https, or list the private network")
         if endpoint.address is not None:
             self.check_address(endpoint.address, plain=endpoint.plain)
-        elif endpoint.host.removesuffix(".") in ("localhost", "localhost.localdomain") or endpoint.host.removesuffix(
-            "."
-        ).endswith(".localhost"):
+        elif endpoint.host.removesuffix(".").split(".")[-1] in ("localhost", "localdomain"):
             self.check_address(ipaddress.IPv4Address("127.0.0.1"), plain=endpoint.plain)
         return endpoint
 
@@ -133,9 +140,7 @@ class AddressRules:
             reason = self._forbidden(inner, plain=plain)
             if reason is not None:
                 shown = str(address) if inner == address else f"{address} (that is {inner})"
-                raise _refused(
-                    shown, reason, "name a public https address, or list its private network in plain_http_ranges"
-                )
+                raise _refused(shown, reason, REMEDY)
 
     def permitted(self, addresses: Sequence[str], *, host: str, plain: bool) -> list[str]:
         """Return those of a name's addresses that may be connected to, in their order.
@@ -154,13 +159,13 @@ class AddressRules:
             else:
                 kept.append(text)
         if not kept:
-            raise _refused(host, refused, "name a public https address, or list its private network")
+            raise _refused(host, refused, REMEDY)
         return kept
 
     def _forbidden(self, address: Address, *, plain: bool) -> str | None:
         if address in METADATA:
             return "a metadata service"
-        if address.is_unspecified or address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
+        if address.is_unspecified or address.is_multicast or address == BROADCAST:
             return "no address of a single machine"
         if any(address in network for network in self._listed):
             return None

@@ -1,9 +1,9 @@
 """What can go wrong on the way to a receiver, one class per decision.
 
-    DeliveryError
-    ├── AddressRefusedError    the receiver's URL or the address behind it is not allowed
-    ├── SecretRefusedError     the signing secret is unusable
-    └── NoAnswerError          an attempt brought no complete HTTP answer; the schedule retries it
+DeliveryError
+├── AddressRefusedError    the receiver's URL or the address behind it is not allowed
+├── SecretRefusedError     the signing secret is unusable
+└── NoAnswerError          an attempt brought no complete HTTP answer; the schedule retries it
 """
 
 from __future__ import annotations

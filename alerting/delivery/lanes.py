@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +23,8 @@ PARKED_IN_FLIGHT_MAX: Final = 1
 LANE_ENTRIES_MAX: Final = 50_000
 DOWN_AFTER_MS: Final = 30_000
 PROBE_GAP_MS: Final = 10_000
-"""Least time between two probes of a receiver that is down; a fresh red or orange notice does not wait for it."""
+PROBE_GAP_URGENT_MS: Final = 1_000
+"""Least time between two probes of a receiver that is down; a fresh red or orange notice waits for none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,16 +82,27 @@ class _Queue:
             heapq.heappop(self._heap)
         return None
 
+    def hasten(self, now_ms: int) -> None:
+        """Make the first entry due."""
+        entry = self.first()
+        if entry is not None and entry.due_ms > now_ms:
+            entry.due_ms = now_ms
+            self.push(entry)
+
     def all_due(self, now_ms: int) -> None:
         """Make everything due, oldest first."""
-        entries = [e for _, _, version, e in self._heap if version == e.version and not e.gone and not e.in_flight]
-        for entry in entries:
-            entry.due_ms = min(entry.due_ms, now_ms)
-        self._heap = [(entry.due_ms, entry.order, entry.version, entry) for entry in entries]
-        heapq.heapify(self._heap)
+        heap = []
+        for _, _, version, entry in self._heap:
+            if version == entry.version and not entry.gone and not entry.in_flight:
+                entry.due_ms = min(entry.due_ms, now_ms)
+                heap.append((entry.due_ms, entry.order, version, entry))
+        heapq.heapify(heap)
+        self._heap = heap
 
 
 class _Lane:
+    """One priority of one receiver: what is here, in which order, and how much of it is on the wire."""
+
     __slots__ = ("chains", "entries", "in_flight", "missing", "parked", "parked_in_flight", "ready", "urgent")
 
     def __init__(self, name: str) -> None:
@@ -100,8 +111,8 @@ class _Lane:
         self.chains: dict[str, list[Entry]] = {}
         self.ready, self.parked = _Queue(), _Queue()
         self.in_flight = self.parked_in_flight = 0
-        self.missing: str | None = None
-        """Id of the first row that did not fit: later ones must not overtake it."""
+        self.missing: OutboxRow | None = None
+        """The first row that did not fit: later ones must not overtake it."""
 
     def insert(self, entry: Entry) -> None:
         self.entries[entry.key] = entry
@@ -110,11 +121,22 @@ class _Lane:
             self.parked.push(entry)
             return
         chain = self.chains.setdefault(entry.notice.alarm_id, [])
-        insort(chain, entry, key=lambda e: (not e.in_flight, e.notice.revision, e.unjournaled is False, e.order))
+        insort(chain, entry, key=_place)
         if chain[0] is entry:
             self.ready.push(entry)
             if len(chain) > 1:
                 chain[1].version += 1  # it was the head: out of the queue until its turn comes again
+
+    def requeue(self, entry: Entry) -> None:
+        """Let a landed entry wait for its next attempt, behind any earlier revision that came meanwhile."""
+        if entry.parked:
+            self.parked.push(entry)
+        elif entry.free:
+            self.ready.push(entry)
+        else:
+            chain = self.chains[entry.notice.alarm_id]
+            chain.sort(key=_place)
+            self.ready.push(chain[0])
 
     def leave_chain(self, entry: Entry, now_ms: int) -> None:
         if entry.free:
@@ -143,14 +165,22 @@ class _Lane:
         return ready if ready.due_ms <= parked.due_ms else parked
 
 
+def _place(entry: Entry) -> tuple[bool, int, bool, int]:
+    """Order inside a chain: what is on the wire, then by revision, the unjournaled notice before its row."""
+    return (not entry.in_flight, entry.notice.revision, not entry.unjournaled, entry.order)
+
+
 class ReceiverLanes:
     """Everything that waits for one receiver."""
 
-    def __init__(self, receiver: str, *, regulator: bool) -> None:
-        self.receiver, self.regulator = receiver, regulator
+    def __init__(self, *, regulator: bool, entries_max: int = LANE_ENTRIES_MAX) -> None:
+        """Args: regulator: its notices are never parked. entries_max: bound per lane."""
+        self._regulator, self._entries_max = regulator, entries_max
         self._lanes = {name: _Lane(name) for name in LANES}
         self._order = 0
-        self._due_count = 0
+        self.due_count = 0
+        self.refused_count = 0
+        """Notices that were definitely refused three times and are still here."""
         self._failed_since_ms: int | None = None
         self._beat_failed_since_ms: int | None = None
         self._last_probe_ms: int | None = None
@@ -158,62 +188,63 @@ class ReceiverLanes:
 
     # what comes in
 
-    def offer(self, rows: Iterable[OutboxRow], now_ms: int, due_ms: Iterable[int] | None = None) -> list[OutboxRow]:
-        """Take on committed rows, in the order of their sequences; a row already here is passed over.
+    def offer(self, row: OutboxRow, now_ms: int, due_ms: int) -> bool:
+        """Take on a committed row; rows come in the order of their sequences, one already here is passed by.
 
         Args:
-            due_ms: when each may be tried; default at once.
+            due_ms: when it may be tried.
 
         Returns:
-            The rows that do not fit. They must be offered again, in order, once `room` says so; until
-            then no later row of that lane is taken, or an alarm's order could break.
+            False: it does not fit. From this row on the lane takes none until this one is offered again
+            (see `shortfall`), or an alarm's order could break.
         """
-        refused = []
-        for row, due in zip(rows, due_ms, strict=True) if due_ms is not None else ((row, now_ms) for row in rows):
-            lane = self._lanes[row.lane]
-            if row.id in lane.entries:
-                continue
-            if len(lane.entries) >= LANE_ENTRIES_MAX or lane.missing not in (None, row.id):
-                lane.missing = lane.missing or row.id
-                refused.append(row)
-                continue
-            lane.missing = None
-            self._order += 1
-            entry = Entry(row, self._order, due, row.attempts, parked=row.parked)
-            earlier = lane.entries.get(row.id + "~")
-            if earlier is not None and not earlier.in_flight:
-                entry.due_ms = max(due, earlier.due_ms) if earlier.attempts else due
-                self._count(earlier, -1)
-                lane.drop(earlier, now_ms)
-            lane.insert(entry)
-            self._count(entry, +1)
-        return refused
+        lane = self._lanes[row.lane]
+        if row.id in lane.entries:
+            return True
+        if lane.missing is not None and lane.missing.id != row.id:
+            return False
+        if len(lane.entries) >= self._entries_max:
+            lane.missing = row
+            return False
+        lane.missing = None
+        self._order += 1
+        entry = Entry(row, self._order, due_ms, row.attempts, parked=row.parked)
+        earlier = lane.entries.get(row.id + "~")
+        if earlier is not None and not earlier.in_flight:
+            entry.due_ms = max(due_ms, earlier.due_ms) if earlier.attempts else due_ms
+            self._count(earlier, -1)
+            lane.drop(earlier, now_ms)
+        lane.insert(entry)
+        self._count(entry, +1)
+        return True
 
-    def offer_unjournaled(self, notices: Iterable[Notice], now_ms: int) -> list[Notice]:
-        """Take on notices that have no sequence yet; their rows come later, with the same ids.
+    def offer_unjournaled(self, notice: Notice, now_ms: int) -> bool:
+        """Take on a notice that has no sequence yet; its row comes later, with the same id.
 
-        Returns: the notices that do not fit.
+        Returns: False: it does not fit; its row will have to do.
         """
-        refused = []
-        for notice in notices:
-            lane = self._lanes[notice.lane]
-            if notice.id in lane.entries or notice.id + "~" in lane.entries:
-                continue
-            if len(lane.entries) >= LANE_ENTRIES_MAX:
-                refused.append(notice)
-                continue
-            self._order += 1
-            entry = Entry(notice, self._order, now_ms)
-            lane.insert(entry)
-            self._count(entry, +1)
-        return refused
+        lane = self._lanes[notice.lane]
+        if notice.id in lane.entries or notice.id + "~" in lane.entries:
+            return True
+        if len(lane.entries) >= self._entries_max:
+            return False
+        self._order += 1
+        entry = Entry(notice, self._order, now_ms)
+        lane.insert(entry)
+        self._count(entry, +1)
+        return True
+
+    def shortfall(self, name: str) -> OutboxRow | None:
+        """Return the first row a lane has no room for and now could take, half empty as it is; else None."""
+        lane = self._lanes[name]
+        return lane.missing if len(lane.entries) <= self._entries_max // 2 else None
 
     # what goes out
 
     def take(self, name: str, now_ms: int) -> list[Entry]:
         """Return the entries of a lane to send now; they are in flight until `settle` or `put_back`."""
         lane, taken = self._lanes[name], []
-        while (entry := lane.next_due()) is not None and entry.due_ms <= now_ms and self._may_send(name, entry, now_ms):
+        while (entry := lane.next_due()) is not None and self._may_send(name, entry, now_ms):
             entry.in_flight = True
             lane.in_flight += 1
             lane.parked_in_flight += entry.parked
@@ -254,26 +285,19 @@ class ReceiverLanes:
         if refused_out and not entry.free:
             self._count(entry, -1)
             lane.leave_chain(entry, now_ms)
-            entry.free, entry.parked = True, not self.regulator
+            entry.free, entry.parked = True, not self._regulator
+            self._count(entry, +1)
             self._forget_failure_if_idle()
-        if entry.parked:
-            lane.parked.push(entry)
-        elif entry.free or lane.chains[entry.notice.alarm_id][0] is entry:
-            lane.ready.push(entry)
-        else:  # an earlier revision came while this one was in flight; it goes first
-            lane.ready.push(lane.chains[entry.notice.alarm_id][0])
+        lane.requeue(entry)
         return Settled(entry.attempts, delay, accepted=False, parked=entry.parked)
 
     def put_back(self, entry: Entry, now_ms: int) -> None:
         """Undo a `take`: the attempt was broken off by us and does not count."""
         lane = self._land(entry)
         entry.due_ms = now_ms
-        if entry.parked:
-            lane.parked.push(entry)
-        elif entry.free or lane.chains[entry.notice.alarm_id][0] is entry:
-            lane.ready.push(entry)
+        lane.requeue(entry)
 
-    def wake_ms(self, name: str) -> int | None:
+    def wake_ms(self, name: str, now_ms: int) -> int | None:
         """Return when to call `take` next if nothing else happens; None: not before something does."""
         lane = self._lanes[name]
         entry = lane.next_due()
@@ -281,9 +305,8 @@ class ReceiverLanes:
             return None
         if not self.down:
             return entry.due_ms
-        if self._probe_before(name, entry.due_ms):
-            return None
-        return max(entry.due_ms, self._probe_from_ms(lane, entry))
+        at_ms = max(entry.due_ms, self._probe_from_ms(lane, entry), now_ms)
+        return None if self._probe_before(name, at_ms) else at_ms
 
     # health
 
@@ -297,8 +320,8 @@ class ReceiverLanes:
         if self.down:
             self._last_probe_ms = None
             for lane in self._lanes.values():
-                lane.ready.all_due(now_ms)
-            if self._failed_since_ms is None or self._due_count == 0:
+                lane.ready.hasten(now_ms)
+            if self._failed_since_ms is None or self.due_count == 0:
                 self.down, self._failed_since_ms = False, None
 
     def check_down(self, now_ms: int) -> bool:
@@ -310,7 +333,7 @@ class ReceiverLanes:
 
     def failing_since_ms(self) -> int | None:
         """Return since when nothing was accepted though something was due (None: all is well)."""
-        notices = self._failed_since_ms if self._due_count else None
+        notices = self._failed_since_ms if self.due_count else None
         known = [since for since in (notices, self._beat_failed_since_ms) if since is not None]
         return min(known, default=None)
 
@@ -333,11 +356,8 @@ class ReceiverLanes:
                         return found
         return found
 
-    def room(self, name: str) -> int:
-        """Return how many more rows a lane takes."""
-        return LANE_ENTRIES_MAX - len(self._lanes[name].entries)
-
     def in_flight(self, name: str) -> int:
+        """Return how many notices of a lane are on the wire."""
         return self._lanes[name].in_flight
 
     def _land(self, entry: Entry) -> _Lane:
@@ -356,17 +376,21 @@ class ReceiverLanes:
                 lane.ready.all_due(now_ms)
 
     def _count(self, entry: Entry, step: int) -> None:
-        if not entry.free:
-            self._due_count += step
+        if entry.free:
+            self.refused_count += step
+        else:
+            self.due_count += step
 
     def _forget_failure_if_idle(self) -> None:
-        if self._due_count == 0 and not self.down:
+        if self.due_count == 0 and not self.down:
             self._failed_since_ms = None
 
     def _may_send(self, name: str, entry: Entry, now_ms: int) -> bool:
-        if not self.down:
-            return True
-        return not self._probe_before(name, now_ms) and self._probe_from_ms(self._lanes[name], entry) <= now_ms
+        if entry.due_ms > now_ms or not self.down:
+            return entry.due_ms <= now_ms
+        return self._probe_from_ms(self._lanes[name], entry) <= now_ms and not self._probe_before(
+            name, now_ms
+        )
 
     def _probe_before(self, name: str, now_ms: int) -> bool:
         """Whether a lane as urgent as this one has a probe out, or a more urgent one wants the next."""
@@ -376,11 +400,11 @@ class ReceiverLanes:
             if other == name:
                 return False
             waiting = lane.next_due()
-            if waiting is not None and waiting.due_ms <= now_ms and self._probe_from_ms(lane, waiting) <= now_ms:
+            if waiting is not None and max(waiting.due_ms, self._probe_from_ms(lane, waiting)) <= now_ms:
                 return True
         raise AssertionError(f"no such lane: {name}")
 
     def _probe_from_ms(self, lane: _Lane, entry: Entry) -> int:
         if self._last_probe_ms is None or (lane.urgent and entry.attempts == 0):
             return 0
-        return self._last_probe_ms + PROBE_GAP_MS
+        return self._last_probe_ms + (PROBE_GAP_URGENT_MS if lane.urgent else PROBE_GAP_MS)

@@ -41,7 +41,14 @@ class NoticePlanner:
             body, lane = message(step, self._words), Grade(step.alarm.grade).word
             notices += [
                 Notice(
-                    notice_id(step.id, receiver), step.id, step.alarm_id, step.revision, receiver, lane, created_ms, body
+                    notice_id(step.id, receiver),
+                    step.id,
+                    step.alarm_id,
+                    step.revision,
+                    receiver,
+                    lane,
+                    created_ms,
+                    body,
                 )
                 for receiver in wanting
             ]

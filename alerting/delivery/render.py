@@ -34,33 +34,37 @@ def message(step: Transition, words: SiteWords) -> str:
     for name in _ALARM_TIMES:
         at_ms = alarm[f"{name}_ms"]
         alarm[f"{name}_at"] = None if at_ms is None else words.iso(at_ms)
-    return _dump({
-        "type": f"alarm.{step.kind.value}",
-        "timestamp": words.iso(step.at_ms),
-        "data": {
-            "site": words.site,
-            "late": step.late,
-            "at_ms": step.at_ms,
-            "actor": step.actor,
-            "alarm": alarm,
-            "text": words.lines(step),
-        },
-    })
+    return _dump(
+        {
+            "type": f"alarm.{step.kind.value}",
+            "timestamp": words.iso(step.at_ms),
+            "data": {
+                "site": words.site,
+                "late": step.late,
+                "at_ms": step.at_ms,
+                "actor": step.actor,
+                "alarm": alarm,
+                "text": words.lines(step),
+            },
+        }
+    )
 
 
 def render(notice: Notice, ledger_id: str) -> bytes:
     """Return the bytes to send for a row, or for a notice that is not journaled yet (sequence null)."""
     sequence = notice.sequence if isinstance(notice, OutboxRow) else None
-    own = _dump({
-        "ledger": notice.ledger_id if isinstance(notice, OutboxRow) else ledger_id,
-        "receiver": notice.receiver,
-        "lane": notice.lane,
-        "sequence": sequence,
-        "unjournaled": sequence is None,
-        "notice": notice.id,
-        "transition": notice.transition_id,
-        "revision": notice.revision,
-    })
+    own = _dump(
+        {
+            "ledger": notice.ledger_id if isinstance(notice, OutboxRow) else ledger_id,
+            "receiver": notice.receiver,
+            "lane": notice.lane,
+            "sequence": sequence,
+            "unjournaled": sequence is None,
+            "notice": notice.id,
+            "transition": notice.transition_id,
+            "revision": notice.revision,
+        }
+    )
     head, mark, rest = notice.body.partition(_DATA)
     assert mark, "the body of a notice is what `message` returned"
     return f"{head}{_DATA}{own[1:-1]},{rest}".encode()

@@ -92,12 +92,13 @@ def judge(answer: Answer, rule: AnswerRule, wall_ms: int) -> Verdict:
     """
     status = answer.status
     if rule.status_is_ok(status):
-        return Verdict(Outcome.ACCEPTED, "accepted", status) if rule.body is None else _judge_body(answer, rule.body)
+        if rule.body is not None:
+            return _judge_body(answer, rule.body)
+        return Verdict(Outcome.ACCEPTED, "accepted", status)
     if 300 <= status <= 399:
         location = printable(answer.headers.get("location", "?"))
-        return Verdict(
-            Outcome.RETRY, f"redirect {status} to {location} not followed; enter the final address as its url", status
-        )
+        detail = f"redirect {status} to {location} not followed; enter the final address as the url"
+        return Verdict(Outcome.RETRY, detail[:DETAIL_CHARS_MAX], status)
     skew_ms = _skew_ms(answer, wall_ms)
     skewed = skew_ms is not None and abs(skew_ms) > CLOCK_SKEW_MS_MAX
     if 400 <= status <= 499 and status not in NOT_DEFINITE and not skewed:
@@ -105,9 +106,10 @@ def judge(answer: Answer, rule: AnswerRule, wall_ms: int) -> Verdict:
     detail = f"HTTP {status}: {_excerpt(answer)}"
     if 400 <= status <= 499 and skewed and skew_ms is not None:
         side = "ahead of" if skew_ms > 0 else "behind"
-        detail = f"HTTP {status}: the receiver's clock is {abs(skew_ms) / 1000:.0f} s {side} ours; set the clocks"
+        off_s = abs(skew_ms) / 1000
+        detail = f"HTTP {status}: the receiver's clock is {off_s:.0f} s {side} ours; set the clocks"
     elif status in (401, 403):
-        detail = f"HTTP {status}: signature or access refused; check the secret and the clocks; {_excerpt(answer)}"
+        detail = f"HTTP {status}: signature or access refused; check secret and clocks; {_excerpt(answer)}"
     return Verdict(Outcome.RETRY, detail[:DETAIL_CHARS_MAX], status, retry_after_ms(answer, wall_ms))
 
 
@@ -149,7 +151,12 @@ def retry_after_ms(answer: Answer, wall_ms: int) -> int | None:
 
 
 def delay_ms(
-    *, urgent: bool, attempts: int, jitter: float, retry_after_ms: int | None = None, refused_out: bool = False
+    *,
+    urgent: bool,
+    attempts: int,
+    jitter: float,
+    retry_after_ms: int | None = None,
+    refused_out: bool = False,
 ) -> int:
     """Return the ms from the end of a failed attempt to the next.
 

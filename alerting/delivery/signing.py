@@ -15,7 +15,7 @@ from typing import Final
 
 from alerting.delivery.errors import SecretRefusedError
 
-SECRET_PREFIX: Final = "whsec_"
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105
 SECRET_BYTES_MIN: Final = 24
 SECRET_BYTES_MAX: Final = 64
 SECRETS_MAX: Final = 4

@@ -1,6 +1,7 @@
 """The text lines of a notice, Chinese and English: what a duty officer reads first. Pure.
 
-    【红色报警】液氯库 1号液氯储罐 CL2.D101（GT-101）氯气浓度 高高 3.2 ppm，限值 3 ppm，2026-05-01 08:00:00.123。处置：……
+【红色报警】液氯库 1号储罐 CL2.D101（GT-101）氯气浓度 高高 3.2 ppm，
+限值 3 ppm，2026-05-01 08:00:00.123。处置：……    (one line)
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class SiteWords:
 
     def local(self, at_ms: int) -> datetime:
         """Return UTC epoch ms as a time of the site's zone."""
-        return datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000).astimezone(self.zone)
+        whole = datetime.fromtimestamp(at_ms // 1000, UTC)
+        return whole.replace(microsecond=at_ms % 1000 * 1000).astimezone(self.zone)
 
     def iso(self, at_ms: int) -> str:
         """Return UTC epoch ms as ISO 8601 in the site's zone, with its offset."""
@@ -73,14 +75,16 @@ class SiteWords:
 
     def _line_zh(self, step: Transition, alarm: AlarmState, at: str) -> str:
         late = "（补报）" if step.late else ""
-        parts = [f"【{Grade(alarm.grade).zh}色{KIND_WORDS[step.kind][0]}】{late}{self._subject(alarm, 0)}，{at}"]
+        head = f"【{Grade(alarm.grade).zh}色{KIND_WORDS[step.kind][0]}】"
+        parts = [f"{head}{late}{self._subject(alarm, 0)}，{at}"]
         if step.kind is TransitionKind.RAISED:
             guidance = self._guidance(alarm, 0)
             parts += [f"处置：{guidance}"] if guidance else []
         if step.actor:
             parts.append(f"操作人：{clean(step.actor)}")
         if step.kind is TransitionKind.CLOSED:
-            parts += [f"{word}：{clean(text)}" for word, text in (("原因", alarm.reason), ("措施", alarm.measure)) if text]
+            given = (("原因", alarm.reason), ("措施", alarm.measure))
+            parts += [f"{word}：{clean(text)}" for word, text in given if text]
         return "。".join(parts) + "。"
 
     def _line_en(self, step: Transition, alarm: AlarmState, at: str) -> str:
@@ -93,7 +97,8 @@ class SiteWords:
         if step.actor:
             parts.append(f"By: {clean(step.actor)}")
         if step.kind is TransitionKind.CLOSED:
-            parts += [f"{word}: {clean(text)}" for word, text in (("Cause", alarm.reason), ("Measure", alarm.measure)) if text]
+            given = (("Cause", alarm.reason), ("Measure", alarm.measure))
+            parts += [f"{word}: {clean(text)}" for word, text in given if text]
         return ". ".join(part.rstrip(".") for part in parts) + "."
 
     def _subject(self, alarm: AlarmState, lang: int) -> str:
@@ -109,7 +114,8 @@ class SiteWords:
         if alarm.category is Category.FAULT:
             cause = (alarm.cause_zh, alarm.cause_en)[lang] or describe(alarm.code, ("zh", "en")[lang])
             return f"{named} {('仪表故障', 'instrument fault')[lang]}{('：', ': ')[lang]}{clean(cause)}"
-        return f"{named} {LIMIT_WORDS.get(alarm.limit, (alarm.limit,) * 2)[lang]} {self._reading(alarm, lang)}"
+        limit = LIMIT_WORDS.get(alarm.limit, (alarm.limit, alarm.limit))[lang]
+        return f"{named} {limit} {self._reading(alarm, lang)}"
 
     def _reading(self, alarm: AlarmState, lang: int) -> str:
         unit = f" {alarm.unit}" if alarm.unit else ""
