@@ -107,7 +107,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class LinkCounts:
-    """What came in on one connection, or on many added up."""
+    """What came in on one connection, or on all connections of one bus."""
 
     answers: int = 0
     refusals: int = 0
@@ -117,13 +117,6 @@ class LinkCounts:
     """Frames with a wrong transaction, unit, function or byte count, or that nobody asked for: dropped."""
     framing_lost: int = 0
     """Headers that no Modbus frame can have: the byte stream is unusable from there on."""
-
-    def add(self, other: LinkCounts) -> None:
-        self.answers += other.answers
-        self.refusals += other.refusals
-        self.late += other.late
-        self.discarded += other.discarded
-        self.framing_lost += other.framing_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +145,9 @@ class ModbusTcpCore:
     a header that is not Modbus); from then on nothing is accepted and the shell opens a new connection.
     """
 
-    def __init__(self) -> None:
-        self.counts = LinkCounts()
+    def __init__(self, counts: LinkCounts | None = None) -> None:
+        """`counts` lets the connections of one bus, one after the other, share their counters."""
+        self.counts = LinkCounts() if counts is None else counts
         self.must_reset = False
         self._pending = bytearray()
         self._transaction = 0

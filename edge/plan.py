@@ -6,6 +6,7 @@ in two requests: two halves of a float taken at different moments are a value th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -75,8 +76,9 @@ class Block:
 class PlanLimits:
     """What one device takes.
 
-    `gap_max` is the longest run of unwanted registers that a read may bridge (None: only cost decides;
-    0: never touch an address nobody asked for). `request_cost` is in registers, see `plan_reads`.
+    `gap_max` is the longest run of unwanted registers, or 16 times as many coils, that a read may bridge
+    (None: only cost decides; 0: never touch an address nobody asked for). `request_cost` is in registers,
+    see `plan_reads`.
     """
 
     registers_max: int = REGISTERS_MAX
@@ -153,12 +155,14 @@ def _cheapest(table: Table, atoms: list[Atom], length_max: int, limits: PlanLimi
 
     The minimum runs over a window that only moves forward, so a deque keeps it in O(n) overall.
     """
-    request_cost = limits.request_cost * (BITS_PER_REGISTER if table.is_bits else 1)
+    weight = BITS_PER_REGISTER if table.is_bits else 1
+    request_cost = limits.request_cost * weight
+    gap_max = math.inf if limits.gap_max is None else limits.gap_max * weight
     best = [0.0] * (len(atoms) + 1)
     first_of = [0] * (len(atoms) + 1)
     window: deque[tuple[float, int]] = deque()
     for j, atom in enumerate(atoms):
-        if j and limits.gap_max is not None and atom.start - atoms[j - 1].end > limits.gap_max:
+        if j and atom.start - atoms[j - 1].end > gap_max:
             window.clear()
         candidate = best[j] - atom.start
         while window and window[-1][0] > candidate:
