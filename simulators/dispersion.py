@@ -26,13 +26,17 @@ class Gas:
     lel_percent: float | None  # lower explosive limit in %VOL; None when it does not burn
 
     def to_unit(self, mg_m3: float, unit: str) -> float:
-        """Concentration in `unit`: mg/m3 (also mg/m³), ppm, %VOL or %LEL, at 25 °C and 101.3 kPa.
+        """Concentration in `unit`: mg/m3, ug/m3, ppm, ppb, %VOL or %LEL, at 25 °C and 101.3 kPa.
 
         Raises:
             ValueError: the unit is not one of these, or %LEL of a gas that does not burn.
         """
         ppm = mg_m3 * LITRE_PER_MOL_25C / self.molar_mass
-        match unit.lower().replace("³", "3"):
+        match unit.lower():
+            case "ug/m3":
+                return 1000.0 * mg_m3
+            case "ppb":
+                return 1000.0 * ppm
             case "mg/m3":
                 return mg_m3
             case "ppm":

@@ -74,6 +74,9 @@ class Received:
     sequence: int | None
     ledger: str | None
     alarm: str | None
+    tag: str | None
+    limit: str | None
+    state: str | None
     revision: int | None
     transition: str | None
     grade: Any

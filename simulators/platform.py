@@ -171,6 +171,8 @@ class Platform:
         sequence = content.get("sequence")
         if sequence is not None and (not isinstance(sequence, int) or sequence < 1):
             raise ValueError(f"sequence {sequence!r}")
+        if content.get("receiver", receiver) != receiver or content.get("notice", notice) != notice:
+            raise ValueError("addressed to another receiver, or under another id")
         event = Received(
             id=notice,
             receiver=receiver,
@@ -179,6 +181,9 @@ class Platform:
             sequence=sequence,
             ledger=content.get("ledger"),
             alarm=alarm.get("id"),
+            tag=alarm.get("tag"),
+            limit=alarm.get("limit"),
+            state=alarm.get("state"),
             revision=content.get("revision"),
             transition=content.get("transition") or kind.rpartition(".")[2],
             grade=alarm.get("grade"),
