@@ -1,0 +1,171 @@
+"""Opens a spool folder: finds what an earlier run left, whatever moment that run ended at.
+
+Every stream found is sealed, because its numbers may only be used by the run that began it. Torn tails are cut off
+and reported; numbers missing in the middle become dropped ranges, so the gateway hears of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from edge.blocks import Chain
+from edge.disk import Disk, OsDisk
+from edge.held import Entry
+from edge.points import PointTable
+from edge.spool import BLOCKS_SUFFIX, DAMAGED, JOURNAL_SUFFIX, PART_SUFFIX, Cut, Spool, SpoolFile
+from edge.spool_file import (
+    BadRecordError,
+    JournalFrames,
+    Kind,
+    Record,
+    unpack_checkpoint,
+    unpack_frames,
+    unpack_schema,
+    walk,
+)
+from wire import CorruptBlockError, decode_block
+
+BEFORE_THIS_RUN: Final = float("-inf")
+SPOOL_SUFFIXES: Final = (JOURNAL_SUFFIX, BLOCKS_SUFFIX)
+
+
+class SpooledSample(NamedTuple):
+    """One sample as the disk holds it; `bits` is the register pattern, `code` the quality code."""
+
+    stream: int
+    sequence: int
+    tag: str
+    bits: int
+    code: int
+    source_ms: int
+
+
+def open_spool(disk: Disk, node: str, table: PointTable, max_bytes: int) -> Spool:
+    """Return a spool that holds what the folder holds.
+
+    Args:
+        disk: the folder; what cannot be read whole in it is cut off.
+        node: Sparkplug edge node id.
+        table: the points of this run; files of earlier runs bring their own.
+        max_bytes: what the files may take.
+
+    Raises:
+        SpoolFormatError: a file of another version.
+        OSError: the folder cannot be read.
+    """
+    spool = Spool(disk, node, table, max_bytes)
+    cuts: list[Cut] = []
+    for number, suffix in _spool_files(disk):
+        file = SpoolFile(number, suffix, None)
+        spool.next_number = number + 1
+        content = disk.read(file.name)
+        spool.files[number] = file
+        try:
+            for record, body in walk(content, file.name):
+                _restore(spool, file, record, body)
+                file.size = record.end
+        except BadRecordError as error:
+            cuts.append(Cut(file.name, file.size, len(content) - file.size, error.reason))
+            disk.truncate(file.name, file.size)
+    for held, first, last in spool.holdings.settle():
+        spool.state_dropped(Chain(held.stream, held.predecessor, held.predecessor_last), first, last, DAMAGED)
+    spool.cuts = tuple(cuts)
+    return spool
+
+
+def read_spool(folder: Path) -> list[SpooledSample]:
+    """Return every sample that is on the disk of a stopped edge, each once, in the order of the files.
+
+    Reads only: nothing is cut or removed. Acknowledged samples are among them until their file goes.
+    """
+    if not folder.is_dir():
+        return []
+    disk = OsDisk(folder)
+    found: dict[tuple[int, int, str], SpooledSample] = {}
+    for number, suffix in _spool_files(disk, tidy=False):
+        file = SpoolFile(number, suffix, None)
+        try:
+            for record, body in walk(disk.read(file.name), file.name):
+                if record.kind is Kind.SCHEMA:
+                    file.table = unpack_schema(body)[1]
+                for sample in _samples(file, record, body):
+                    found.setdefault((sample.stream, sample.sequence, sample.tag), sample)
+        except BadRecordError:
+            continue  # a torn tail was never synced
+    return list(found.values())
+
+
+def _spool_files(disk: Disk, *, tidy: bool = True) -> list[tuple[int, str]]:
+    """Return number and suffix of the spool's files by number; of a journal and its blocks only the blocks."""
+    found: dict[int, str] = {}
+    for name in disk.names():
+        stem, dot, suffix = name.partition(".")
+        if name.endswith(PART_SUFFIX) and tidy:
+            disk.unlink(name)  # a rewrite that did not come to its end; its journal is whole
+        if not stem.isdigit() or dot + suffix not in SPOOL_SUFFIXES:
+            continue
+        number = int(stem)
+        if tidy and number in found:
+            disk.unlink(SpoolFile(number, JOURNAL_SUFFIX, None).name)
+        found[number] = BLOCKS_SUFFIX if number in found else dot + suffix
+    return sorted(found.items())
+
+
+def _restore(spool: Spool, file: SpoolFile, record: Record, body: memoryview) -> None:
+    holdings = spool.holdings
+    chain = (record.stream, record.predecessor, record.predecessor_last)
+    if record.kind is Kind.SCHEMA:
+        file.table = unpack_schema(body)[1]
+    elif record.kind is Kind.CHECKPOINT:
+        checkpoint = unpack_checkpoint(body)
+        for stream, upto in checkpoint.acked:
+            holdings.restore_ack(stream, upto)
+        holdings.newest = checkpoint.newest
+        holdings.samples_acked, holdings.frames_acked = checkpoint.samples_acked, checkpoint.frames_acked
+        holdings.samples_dropped, holdings.frames_dropped = (
+            checkpoint.samples_dropped,
+            checkpoint.frames_dropped,
+        )
+    elif record.kind is Kind.DROPPED:
+        reason = bytes(body).decode(errors="replace")
+        holdings.drop(
+            Entry(file.number, record.first, record.last, 0, BEFORE_THIS_RUN, dropped=reason), *chain
+        )
+    else:
+        rows = unpack_frames(record, body).rows if record.kind is Kind.JOURNAL else None
+        entry = Entry(file.number, record.first, record.last, record.samples, BEFORE_THIS_RUN, record, rows)
+        if holdings.add(entry, *chain):
+            holdings.number(record.stream, record.last, record.predecessor, record.predecessor_last)
+
+
+def _samples(file: SpoolFile, record: Record, body: memoryview) -> Iterator[SpooledSample]:
+    if record.kind is Kind.JOURNAL and file.table is not None:
+        frames: JournalFrames = unpack_frames(record, body)
+        points = file.table.points
+        for sequence, point, bits, code, source_ms in zip(
+            frames.sequence.tolist(),
+            frames.point.tolist(),
+            frames.bits.tolist(),
+            frames.code.tolist(),
+            frames.source_ms.tolist(),
+            strict=True,
+        ):
+            yield SpooledSample(record.stream, sequence, points[point].tag, bits, code, source_ms)
+    elif record.kind is Kind.BLOCK:
+        try:
+            block = decode_block(bytes(body))
+        except CorruptBlockError:
+            return
+        for column in block.columns:
+            for sequence, bits, code, source_ms in zip(
+                column.sequence.tolist(),
+                column.bits.astype(np.uint64).tolist(),
+                column.code.tolist(),
+                column.source_ms.tolist(),
+                strict=True,
+            ):
+                yield SpooledSample(block.stream, sequence, column.tag, bits, code, source_ms)
