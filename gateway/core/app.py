@@ -1,0 +1,317 @@
+"""Joins core's parts and runs them: the only place where they know each other."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import random
+import shutil
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+from alerting import AlarmState
+from alerting.delivery import Courier, NoticePlanner, SiteWords
+from config import SiteConfig, edge_hash, export_edge
+from gateway.core.acts import ActsSocket
+from gateway.core.engine_clock import EngineClock, downtime
+from gateway.core.errors import DataFolderBusyError
+from gateway.core.ledger import Batch, Committed, Ledger
+from gateway.core.loop import CoreLoop
+from gateway.core.machine import Arrived, LateWant
+from gateway.core.reader import LedgerReader
+from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
+from gateway.core.retention import cap_bytes, decide
+from gateway.core.sessions import Sessions
+from gateway.core.snapshots import Snapshot, oldest_kept, write_snapshot
+from gateway.core.source import MqttSource
+from gateway.core.watchdog import Watchdog
+from gateway.core.writer import Ballast, Writer
+from wire import PAYLOAD_LIMITS, MqttConnector
+
+log = logging.getLogger(__name__)
+
+LEDGER_NAME: Final = "ledger.sqlite3"
+HEARTBEAT_NAME: Final = "heartbeat.json"
+ACTS_NAME: Final = "acts.sock"
+SNAPSHOT_S: Final = 60.0
+RETENTION_S: Final = 60.0
+DRAIN_S_MAX: Final = 3.0
+WRITER_CLOSE_S_MAX: Final = 5.0
+
+
+def wall_clock_ms() -> int:
+    """UTC epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+class Core:
+    """One core on one data folder."""
+
+    def __init__(
+        self,
+        site: SiteConfig,
+        folder: Path,
+        connector: MqttConnector,
+        secrets: Mapping[str, str],
+        base_dir: Path,
+        *,
+        restored: bool = False,
+        wall_ms: Callable[[], int] = wall_clock_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open the ledger, recover, and join the parts; nothing runs before `run`.
+
+        Raises:
+            CoreError: the folder is in use, or its ledger cannot be used.
+            SecretRefusedError: a receiver has no usable secret.
+        """
+        self._site, self._folder, self._wall_ms = site, folder, wall_ms
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock_folder(folder)
+        self._ledger = Ledger(folder / LEDGER_NAME, site.site)
+        recovered = recover(site, folder, self._ledger.reader, restored=restored)
+        self._name_ledger(restored=restored)
+        last_wall_ms = int(self._ledger.reader.meta("wall_ms") or 0)
+        down = downtime(last_wall_ms, wall_ms())
+        clock = EngineClock(recovered.engine_ms + down.ms, monotonic)
+        words = SiteWords.compile(site)
+        self._reader = LedgerReader.open(folder / LEDGER_NAME)
+        numbers = self._ledger.tag_numbers([tag.id for tag in site.tags])
+        machine = recovered.machine
+        late_frames = FrameReader(machine, dict(zip(numbers, (tag.id for tag in site.tags), strict=True)))
+        late_reader = LedgerReader.open(folder / LEDGER_NAME)
+        self._late_reader = late_reader
+
+        def fetch(want: LateWant, pos_max: int, frames_max: int) -> list[Arrived]:
+            return fetch_late(late_reader, late_frames, want, pos_max, frames_max)
+
+        sessions = Sessions(site, PAYLOAD_LIMITS, clock.now())
+        self.loop = CoreLoop(
+            machine, sessions, NoticePlanner.compile(site), clock, wall_ms, recovered.last_pos + 1, fetch
+        )
+        self.loop.use(numbers, {edge.id: edge_hash(export_edge(site, edge.id)) for edge in site.edges})
+        self.loop.started(down.ms, believed=down.believed, differences=recovered.differences)
+        self._recovered = recovered
+        self._courier = Courier(
+            site.receivers, secrets, words=words, ledger_id=self._ledger.ledger_id, base_dir=base_dir,
+            heartbeat_fields=self._heartbeat_fields, wall_ms=wall_ms, random=random.SystemRandom().random,
+            on_result=self._take_results,
+        )  # fmt: skip
+        self._source = MqttSource(self.loop, connector, site.site, site.host_id, wall_ms)
+        self._acts = ActsSocket(folder / ACTS_NAME, self.loop, wall_ms, self._stored_alarm)
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._snapshot_pending: tuple[int, dict[str, bytes]] | None = None
+
+    @property
+    def recovered(self) -> Recovered:
+        """What the start found."""
+        return self._recovered
+
+    def _name_ledger(self, *, restored: bool) -> None:
+        if restored and self._ledger.ledger_id:
+            old = self._ledger.renew_id(uuid.uuid4().hex)
+            log.warning("ledger %s restored: it goes on as %s", old, self._ledger.ledger_id)
+        elif not self._ledger.ledger_id:
+            self._ledger.set_id(uuid.uuid4().hex)
+
+    # -- running --
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set or a task fails, which ends the rest and raises."""
+        self._event_loop = asyncio.get_running_loop()
+        writer = Writer(self._ledger, self._committed, self._trouble, Ballast(self._folder / "ballast"))
+        self.loop.writer = writer
+        self.loop.on_rows = lambda rows: self._offered(self._courier.offer(rows))
+        self.loop.on_unjournaled = lambda batch: self._offered(self._courier.offer_unjournaled(batch.notices))
+        self._courier.offer(self._ledger.reader.due_outbox())
+        watchdog = Watchdog(
+            lambda: self.loop.counters.cycles, self._heartbeat, self._folder / HEARTBEAT_NAME, self._stalled
+        )
+        writer.start()
+        await self._acts.start()
+        watchdog.start()
+        inner, courier_stop = asyncio.Event(), asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                source = tasks.create_task(self._source.run(), name="mqtt")
+                cycle = tasks.create_task(self.loop.run(inner), name="core-loop")
+                courier = tasks.create_task(self._courier.run(courier_stop), name="courier")
+                periodic = [
+                    tasks.create_task(self._snapshots(), name="snapshots"),
+                    tasks.create_task(self._retention(), name="retention"),
+                    tasks.create_task(self._watch_writer(writer), name="writer-watch"),
+                ]
+                await stop.wait()
+                await self._acts.close()
+                source.cancel()  # 1. take on no more
+                await self._drain()  # 2. commit what was taken
+                for task in periodic:
+                    task.cancel()
+                courier_stop.set()  # 3. stop sending; the outbox keeps the rest
+                await courier
+                await self._drain()
+                inner.set()
+                self.loop.wake.set()
+                await cycle
+        finally:
+            closed = await asyncio.to_thread(writer.close, WRITER_CLOSE_S_MAX)
+            await asyncio.sleep(0)  # let the last commit's callback run
+            watchdog.close()
+            if closed:
+                await asyncio.to_thread(self._last_snapshot)
+                self._late_reader.close()
+                self._reader.close()
+                self._ledger.close()
+            self._lock.close()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S_MAX):
+                while not self.loop.idle:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.error("drain hit %g s; what was not committed comes again from the edges", DRAIN_S_MAX)
+
+    # -- writer thread --
+
+    def _committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
+        assert self._event_loop is not None
+        self._event_loop.call_soon_threadsafe(self.loop.committed, batches, settled, took_s)
+
+    def _trouble(self, reason: str) -> None:
+        log.error("ledger: %s", reason)
+        assert self._event_loop is not None
+        facts = {"reason": reason[:200]}
+        self._event_loop.call_soon_threadsafe(self.loop.fact, "CORE.LEDGER.WRITE", True, facts)
+
+    async def _watch_writer(self, writer: Writer) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            if not writer.alive:
+                raise RuntimeError("the ledger writer died") from writer.failure
+
+    def _stalled(self, seconds: float) -> None:
+        """Called in the watchdog's thread: the loop cannot report its own stall until it turns again."""
+        assert self._event_loop is not None
+        facts = {"seconds": round(seconds, 1)}
+        self._event_loop.call_soon_threadsafe(self.loop.fact, "CORE.EVALUATOR.STALLED", None, facts)
+
+    # -- delivery --
+
+    def _take_results(self) -> None:
+        for condition in self._courier.take_conditions():
+            self.loop.fact(condition.key, condition.standing, dict(condition.facts))
+        attempts = self._courier.take_results()
+        if attempts:
+            self.loop.attempts(attempts)
+
+    def _offered(self, refused: list[Any]) -> None:
+        if refused:
+            log.warning("%d notices wait in the ledger: their lane is full", len(refused))
+
+    def _heartbeat_fields(self, _receiver: str) -> dict[str, object]:
+        counters = self.loop.counters
+        return {
+            "cycles": counters.cycles, "engine_ms": counters.engine_ms,
+            "samples_committed": counters.samples_committed, "alarms": counters.alarms,
+            "nodes": [{"node": line["node"], "online": line["online"]} for line in counters.nodes],
+            "unjournaled": counters.unjournaled,
+        }  # fmt: skip
+
+    def _stored_alarm(self, alarm_id: str) -> AlarmState | None:
+        return self._reader.alarm(alarm_id)
+
+    # -- periodic --
+
+    async def _snapshots(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_S)
+            pos, sections = self.loop.state_bytes()
+            while self.loop.counters.committed_pos < pos:  # a snapshot must never be ahead of its ledger
+                await asyncio.sleep(0.05)
+            try:
+                await asyncio.to_thread(write_snapshot, self._folder, Snapshot(pos, sections))
+            except OSError as error:
+                log.error("snapshot: %s; replay after a restart takes longer", error)
+                self.loop.fact("CORE.SNAPSHOT.WRITE", True, {"reason": str(error)[:200]})
+            else:
+                self.loop.fact("CORE.SNAPSHOT.WRITE", False)
+
+    def _last_snapshot(self) -> None:
+        pos, sections = self.loop.state_bytes()
+        if self.loop.counters.committed_pos == pos:
+            write_snapshot(self._folder, Snapshot(pos, sections))
+
+    async def _retention(self) -> None:
+        while True:
+            await asyncio.sleep(RETENTION_S)
+            used = await asyncio.to_thread(self._reader.size_bytes)
+            cap = cap_bytes(self._site.storage.ledger_max_bytes, shutil.disk_usage(self._folder).total)
+            decision = decide(used, cap, oldest_kept(self._folder), self._wall_ms(), self._site.storage.frames_days)
+            self.loop.prune_before = decision.prune_before
+            self.loop.backlog_refused = decision.full
+            self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, {"used_bytes": used, "cap_bytes": cap})
+            for row in self._courier.shortfalls():
+                log.warning("lane %s of %s has room again", row[1], row[0])
+                self._courier.offer(await asyncio.to_thread(self._reader.due_outbox))
+                break
+
+    def _heartbeat(self) -> dict[str, Any]:
+        counters = self.loop.counters
+        took = sorted(counters.commit_ms)
+        deliveries = {
+            receiver: {"due": status.due, "accepted": status.accepted, "down": status.down, "detail": status.detail}
+            for receiver, status in self._courier.status().items()
+        }
+        return {
+            "pid": os.getpid(), "at_ms": self._wall_ms(), "site": self._site.site, "ledger": self._ledger.ledger_id,
+            "connected": self._source.connected, "cycles": counters.cycles, "engine_ms": counters.engine_ms,
+            "samples_committed": counters.samples_committed, "frames_committed": counters.frames_committed,
+            "duplicates_dropped": counters.duplicates_dropped, "refused": counters.refused,
+            "acks_sent": counters.acks_sent, "messages_dropped": counters.messages_dropped,
+            "committed_pos": counters.committed_pos, "nodes": counters.nodes, "alarms": counters.alarms,
+            "commit_ms_p50": statistics.median(took) if took else None,
+            "commit_ms_p99": took[int(0.99 * (len(took) - 1))] if took else None,
+            "deliveries": deliveries, "unjournaled": counters.unjournaled, "overflow": counters.overflow,
+        }  # fmt: skip
+
+
+def _lock_folder(folder: Path) -> IO[str]:
+    """Lock the folder for as long as the file stays open; the kernel lets go when the process dies."""
+    lock = (folder / "core.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "another core"
+        lock.close()
+        raise DataFolderBusyError(folder, owner) from None
+    lock.truncate(0)
+    lock.write(f"core with process id {os.getpid()}")
+    lock.flush()
+    return lock
+
+
+async def run_core(
+    site: SiteConfig,
+    data_dir: Path,
+    stop: asyncio.Event,
+    *,
+    connector: MqttConnector,
+    secrets: Mapping[str, str],
+    base_dir: Path,
+    restored: bool = False,
+) -> None:
+    """Run core on `data_dir`/core until `stop` is set.
+
+    Raises:
+        CoreError: it cannot start; the message says why and what to do.
+    """
+    core = Core(site, data_dir / "core", connector, secrets, base_dir, restored=restored)
+    await core.run(stop)

@@ -1,0 +1,341 @@
+"""Builds one batch: facts become log entries, entries are applied to the machine, effects are gathered.
+
+The order of entries is the order in which the machine saw them; that is what makes replay exact. Frames are
+gathered and applied together, and anything else that comes between them applies them first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from alerting import Act, Transition
+from alerting.delivery import Attempt, NoticePlanner
+from config import Grade
+from gateway.core.books import Loss, Verdict
+from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_json
+from gateway.core.host import (
+    BlockArrived,
+    DeviceDied,
+    Fact,
+    FrameArrived,
+    NodeBorn,
+    NodeDied,
+    NodeFact,
+    RebirthWanted,
+    Refused,
+)
+from gateway.core.ledger import Batch, StreamRow
+from gateway.core.machine import Arrived, LateWant, Machine
+from gateway.core.sessions import OurLinkLost
+from gateway.core.snapshots import pack_sections
+from wire import CLOCK_SYNCED, SPOOL_FAULT, BlockError, decode_block, frames_of, new_stream_id
+
+QUARANTINE_EVERY_MS: Final = 60_000  # a node that sends rubbish fills neither the ledger nor the alarm list
+QUARANTINE_BYTES_MAX: Final = 262_144
+
+
+class BatchBuilder:
+    """Applies facts to the machine and collects what one transaction must hold."""
+
+    def __init__(self, machine: Machine, next_pos: int, random_source: random.Random | None = None) -> None:
+        self._machine = machine
+        self._next_pos = next_pos
+        self._random = random.SystemRandom() if random_source is None else random_source
+        self._tag_numbers = np.arange(len(machine.site.tags), dtype=np.int32)
+        self._config_hashes: dict[str, str] = {}
+        self._quarantined_ms: dict[str, int] = {}
+        self._batch = Batch()
+        self._frames: list[Arrived] = []
+        self._touched: set[tuple[str, int]] = set()
+        self._engine_ms = 0
+        self._wall_ms = 0
+        self.unlogged = False
+        self.duplicates = 0
+
+    def use_tag_numbers(self, numbers: Sequence[int]) -> None:
+        """Give the ledger's number of every tag, in the site's tag order."""
+        self._tag_numbers = np.array(numbers, np.int32)
+
+    def use_config_hashes(self, hashes: dict[str, str]) -> None:
+        """Give the hash that each edge's own file must have."""
+        self._config_hashes = hashes
+
+    @property
+    def last_pos(self) -> int:
+        """The newest log position given out."""
+        return self._next_pos - 1
+
+    def begin(self, engine_ms: int, wall_ms: int) -> None:
+        """Start a batch; all its entries carry this engine time."""
+        self._batch = Batch(engine_ms=engine_ms, wall_ms=wall_ms)
+        self._touched = set()
+        self._engine_ms, self._wall_ms = engine_ms, wall_ms
+
+    # -- facts about nodes --
+
+    def fact(self, node: str, fact: Fact) -> bytes | RebirthWanted | None:
+        """Apply one fact; a block to be taken later, or a wish for a rebirth, is handed back."""
+        match fact:
+            case FrameArrived():
+                self._frame(node, fact)
+            case BlockArrived(body):
+                return body
+            case RebirthWanted():
+                return fact
+            case NodeBorn():
+                self._born(node, fact)
+            case OurLinkLost():
+                self.died(node, "", quiet=True)
+            case NodeDied():
+                self.died(node, "", quiet=False)
+            case DeviceDied(device):
+                self.died(node, device, quiet=False)
+            case NodeFact(name, value):
+                self._node_fact(node, name, value)
+            case Refused():
+                self._refused(node, fact)
+        return None
+
+    def _frame(self, node: str, fact: FrameArrived) -> None:
+        state = self._machine.node(node)
+        if fact.historical:
+            arrived = self._machine.conditioned(node, fact.device, 0, 0, fact.batch)
+            self._add(EntryKind.HISTORICAL, self._pack(arrived), node, fact.device, samples=len(arrived.tag))
+            return
+        if fact.stream:
+            self._frames.append(self._machine.conditioned(node, fact.device, fact.stream, fact.sequence, fact.batch))
+            return
+        waiting = sum(frame.unmarked and frame.node == node for frame in self._frames)
+        self._frames.append(
+            self._machine.conditioned(
+                node, fact.device, state.unmarked_stream, state.unmarked_count + waiting + 1, fact.batch, unmarked=True
+            )
+        )
+
+    def _pack(self, frame: Arrived) -> bytes:
+        return pack_columns(
+            Columns(self._tag_numbers[frame.tag], frame.value, frame.code, frame.source_ms, frame.raw)
+        )
+
+    def _flush(self) -> None:
+        """Apply the frames gathered so far."""
+        if not self._frames:
+            return
+        frames, self._frames = self._frames, []
+        if self.unlogged:
+            self._transitions(self._machine.evaluate_only(self._engine_ms, frames))
+            return
+        verdicts, transitions = self._machine.frames(self._engine_ms, frames)
+        for frame, verdict in zip(frames, verdicts, strict=True):
+            if not frame.unmarked:
+                self._touched.add((frame.node, frame.stream))
+            if verdict is Verdict.DUPLICATE:
+                self.duplicates += 1
+                continue
+            samples = len(frame.tag)
+            self._add_entry(
+                EntryKind.FRAME, self._pack(frame), frame.node, frame.device,
+                frame.stream, frame.sequence, frame.sequence, samples,
+            )  # fmt: skip
+            self._batch.frames += 1
+            self._batch.samples += samples
+        self._transitions(transitions)
+
+    def block(self, node: str, body: bytes) -> None:
+        """Apply one spool block; a corrupt one is quarantined and comes again from the edge."""
+        try:
+            block = decode_block(body)
+        except BlockError as error:
+            self._refused(node, Refused(f"block of {node}", str(error), body))
+            return
+        if block.node != node:
+            self._refused(node, Refused(f"block of {node}", "made by another node", body))
+            return
+        self._flush()
+        frames = self.block_frames(node, body)
+        fresh, losses, transitions = self._machine.block(
+            self._engine_ms, node, block.stream, block.first, block.last, frames,
+            [(item.first, item.last, item.reason) for item in block.dropped],
+        )  # fmt: skip
+        self._touched.add((node, block.stream))
+        self._batch.backlog_nodes.add(node)
+        if not fresh:
+            self.duplicates += block.last - block.first + 1
+            return
+        self._add_entry(EntryKind.BLOCK, body, node, "", block.stream, block.first, block.last, block.samples)
+        self._batch.frames += len(frames)
+        self._batch.samples += block.samples
+        self._losses(node, losses)
+        self._transitions(transitions)
+        if losses:
+            named = "; ".join(f"{loss.first}-{loss.last} {loss.cause}" for loss in losses[:8])
+            self.condition({"key": f"EDGE.{node}.LOSS", "standing": None, "facts": {"what": named}})
+
+    def block_frames(self, node: str, body: bytes) -> list[Arrived]:
+        """Return a block's frames, conditioned."""
+        frames, _unknown = frames_of(decode_block(body), self._machine.site.tag_index)
+        return [
+            self._machine.conditioned(node, frame.device, frame.stream, frame.sequence, frame.batch) for frame in frames
+        ]
+
+    def _born(self, node: str, born: NodeBorn) -> None:
+        expected = self._config_hashes.get(node)
+        facts: dict[str, Any] = {
+            "live": born.live,
+            "spans": [[s.stream, s.first, s.last, s.predecessor, s.predecessor_last] for s in born.spans],
+            "config_hash": born.config_hash,
+            "config_wrong": bool(born.live and expected and born.config_hash != expected),
+            "spool_fault": born.spool_fault,
+            "clock_offset_ms": born.clock_offset_ms,
+            "clock_synced": born.clock_synced,
+            "unmarked_stream": new_stream_id(self._random),
+        }
+        self._add(EntryKind.BORN, pack_json(facts), node)
+        findings, transitions = self._machine.born(self._engine_ms, self._wall_ms, node, facts)
+        self._losses(node, list(findings.losses))
+        if born.live:
+            self._touched |= {(node, span.stream) for span in born.spans} | {(node, born.live)}
+            self._touched |= {(node, loss.stream) for loss in findings.losses if loss.stream}
+        self._transitions(transitions)
+
+    def died(self, node: str, device: str, *, quiet: bool) -> None:
+        """A node's or device's session ended."""
+        self._add(EntryKind.DIED, pack_json({"quiet": quiet}), node, device)
+        self._transitions(self._machine.died(self._engine_ms, self._wall_ms, node, device, quiet=quiet))
+
+    def _node_fact(self, node: str, name: str, value: bool | int | str) -> None:
+        if name == SPOOL_FAULT:
+            self.condition({"key": f"EDGE.{node}.SPOOL", "standing": bool(value), "facts": {}})
+        elif name == CLOCK_SYNCED:
+            self.condition({"key": f"EDGE.{node}.CLOCK", "standing": not value, "facts": {}})
+
+    def _refused(self, node: str, refused: Refused) -> None:
+        """Keep the bytes of what could not be used, and say so, at most once a minute a node."""
+        last_ms = self._quarantined_ms.get(node)
+        if last_ms is not None and self._engine_ms - last_ms < QUARANTINE_EVERY_MS:
+            return
+        self._quarantined_ms[node] = self._engine_ms
+        self._add(EntryKind.QUARANTINE, refused.payload[:QUARANTINE_BYTES_MAX], node)
+        facts = {"topic": refused.topic[:200], "reason": refused.reason[:200]}
+        self.condition({"key": f"EDGE.{node}.QUARANTINE", "standing": None, "facts": facts})
+
+    # -- the rest --
+
+    def condition(self, facts: dict[str, Any]) -> None:
+        """Apply a system condition; one that changes nothing leaves no entry."""
+        self._flush()
+        transitions = self._machine.condition(self._engine_ms, self._wall_ms, facts)
+        if transitions:
+            self._add_entry(EntryKind.CONDITION, pack_json(facts), "", "")
+            self._transitions(transitions)
+
+    def tick(self) -> None:
+        """Let time pass; a tick that changed nothing leaves no entry."""
+        self._flush()
+        before = self._machine.engine.changes
+        transitions = self._machine.tick(self._engine_ms, self._wall_ms)
+        if self._machine.engine.changes != before:
+            self._add_entry(EntryKind.TICK, b"", "", "")
+            self._transitions(transitions)
+
+    def act(self, act: Act, adopted: dict[str, Any] | None) -> Transition:
+        """Apply an operator act; return the transition it asked for.
+
+        Raises:
+            ActRefusedError: nothing changed.
+        """
+        self._flush()
+        transitions = self._machine.act(self._engine_ms, act, adopted)
+        self._add_entry(EntryKind.ACT, pack_json({"act": asdict(act), "adopted": adopted}), "", "")
+        self._transitions(transitions)
+        return transitions[-1]
+
+    def start(self, downtime_ms: int, *, believed: bool) -> None:
+        """Core started."""
+        self._add(EntryKind.START, pack_json({"downtime_ms": downtime_ms, "believed": believed}), "")
+        self._machine.start(downtime_ms)
+
+    def state_record(self) -> None:
+        """Put all state into the log: replay starts here, because frames before it were not kept."""
+        self._add(EntryKind.STATE, pack_sections(self._machine.dump()), "")
+
+    def attempts(self, attempts: Sequence[Attempt]) -> None:
+        """Record delivery attempts."""
+        self._batch.attempts += attempts
+
+    # -- history --
+
+    def late_step(self, node: str) -> LateWant | None:
+        """Return the frame a node's fork needs; a fork that moved or ended without one leaves an entry."""
+        self._flush()
+        before = self._machine.history_position(node)
+        want = self._machine.late_want(node)
+        if want is None and self._machine.history_position(node) != before:
+            self._add_entry(EntryKind.LATE, pack_json({"pos_max": 0, "count": 0}), node, "")
+        return want
+
+    def late(self, want: LateWant, pos_max: int, frames: Sequence[Arrived]) -> None:
+        """Run fetched frames through a node's fork, if they still are what it needs."""
+        self._flush()
+        before = self._machine.history_position(want.node)
+        if self._machine.late_want(want.node) != want:
+            if self._machine.history_position(want.node) != before:
+                self._add_entry(EntryKind.LATE, pack_json({"pos_max": 0, "count": 0}), want.node, "")
+            return
+        transitions = self._machine.late(want.node, frames, want)
+        self._add_entry(EntryKind.LATE, pack_json({"pos_max": pos_max, "count": max(1, len(frames))}), want.node, "")
+        self._transitions(transitions)
+
+    # -- effects --
+
+    def finish(self, planner: NoticePlanner) -> Batch:
+        """Apply what is left, plan notices, and return the batch."""
+        self._flush()
+        batch = self._batch
+        batch.notices = planner.plan([transition for _, transition in batch.transitions], self._wall_ms)
+        for node, stream in self._touched:
+            self._stream_row(batch, node, stream)
+        return batch
+
+    def _stream_row(self, batch: Batch, node: str, stream: int) -> None:
+        state = self._machine.node(node).book.streams.get(stream)
+        if state is None:
+            return
+        received = state.received
+        batch.streams[node, stream] = StreamRow(
+            node, stream, received.upto, received.to_json(), state.last, state.predecessor,
+            state.predecessor_last, state.last_source_ms,
+        )  # fmt: skip
+        batch.acks[node, stream] = received.upto
+
+    def alarm_counts(self) -> dict[str, int]:
+        """Return how many alarms stand, by grade word."""
+        counts = {grade.word: 0 for grade in Grade}
+        for alarm in self._machine.engine.alarms():
+            if alarm.state.active:
+                counts[Grade(alarm.grade).word] += 1
+        return counts
+
+    def _add(self, kind: EntryKind, body: bytes, node: str, device: str = "", samples: int = 0) -> None:
+        self._flush()
+        self._add_entry(kind, body, node, device, samples=samples)
+
+    def _add_entry(
+        self, kind: EntryKind, body: bytes, node: str, device: str, stream: int = 0, first: int = 0, last: int = 0,
+        samples: int = 0,
+    ) -> None:  # fmt: skip
+        self._batch.entries.append(
+            Entry(self._next_pos, kind, self._engine_ms, self._wall_ms, body, node, device, stream, first, last, samples)
+        )
+        self._next_pos += 1
+
+    def _transitions(self, transitions: Sequence[Transition]) -> None:
+        self._batch.transitions += [(self.last_pos, transition) for transition in transitions]
+
+    def _losses(self, node: str, losses: Sequence[Loss]) -> None:
+        self._batch.losses += [(self.last_pos, node, loss) for loss in losses]

@@ -1,0 +1,283 @@
+"""The gateway's book about one edge node's streams: what arrived, what is current, what is lost.
+
+Pure: births and frames go in stamped with what they carry, verdicts and losses come out. Nothing here knows a
+clock; "a second" below is a difference of source times. Rules: architecture, section 5.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from wire import IntervalsFullError, Received, StreamSpan
+
+# An edge killed between publishing a frame and syncing it knows less than we hold, by at most one sync. More than
+# this much source time means that its disk was restored.
+UNSYNCED_TAIL_MS_MAX: Final = 1_000
+MARK_EVERY_MS: Final = 250
+MARKS_MAX: Final = 32
+UNFINISHED_LISTED_MAX: Final = 256  # a full list may hide the rest, so nothing is concluded from absence
+STREAMS_KEPT_MAX: Final = 4_096  # finished streams a node; a duplicate of an older one is stored again, not lost
+TWO_BOXES_WITHIN_STREAMS: Final = 8  # a second wrong predecessor within so many streams is no restored disk
+
+
+class Verdict(Enum):
+    """What a frame is to the engine."""
+
+    CURRENT = "current"  # evaluate
+    LATE = "late"  # store, acknowledge, run as history
+    DUPLICATE = "duplicate"  # acknowledge only
+    UNCOUNTED = "uncounted"  # evaluate and store, but leave unacknowledged: its resend is a duplicate
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Frame numbers that will never come, named in the journal."""
+
+    stream: int
+    first: int
+    last: int
+    cause: str
+
+
+@dataclass(slots=True)
+class StreamState:
+    """One stream as the gateway knows it. `last` is None until somebody told where the stream ends."""
+
+    received: Received = field(default_factory=Received)
+    last: int | None = None
+    predecessor: int = 0
+    predecessor_last: int = 0
+    evaluated: int = 0  # highest number evaluated as current
+    last_source_ms: int = 0
+    marks: list[tuple[int, int]] = field(default_factory=list)  # (number, source_ms), newest last
+    lost: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """All of it is settled."""
+        return self.last is not None and self.received.upto >= self.last
+
+    def source_ms_beyond(self, number: int) -> int:
+        """Source time, in ms, that we hold after frame `number`, to within `MARK_EVERY_MS`."""
+        after = [source_ms for marked, source_ms in self.marks if marked >= number]
+        if not after:
+            return 0
+        return self.last_source_ms - after[0] if self.marks[0][0] <= number else UNSYNCED_TAIL_MS_MAX + 1
+
+
+@dataclass(frozen=True, slots=True)
+class BirthFindings:
+    """What a birth's list of streams told. `identity` names the wrong predecessor when there was one."""
+
+    losses: tuple[Loss, ...]
+    new_stream: bool
+    restored_disk: bool
+    two_boxes: bool
+
+
+class NodeBook:
+    """All streams of one node. Streams stand in the order the gateway learned of them."""
+
+    def __init__(self) -> None:
+        self.streams: dict[int, StreamState] = {}
+        self.live = 0
+        self.strangers: list[int] = []  # positions (count of live streams) at which a wrong predecessor came
+        self.live_count = 0
+
+    # -- frames --
+
+    def arrive(self, stream: int, sequence: int) -> Verdict:
+        """Book one frame. A frame of an unknown stream opens it: its birth may come later, or be lost."""
+        state = self.streams.setdefault(stream, StreamState())
+        try:
+            fresh = state.received.add(sequence, sequence)
+        except IntervalsFullError:
+            if stream == self.live and sequence > state.evaluated:
+                state.evaluated = sequence
+                return Verdict.UNCOUNTED
+            return Verdict.DUPLICATE  # not counted, so the edge sends it again when there is room
+        if not fresh:
+            return Verdict.DUPLICATE
+        if stream == self.live and sequence > state.evaluated:
+            state.evaluated = sequence
+            return Verdict.CURRENT
+        return Verdict.LATE
+
+    def arrive_block(self, stream: int, first: int, last: int) -> list[tuple[int, int]]:
+        """Book a block's frames first..last; return the ranges not seen before (none: a duplicate)."""
+        state = self.streams.setdefault(stream, StreamState())
+        try:
+            return state.received.add(first, last)
+        except IntervalsFullError:
+            return []
+
+    def time(self, stream: int, number: int, source_ms: int) -> None:
+        """Note a frame's newest source time, for telling a restored disk from a torn tail."""
+        state = self.streams[stream]
+        if source_ms <= state.last_source_ms:
+            return
+        state.last_source_ms = source_ms
+        if not state.marks or (source_ms - state.marks[-1][1] >= MARK_EVERY_MS and number > state.marks[-1][0]):
+            state.marks = [*state.marks[1 - MARKS_MAX :], (number, source_ms)]
+
+    # -- births --
+
+    def born(self, live: int, spans: Sequence[StreamSpan]) -> BirthFindings:
+        """Take in a birth: `live` is the stream it opens or continues, `spans` lists it and the unfinished ones."""
+        told = {span.stream: span for span in spans}
+        losses: list[Loss] = []
+        new_stream = live != self.live and live != 0
+        stranger = new_stream and self.live != 0 and not self._descends_from_live(live, told)
+        known_live_before = self.live
+        for span in spans:
+            losses += self._learn(span, sealed=span.stream != live)
+        if len(spans) < UNFINISHED_LISTED_MAX:
+            losses += self._close_unlisted(told)
+        if new_stream:
+            self.live = live
+            self.live_count += 1
+            self.streams.setdefault(live, StreamState())
+        two_boxes = False
+        if stranger:
+            two_boxes = any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
+            self.strangers = [*self.strangers[-7:], self.live_count]
+            losses.append(Loss(known_live_before, 0, 0, "edge restored: its newest stream is not the one we know"))
+        restored = any(loss.cause.startswith("edge restored") for loss in losses)
+        self._trim()
+        return BirthFindings(tuple(losses), new_stream, restored, two_boxes)
+
+    def _descends_from_live(self, stream: int, told: dict[int, StreamSpan]) -> bool:
+        """Walk the predecessors that the birth lists; all must lead to the live stream we know."""
+        seen = 0
+        while stream in told and seen <= len(told):
+            stream, seen = told[stream].predecessor, seen + 1
+            if stream == self.live:
+                return True
+        known = self.streams.get(stream)
+        if known is None:
+            return len(told) >= UNFINISHED_LISTED_MAX  # the list was cut: nothing is concluded
+        # The predecessor is a stream we know but not the newest: a torn tail if the newer one is within a second.
+        newest = self.streams[self.live]
+        return newest.last_source_ms - known.last_source_ms <= UNSYNCED_TAIL_MS_MAX
+
+    def _learn(self, span: StreamSpan, *, sealed: bool) -> list[Loss]:
+        """Take one listed stream in; what its edge no longer holds and we never got is lost."""
+        losses: list[Loss] = []
+        state = self.streams.setdefault(span.stream, StreamState())
+        state.predecessor, state.predecessor_last = span.predecessor, span.predecessor_last
+        if sealed:
+            losses += self._seal(span.stream, span.last)
+        losses += self._settle(span.stream, span.first - 1, "gateway restored: acknowledged before, unknown now")
+        if span.predecessor and span.predecessor_last:
+            if span.predecessor not in self.streams:
+                # Finished before we knew of it: either we were restored, or this gateway is new to the node.
+                self.streams[span.predecessor] = StreamState()
+                losses += self._settle(
+                    span.predecessor, span.predecessor_last, "unknown predecessor: acknowledged before, unknown now"
+                )
+            losses += self._seal(span.predecessor, span.predecessor_last)
+        return losses
+
+    def _seal(self, stream: int, last: int) -> list[Loss]:
+        """Note where a stream ends; an end well below what we hold means that the edge's disk was restored."""
+        state = self.streams[stream]
+        losses: list[Loss] = []
+        if state.last is None or last > state.last:
+            if state.received.highest > last and state.source_ms_beyond(last) > UNSYNCED_TAIL_MS_MAX:
+                losses.append(Loss(stream, last + 1, state.received.highest, "edge restored: ends below what we hold"))
+            state.last = max(last, state.received.highest)
+        return losses
+
+    def _close_unlisted(self, told: dict[int, StreamSpan]) -> list[Loss]:
+        """Holes of sealed streams that no birth lists any more will not be filled."""
+        losses: list[Loss] = []
+        for stream, state in self.streams.items():
+            if stream in told or state.finished:
+                continue
+            last = state.received.highest if state.last is None else state.last
+            state.last = last
+            losses += self._settle(stream, last, "no longer held by the edge")
+        return losses
+
+    def _settle(self, stream: int, upto: int, cause: str) -> list[Loss]:
+        state = self.streams[stream]
+        missing = state.received.close_gap(upto)
+        state.lost += missing
+        return [Loss(stream, lo, hi, cause) for lo, hi in missing]
+
+    def _trim(self) -> None:
+        extra = len(self.streams) - STREAMS_KEPT_MAX
+        if extra > 0:
+            for stream in [s for s, state in self.streams.items() if state.finished and s != self.live][:extra]:
+                del self.streams[stream]
+
+    def drop_range(self, stream: int, first: int, last: int, cause: str) -> list[Loss]:
+        """A record in the stream says that the edge had to drop these frames."""
+        state = self.streams.setdefault(stream, StreamState())
+        try:
+            fresh = state.received.add(first, last)
+        except IntervalsFullError:
+            return []
+        state.lost += fresh
+        return [Loss(stream, lo, hi, f"dropped by the edge: {cause}") for lo, hi in fresh]
+
+    def unsettled(self) -> list[int]:
+        """Streams that still wait for frames, oldest knowledge first."""
+        return [stream for stream, state in self.streams.items() if not state.finished and stream != self.live]
+
+    def successor(self, stream: int) -> int:
+        """Return the stream that names this one as its predecessor, or 0."""
+        found = 0
+        for candidate, state in self.streams.items():
+            if state.predecessor == stream and candidate != stream:
+                found = candidate
+        return found
+
+    # -- persistence --
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values."""
+        return {
+            "live": self.live,
+            "live_count": self.live_count,
+            "strangers": self.strangers,
+            "streams": [
+                [
+                    stream, state.received.to_json(), state.last, state.predecessor, state.predecessor_last,
+                    state.evaluated, state.last_source_ms, state.marks, state.lost,
+                ]
+                for stream, state in self.streams.items()
+            ],
+        }
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> NodeBook:
+        """Inverse of `to_facts`."""
+        book = cls()
+        book.live, book.live_count = facts["live"], facts["live_count"]
+        book.strangers = list(facts["strangers"])
+        for stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost in facts["streams"]:
+            book.streams[stream] = StreamState(
+                Received.from_json(received), last, predecessor, predecessor_last, evaluated, last_ms,
+                [(number, at_ms) for number, at_ms in marks], [(lo, hi) for lo, hi in lost],
+            )
+        return book
+
+
+def books_to_bytes(books: dict[str, NodeBook]) -> bytes:
+    """Pack the books of all nodes for a snapshot."""
+    return json.dumps({node: book.to_facts() for node, book in books.items()}, separators=(",", ":")).encode()
+
+
+def books_from_bytes(body: bytes) -> dict[str, NodeBook]:
+    """Inverse of `books_to_bytes`."""
+    return {node: NodeBook.from_facts(facts) for node, facts in json.loads(body).items()}
+
+
+def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
+    """Write ranges as people read them: `3-5, 9`."""
+    return ", ".join(str(lo) if lo == hi else f"{lo}-{hi}" for lo, hi in ranges)

@@ -1,0 +1,31 @@
+"""What each system condition means, in a sentence for people. Keys are `<SUBJECT>.<id>.<WORD>`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from alerting import Fact, SystemCondition
+
+SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
+    "OFFLINE": ("采集终端离线：其测点只保留最后状态", "edge offline: its tags hold their last level"),
+    "CONFIG": ("采集终端的配置与网关不一致：请重新导出并下发", "edge runs another configuration: export and deploy it again"),
+    "SPOOL": ("采集终端无法写入本地缓存：断网期间的数据将丢失", "edge cannot sync its spool: an outage would lose samples"),
+    "CLOCK": ("采集终端时钟未同步", "edge clock is not synchronised"),
+    "LOSS": ("有数据确认丢失，范围已记录", "data were lost for good; the ranges are on record"),
+    "IDENTITY": ("两台设备使用同一终端编号：核实后关闭本报警以恢复", "two boxes use one edge id: close this alarm once it is settled"),
+    "QUARANTINE": ("收到无法使用的报文，已隔离保存", "a message could not be used; its bytes are kept"),
+    "WRITE": ("网关无法写入磁盘：报警照常发出，标记为未入账", "gateway cannot write: alarms go out marked unjournaled"),
+    "SPACE": ("账本占用超过上限的一半：将从最早的数据开始清理", "ledger over half its cap: earliest frames are removed"),
+    "STALLED": ("评估循环曾经停顿", "the evaluation loop stood still"),
+    "DOWNTIME": ("停机时长无法判断：系统时钟异常", "length of the downtime unknown: the wall clock made no sense"),
+    "DIFFERS": ("回放结果与日志不一致，以日志为准", "replay and journal differ; the journal stands"),
+    "DOWN": ("上报通道中断", "reporting path down"),
+    "PARKED": ("接收方明确拒绝通知，仍在重试", "a receiver refuses notices; they are still retried"),
+}
+
+
+def system_condition(key: str, standing: bool | None, facts: Mapping[str, Fact]) -> SystemCondition:
+    """Make the condition of a key, with its sentence."""
+    zh, en = SENTENCES.get(key.rsplit(".", 1)[-1], ("", ""))
+    return SystemCondition(key, standing, facts, cause_zh=zh, cause_en=en)

@@ -1,0 +1,123 @@
+"""Entries of the engine's input log, and how their bodies are packed.
+
+Engine state is a function of these entries alone, so everything that can change a level is one of them: frames,
+ticks that changed something, births and deaths, operator acts, configuration revisions, facts about the system.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class EntryKind(StrEnum):
+    """One letter in the ledger."""
+
+    FRAME = "F"  # one live frame: body is `pack_columns`
+    BLOCK = "B"  # one spool block, committed as it came
+    TICK = "T"  # a tick that changed something
+    BORN = "N"  # a node's birth: body is JSON
+    DIED = "D"  # a node's or a device's death: body is JSON
+    ACT = "A"  # an operator act
+    CONDITION = "S"  # a system condition began, ended or happened
+    HISTORICAL = "H"  # a foreign node's stored data: kept, never evaluated
+    LATE = "L"  # a history fork ran a stretch of late frames
+    START = "W"  # core started: body holds the downtime
+    CONFIG = "C"  # a configuration revision
+    QUARANTINE = "Q"  # bytes that failed their checks twice, kept as they are
+    STATE = "X"  # a full state record, from which replay starts
+
+
+FRAME_KINDS: Final = (EntryKind.FRAME, EntryKind.BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the input log. `pos` is given by core's loop and never used twice."""
+
+    pos: int
+    kind: EntryKind
+    engine_ms: int
+    received_ms: int
+    body: bytes
+    node: str = ""
+    device: str = ""
+    stream: int = 0
+    first: int = 0
+    last: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """A conditioned frame as the ledger keeps it. Rows keep the frame's order.
+
+    tag: int32[n], numbers of the ledger's tag table. value: float64[n], clamped to the tag's range, NaN where BAD.
+    code: uint8[n]. source_ms: int64[n]. raw: float64[n], the value as measured where the code says RANGE, else NaN.
+    """
+
+    tag: NDArray[np.int32]
+    value: NDArray[np.float64]
+    code: NDArray[np.uint8]
+    source_ms: NDArray[np.int64]
+    raw: NDArray[np.float64]
+
+
+_HEAD: Final = struct.Struct("<HBHq")  # samples, flags, raw rows, common source time
+_ONE_TIME: Final = 1
+SAMPLES_MAX: Final = 65_535
+
+
+def pack_columns(columns: Columns) -> bytes:
+    """Pack a frame; times are stored once when all are equal, raw values only where there are any."""
+    n = len(columns.tag)
+    if n > SAMPLES_MAX:
+        raise ValueError(f"a frame of {n} samples; at most {SAMPLES_MAX} fit")
+    raw_at = np.flatnonzero(~np.isnan(columns.raw)).astype(np.uint16)
+    one_time = n > 0 and bool((columns.source_ms == columns.source_ms[0]).all())
+    head = _HEAD.pack(n, _ONE_TIME if one_time else 0, len(raw_at), int(columns.source_ms[0]) if one_time else 0)
+    parts = [head, columns.tag.astype("<i4").tobytes(), columns.value.astype("<f8").tobytes(), columns.code.tobytes()]
+    if not one_time:
+        parts.append(columns.source_ms.astype("<i8").tobytes())
+    if len(raw_at):
+        parts += [raw_at.astype("<u2").tobytes(), columns.raw[raw_at].astype("<f8").tobytes()]
+    return b"".join(parts)
+
+
+def unpack_columns(body: bytes) -> Columns:
+    """Inverse of `pack_columns`."""
+    n, flags, n_raw, common_ms = _HEAD.unpack_from(body)
+    at = _HEAD.size
+
+    def take(dtype: str, count: int) -> NDArray[Any]:
+        nonlocal at
+        column = np.frombuffer(body, dtype, count, at)
+        at += column.nbytes
+        return column
+
+    tag, value, code = take("<i4", n), take("<f8", n), take("u1", n)
+    source_ms = np.full(n, common_ms, np.int64) if flags & _ONE_TIME else take("<i8", n)
+    raw = np.full(n, np.nan)
+    if n_raw:
+        rows = take("<u2", n_raw)
+        raw[rows] = take("<f8", n_raw)
+    return Columns(tag.astype(np.int32), value.astype(np.float64), code.astype(np.uint8), source_ms.astype(np.int64), raw)
+
+
+def pack_json(facts: dict[str, Any]) -> bytes:
+    """Pack a body that a person may want to read."""
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def unpack_json(body: bytes) -> dict[str, Any]:
+    """Inverse of `pack_json`."""
+    facts = json.loads(body)
+    if not isinstance(facts, dict):
+        raise TypeError("a log body must be a JSON object")
+    return facts

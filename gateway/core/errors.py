@@ -1,0 +1,54 @@
+"""What can go wrong in core, as a tree.
+
+CoreError
+├── DataFolderBusyError      another core owns the data folder
+├── LedgerOlderError         the ledger is older than its own snapshots: it was restored
+├── LedgerFormatError        the file is no ledger, or of another schema version
+└── ActsSocketError          the operator socket could not be opened or reached
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CoreError(Exception):
+    """Base of core's own errors: each names the place, the cause and the next step."""
+
+
+class DataFolderBusyError(CoreError):
+    """Two cores on one data folder would each number the same outbox."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        self.folder, self.owner = folder, owner
+        super().__init__(
+            f"{folder}: already in use by {owner}; stop that core first, or start this one with another --data folder"
+        )
+
+
+class LedgerOlderError(CoreError):
+    """A snapshot is only written after its log position is committed, so a ledger behind it is a copy."""
+
+    def __init__(self, ledger: Path, ledger_pos: int, snapshot_pos: int) -> None:
+        self.ledger, self.ledger_pos, self.snapshot_pos = ledger, ledger_pos, snapshot_pos
+        super().__init__(
+            f"{ledger}: ends at log position {ledger_pos}, but a snapshot of position {snapshot_pos} stands beside "
+            f"it: this ledger was restored from an older copy; start once with --restored, which renews the ledger "
+            f"id so that no receiver sees a sequence number twice"
+        )
+
+
+class LedgerFormatError(CoreError):
+    """The file cannot be used as a ledger."""
+
+    def __init__(self, ledger: Path, cause: str) -> None:
+        self.ledger = ledger
+        super().__init__(f"{ledger}: {cause}; restore a backup, or move the file away to begin a new ledger")
+
+
+class ActsSocketError(CoreError):
+    """The operator socket is not there."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {cause}; is core running on this data folder?")

@@ -1,0 +1,314 @@
+"""The ledger: one SQLite file, one writer, one transaction for everything a batch of frames caused.
+
+Only the writer thread calls `commit`; anybody may read through `LedgerReader`. WAL with `synchronous=FULL`: when
+`commit` returns, the batch survives the loss of power. No clock: times come in with the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from alerting import AlarmState, Transition
+from alerting.delivery import Attempt, Notice, OutboxRow
+from gateway.core.books import Loss
+from gateway.core.entries import FRAME_KINDS, Entry
+from gateway.core.errors import LedgerFormatError
+from gateway.core.reader import LedgerReader, connect, numbered
+from gateway.core.schema import SCHEMA_VERSION, TABLES
+
+GENESIS_HASH: Final = "0" * 64
+DELETE_ROWS_MAX: Final = 2_000  # frame rows a retention step may remove, so that no commit waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One line of the `stream` table."""
+
+    node: str
+    stream: int
+    upto: int
+    intervals: str
+    last: int | None
+    predecessor: int
+    predecessor_last: int
+    last_source_ms: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction holds. `acks` is not stored: it is what may be sent once the batch is safe."""
+
+    entries: list[Entry] = field(default_factory=list)
+    transitions: list[tuple[int, Transition]] = field(default_factory=list)  # (log position, transition)
+    notices: list[Notice] = field(default_factory=list)
+    streams: dict[tuple[str, int], StreamRow] = field(default_factory=dict)
+    losses: list[tuple[int, str, Loss]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    acks: dict[tuple[str, int], int] = field(default_factory=dict)
+    backlog_nodes: set[str] = field(default_factory=set)
+    engine_ms: int = 0
+    wall_ms: int = 0
+    frames: int = 0
+    samples: int = 0
+    prune_before: tuple[int, int] | None = None  # (log position, received_ms): frame rows older than both may go
+
+    @property
+    def bytes(self) -> int:
+        """Roughly what the batch weighs in memory while it waits."""
+        return sum(len(entry.body) + 160 for entry in self.entries) + 4_096 * len(self.transitions)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to write."""
+        return not (self.entries or self.transitions or self.attempts or self.streams or self.losses or self.prune_before)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the transaction settled: rows with their sequence numbers, and which transitions were new."""
+
+    outbox: tuple[OutboxRow, ...]
+    fresh_transitions: frozenset[str]
+    last_pos: int
+    pruned: int
+
+
+class Ledger:
+    """The one writing connection."""
+
+    def __init__(self, path: Path, site: str) -> None:
+        """Open or create the ledger of `site`.
+
+        Raises:
+            LedgerFormatError: not a ledger, another site's, or of a schema this version does not know.
+        """
+        self.path = path
+        created = not path.exists()
+        try:
+            self._db = connect(path, read_only=False)
+            if created or not self._has_tables():
+                self._create(site)
+            version, owner = self._meta("schema_version"), self._meta("site")
+        except (apsw.NotADBError, apsw.CorruptError) as error:
+            raise LedgerFormatError(path, f"not a readable SQLite file ({error})") from error
+        if version != str(SCHEMA_VERSION):
+            raise LedgerFormatError(path, f"schema version {version}, this program writes {SCHEMA_VERSION}")
+        if owner != site:
+            raise LedgerFormatError(path, f"belongs to site {owner}, not {site}")
+        self.reader = LedgerReader(self._db)
+        self.ledger_id = self._meta("ledger_id")
+        row = self._db.execute("SELECT hash FROM transition ORDER BY row DESC LIMIT 1").fetchone()
+        self._chain = row[0] if row else GENESIS_HASH
+        self._tags: dict[str, int] = dict(self._db.execute("SELECT name, id FROM tag"))
+
+    def close(self) -> None:
+        """Close the file; a clean close also folds the WAL in."""
+        self._db.close()
+
+    def tag_numbers(self, names: Sequence[str]) -> list[int]:
+        """Return the ledger's number of every tag, drawing numbers for new ones."""
+        missing = [name for name in names if name not in self._tags]
+        if missing:
+            with self._db:
+                for name in missing:
+                    self._db.execute("INSERT INTO tag (name) VALUES (?)", (name,))
+                    self._tags[name] = self._db.last_insert_rowid()
+        return [self._tags[name] for name in names]
+
+    def renew_id(self, ledger_id: str) -> str:
+        """Give a restored ledger a new id, and number what is still due anew under it. Returns the old id.
+
+        The lost part of the old ledger may already have used the numbers that follow here, so continuing them
+        would show a receiver one number twice.
+        """
+        old = self.ledger_id
+        with self._db:
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (ledger_id,))
+            due = list(self._db.execute(
+                "SELECT row, receiver, lane FROM outbox WHERE state <> 'accepted' ORDER BY row"
+            ))
+            for row, receiver, lane in due:
+                self._db.execute(
+                    "UPDATE outbox SET ledger_id = ?, sequence = ?, attempts = 0, next_ms = NULL, state = 'due' WHERE row = ?",
+                    (ledger_id, self._next_sequence(ledger_id, receiver, lane), row),
+                )
+        self.ledger_id = ledger_id
+        return old
+
+    def commit(self, batches: Sequence[Batch]) -> Committed:
+        """Write the batches in one transaction.
+
+        Raises:
+            apsw.Error: nothing was written; the caller keeps the batches and tries again.
+        """
+        chain = self._chain
+        outbox: list[OutboxRow] = []
+        fresh: set[str] = set()
+        pruned = 0
+        last_pos = 0
+        try:
+            with self._db:
+                for batch in batches:
+                    if batch.entries:
+                        self._write_entries(batch.entries)
+                        last_pos = batch.entries[-1].pos
+                    for pos, transition in batch.transitions:
+                        if self._write_transition(pos, transition):
+                            fresh.add(transition.id)
+                    for notice in batch.notices:
+                        if notice.transition_id in fresh:
+                            outbox.append(self._write_notice(notice))
+                    self._write_streams(batch.streams.values(), batch.wall_ms)
+                    self._write_losses(batch.losses, batch.wall_ms)
+                    self._write_attempts(batch.attempts)
+                    if batch.prune_before is not None:
+                        pruned += self._prune(*batch.prune_before)
+                    if batch.engine_ms:
+                        self._set_meta("engine_ms", str(batch.engine_ms))
+                        self._set_meta("wall_ms", str(batch.wall_ms))
+        except BaseException:
+            self._chain = chain
+            raise
+        return Committed(tuple(outbox), frozenset(fresh), last_pos, pruned)
+
+    # -- rows --
+
+    def _write_entries(self, entries: Iterable[Entry]) -> None:
+        self._db.executemany(
+            "INSERT INTO log (pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            [
+                (e.pos, str(e.kind), e.engine_ms, e.received_ms, e.node, e.device, e.stream, e.first, e.last, e.samples, e.body)
+                for e in entries
+            ],
+        )
+
+    def _write_transition(self, pos: int, transition: Transition) -> bool:
+        """Append to the journal; an id that stands there already is the same event found again."""
+        if self._db.execute("SELECT 1 FROM transition WHERE id = ?", (transition.id,)).fetchone():
+            return False
+        body = json.dumps(transition.to_json(), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        digest = hashlib.sha256(f"{self._chain}\n{transition.id}\n{body}".encode()).hexdigest()
+        self._db.execute(
+            "INSERT INTO transition (id, pos, alarm_id, revision, kind, at_ms, engine_ms, late, actor, body, prev_hash, hash)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                transition.id, pos, transition.alarm_id, transition.revision, str(transition.kind), transition.at_ms,
+                transition.engine_ms, int(transition.late), transition.actor, body, self._chain, digest,
+            ),
+        )
+        self._chain = digest
+        self._write_alarm(transition.alarm)
+        return True
+
+    def _write_alarm(self, alarm: AlarmState) -> None:
+        self._db.execute(
+            "INSERT INTO alarm (id, state, grade, category, subject, kind, start_ms, late, body)"
+            " VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
+            " grade = excluded.grade, body = excluded.body",
+            (
+                alarm.id, str(alarm.state), int(alarm.grade), str(alarm.category), alarm.tag, str(alarm.limit),
+                alarm.start_ms, int(alarm.late),
+                json.dumps(alarm.to_json(), ensure_ascii=False, separators=(",", ":"), sort_keys=True),
+            ),
+        )
+
+    def _write_notice(self, notice: Notice) -> OutboxRow:
+        sequence = self._next_sequence(self.ledger_id, notice.receiver, notice.lane)
+        row = numbered(notice, self.ledger_id, sequence)
+        self._db.execute(
+            "INSERT INTO outbox (notice_id, transition_id, alarm_id, receiver, lane, ledger_id, sequence, revision,"
+            " created_ms, state, attempts, next_ms, body) VALUES (?,?,?,?,?,?,?,?,?,'due',0,NULL,?)",
+            (
+                notice.id, notice.transition_id, notice.alarm_id, notice.receiver, str(notice.lane), self.ledger_id,
+                sequence, notice.revision, notice.created_ms, notice.body,
+            ),
+        )
+        return row
+
+    def _next_sequence(self, ledger_id: str, receiver: str, lane: str) -> int:
+        """Count inside the transaction: a number that was not committed was never used."""
+        row = self._db.execute(
+            "INSERT INTO sequence (ledger_id, receiver, lane, last) VALUES (?,?,?,1)"
+            " ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last",
+            (ledger_id, receiver, str(lane)),
+        ).fetchone()
+        assert row is not None, "RETURNING answers with the row"
+        return int(row[0])
+
+    def _write_streams(self, rows: Iterable[StreamRow], wall_ms: int) -> None:
+        self._db.executemany(
+            "INSERT INTO stream (node, stream, upto, intervals, last, predecessor, predecessor_last, last_source_ms,"
+            " touched_ms) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (node, stream) DO UPDATE SET upto = excluded.upto,"
+            " intervals = excluded.intervals, last = excluded.last, predecessor = excluded.predecessor,"
+            " predecessor_last = excluded.predecessor_last, last_source_ms = excluded.last_source_ms,"
+            " touched_ms = excluded.touched_ms",
+            [
+                (r.node, r.stream, r.upto, r.intervals, r.last, r.predecessor, r.predecessor_last, r.last_source_ms, wall_ms)
+                for r in rows
+            ],
+        )
+
+    def _write_losses(self, losses: Iterable[tuple[int, str, Loss]], wall_ms: int) -> None:
+        self._db.executemany(
+            "INSERT INTO loss (pos, node, stream, first, last, cause, at_ms) VALUES (?,?,?,?,?,?,?)",
+            [(pos, node, loss.stream, loss.first, loss.last, loss.cause, wall_ms) for pos, node, loss in losses],
+        )
+
+    def _write_attempts(self, attempts: Iterable[Attempt]) -> None:
+        for attempt in attempts:
+            self._db.execute(
+                "INSERT INTO attempt (notice_id, attempt, at_ms, outcome, status, detail) VALUES (?,?,?,?,?,?)",
+                (attempt.notice_id, attempt.attempt, attempt.at_ms, str(attempt.outcome), attempt.status, attempt.detail),
+            )
+            if attempt.unjournaled:
+                continue  # its row is sent all the same
+            state = "accepted" if attempt.accepted else "parked" if attempt.parked else "due"
+            self._db.execute(
+                "UPDATE outbox SET state = ?, attempts = max(attempts, ?), next_ms = ?"
+                " WHERE notice_id = ? AND state <> 'accepted'",
+                (state, attempt.attempt, attempt.next_ms, attempt.notice_id),
+            )
+
+    def _prune(self, pos: int, received_ms: int) -> int:
+        """Remove the oldest frame rows before both marks, a bounded number at a time."""
+        kinds = tuple(str(kind) for kind in FRAME_KINDS)
+        self._db.execute(
+            "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE pos < ? AND received_ms < ? AND kind IN (?, ?)"
+            " ORDER BY pos LIMIT ?)",
+            (pos, received_ms, *kinds, DELETE_ROWS_MAX),
+        )
+        return self._db.changes()
+
+    # -- meta --
+
+    def _has_tables(self) -> bool:
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
+
+    def _create(self, site: str) -> None:
+        with self._db:
+            self._db.execute(TABLES)
+            for key, value in (("schema_version", str(SCHEMA_VERSION)), ("site", site), ("ledger_id", "")):
+                self._set_meta(key, value)
+
+    def set_id(self, ledger_id: str) -> None:
+        """Name a new ledger; only once, before its first notice."""
+        with self._db:
+            self._set_meta("ledger_id", ledger_id)
+        self.ledger_id = ledger_id
+
+    def _meta(self, key: str) -> str:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def _set_meta(self, key: str, value: str) -> None:
+        self._db.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )

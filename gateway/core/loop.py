@@ -1,0 +1,363 @@
+"""Core's loop: takes whatever waits, evaluates it in one call, hands one batch to the writer. It waits for nothing else.
+
+One cycle is one synchronous call, so nothing can come between a frame and its evaluation. Acks, deliveries and
+history runs follow from commits. A disk that stalls stops acks, not alarms: transitions then go out from memory,
+marked `unjournaled`, and again with a sequence once they are committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from alerting import Act, ActRefusedError, Transition
+from alerting.delivery import Attempt, NoticePlanner, OutboxRow
+from gateway.core.batching import BatchBuilder
+from gateway.core.engine_clock import EngineClock
+from gateway.core.ledger import Batch, Committed
+from gateway.core.machine import LATE_FRAMES_MAX, Arrived, LateWant, Machine
+from gateway.core.sessions import Sessions
+from gateway.core.writer import Writer
+
+log = logging.getLogger(__name__)
+
+MESSAGES_PER_CYCLE_MAX: Final = 512
+BLOCKS_PER_CYCLE_MAX: Final = 2
+INBOX_MESSAGES_MAX: Final = 20_000
+INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
+TICK_MS: Final = 100
+STALL_MS: Final = 500  # a commit that takes longer no longer holds its notices back
+UNCOMMITTED_BYTES_MAX: Final = 64 * 1024 * 1024
+LIVE_ACK_MS: Final = 1_000
+NODE_GRACE_MS: Final = 30_000  # after our own start or link loss a node may take so long to be born again
+ACTS_WAITING_MAX: Final = 64
+REBIRTHS_MAX: Final = 1_000
+BACKLOG_BLOCKS_MAX: Final = 512
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the heartbeat tells. Plain numbers, written by the loop, read by the watchdog thread."""
+
+    cycles: int = 0
+    engine_ms: int = 0
+    samples_committed: int = 0
+    frames_committed: int = 0
+    duplicates_dropped: int = 0
+    refused: int = 0
+    acks_sent: int = 0
+    messages_dropped: int = 0
+    committed_pos: int = 0
+    commit_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1_000))
+    unjournaled: bool = False
+    overflow: bool = False
+    alarms: dict[str, int] = field(default_factory=dict)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A batch at the writer."""
+
+    batch: Batch
+    since_ms: int
+    offered: bool = False
+
+
+@dataclass(slots=True)
+class WaitingAct:
+    """An operator act that is answered once it is committed."""
+
+    act: Act
+    adopted: dict[str, Any] | None
+    answer: asyncio.Future[Transition]
+
+
+class CoreLoop:
+    """The cycle and what hangs on it. `wall_ms` and the engine clock are passed in; publishing goes out by callback."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        sessions: Sessions,
+        planner: NoticePlanner,
+        clock: EngineClock,
+        wall_ms: Callable[[], int],
+        next_pos: int,
+        fetch_late: Callable[[LateWant, int, int], list[Arrived]],
+    ) -> None:
+        self.machine, self.sessions, self._planner = machine, sessions, planner
+        self._clock, self._wall_ms, self._fetch_late = clock, wall_ms, fetch_late
+        self.counters = Counters(committed_pos=next_pos - 1)
+        self._builder = BatchBuilder(machine, next_pos)
+        self._inbox: deque[tuple[str, bytes]] = deque()
+        self._inbox_bytes = 0
+        self._backlog: deque[tuple[str, bytes]] = deque()
+        self._acts: deque[WaitingAct] = deque()
+        self._facts: deque[dict[str, Any]] = deque()
+        self._attempts: list[Attempt] = []
+        self.wake = asyncio.Event()
+        self._flight: deque[InFlight] = deque()
+        self._flight_bytes = 0
+        self._state_due = False
+        self._last_tick_ms = 0
+        self._late_ready: tuple[LateWant, int, list[Arrived]] | None = None
+        self._late_task: asyncio.Task[None] | None = None
+        self._late_checked_pos = -1
+        self._acts_in_flight: dict[int, list[tuple[WaitingAct, Transition]]] = {}
+        self.acks: dict[tuple[str, int], int] = {}  # committed, not yet sent
+        self.urgent_nodes: set[str] = set()
+        self.acks_wake = asyncio.Event()
+        self.rebirths: deque[str] = deque()
+        self._starting: tuple[int, bool, tuple[str, ...]] | None = None
+        self.prune_before: tuple[int, int] | None = None
+        self.backlog_refused = False
+        self.writer: Writer | None = None
+        self.on_rows: Callable[[Sequence[OutboxRow]], None] = lambda rows: None
+        self.on_unjournaled: Callable[[Batch], None] = lambda batch: None
+
+    def use(self, tag_numbers: Sequence[int], config_hashes: dict[str, str]) -> None:
+        """Give the ledger's numbers of the tags, and the hash that each edge's own file must have."""
+        self._builder.use_tag_numbers(tag_numbers)
+        self._builder.use_config_hashes(config_hashes)
+
+    def started(self, downtime_ms: int, *, believed: bool, differences: Sequence[str]) -> None:
+        """Put the start itself into the log: the time core was down, and that no session outlives it."""
+        self._starting = (downtime_ms, believed, tuple(differences))
+
+    # -- in --
+
+    def message(self, topic: str, payload: bytes) -> None:
+        """Take one MQTT message. Over the caps it is dropped and counted: its frame stays unacked and comes again."""
+        if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_BYTES_MAX:
+            self.counters.messages_dropped += 1
+            return
+        self._inbox.append((topic, payload))
+        self._inbox_bytes += len(payload)
+        self.wake.set()
+
+    def fact(self, key: str, standing: bool | None, facts: dict[str, Any] | None = None) -> None:
+        """Report a system condition; it becomes an entry of the next cycle."""
+        self._facts.append({"key": key, "standing": standing, "facts": facts or {}})
+        self.wake.set()
+
+    def attempts(self, attempts: Sequence[Attempt]) -> None:
+        """Record delivery attempts with the next commit."""
+        self._attempts += attempts
+        self.wake.set()
+
+    def link_lost(self) -> None:
+        """Core's own MQTT link is gone: nothing is known of any node until it is born again."""
+        self.sessions.link_lost(self._clock.now())
+        self.wake.set()
+
+    async def act(self, act: Act, adopted: dict[str, Any] | None) -> Transition:
+        """Do an operator act; returns once it is committed.
+
+        Raises:
+            ActRefusedError: the life cycle does not allow it, or too many acts wait.
+        """
+        if len(self._acts) >= ACTS_WAITING_MAX:
+            raise ActRefusedError(act.alarm_id, "too many acts wait; try again in a moment")
+        answer: asyncio.Future[Transition] = asyncio.get_running_loop().create_future()
+        self._acts.append(WaitingAct(act, adopted, answer))
+        self.wake.set()
+        return await answer
+
+    # -- the cycle --
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Cycle until `stop` is set; a tick comes at least every 100 ms."""
+        while not stop.is_set():
+            if not self._inbox and (not self._backlog or self.backlog_refused):
+                try:
+                    async with asyncio.timeout(TICK_MS / 1000):
+                        await self.wake.wait()
+                except TimeoutError:
+                    pass
+            self.wake.clear()
+            self.cycle()
+            await asyncio.sleep(0)  # let the source, the courier and the acks run between two cycles
+
+    def cycle(self) -> None:
+        """Take what waits, evaluate it, hand it to the writer."""
+        engine_ms, wall_ms = self._clock.now(), self._wall_ms()
+        build = self._builder
+        build.begin(engine_ms, wall_ms)
+        if self._starting is not None:
+            self._start_entries(*self._starting)
+            self._starting = None
+        overflow = self._flight_bytes > UNCOMMITTED_BYTES_MAX
+        if self._state_due and self._flight_bytes < UNCOMMITTED_BYTES_MAX // 2:
+            build.state_record()
+            self._state_due = False
+        self._state_due |= overflow
+        self.counters.overflow = self._state_due
+        build.unlogged = self._state_due
+        self._take_messages(engine_ms, wall_ms)
+        if not self._state_due and not self.backlog_refused:
+            self._take_blocks()
+        for _ in range(len(self._facts)):
+            build.condition(self._facts.popleft())
+        self._take_acts()
+        self._take_late()
+        self._start_late()
+        if engine_ms - self._last_tick_ms >= TICK_MS:
+            self._last_tick_ms = engine_ms
+            build.tick()
+            self._housekeeping(engine_ms)
+        if self._attempts:
+            build.attempts(self._attempts)
+            self._attempts = []
+        batch = build.finish(self._planner)
+        batch.prune_before, self.prune_before = self.prune_before, None
+        self._submit(batch, engine_ms)
+        self._release_stalled(engine_ms)
+        self.counters.cycles += 1
+        self.counters.engine_ms = engine_ms
+        self.counters.duplicates_dropped = build.duplicates
+        self.counters.refused = self.sessions.refused
+
+    def _start_entries(self, downtime_ms: int, believed: bool, differences: tuple[str, ...]) -> None:
+        build = self._builder
+        build.start(downtime_ms, believed=believed)
+        for name, node in list(self.machine.nodes.items()):
+            if node.online:
+                build.died(name, "", quiet=True)
+        if not believed:
+            build.condition({"key": "CORE.CLOCK.DOWNTIME", "standing": None, "facts": {}})
+        if differences:
+            facts = {"count": len(differences), "first": differences[0]}
+            build.condition({"key": "CORE.REPLAY.DIFFERS", "standing": None, "facts": facts})
+
+    def _take_messages(self, engine_ms: int, wall_ms: int) -> None:
+        for _ in range(min(len(self._inbox), MESSAGES_PER_CYCLE_MAX)):
+            topic, payload = self._inbox.popleft()
+            self._inbox_bytes -= len(payload)
+            for node, fact in self.sessions.message(topic, payload, engine_ms):
+                self._apply(node, fact, wall_ms)
+        for node, fact in self.sessions.poll(engine_ms):
+            self._apply(node, fact, wall_ms)
+
+    def _apply(self, node: str, fact: Any, wall_ms: int) -> None:
+        wanted = self._builder.fact(node, fact)
+        if wanted is not None:
+            if isinstance(wanted, bytes):
+                if len(self._backlog) < BACKLOG_BLOCKS_MAX:  # else it stays unacked and comes again
+                    self._backlog.append((node, wanted))
+            elif len(self.rebirths) < REBIRTHS_MAX:
+                self.rebirths.append(node)
+                self.acks_wake.set()
+
+    def _take_blocks(self) -> None:
+        for _ in range(min(len(self._backlog), BLOCKS_PER_CYCLE_MAX)):
+            node, body = self._backlog.popleft()
+            self._builder.block(node, body)
+
+    def _take_acts(self) -> None:
+        while self._acts:
+            waiting = self._acts.popleft()
+            try:
+                transition = self._builder.act(waiting.act, waiting.adopted)
+            except ActRefusedError as error:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)
+                continue
+            self._acts_in_flight.setdefault(self._builder.last_pos, []).append((waiting, transition))
+
+    def _housekeeping(self, engine_ms: int) -> None:
+        for node in self.sessions.overdue(engine_ms, NODE_GRACE_MS):
+            self._builder.died(node, "", quiet=False)
+        self.counters.nodes = self.sessions.view(self.machine)
+        self.counters.alarms = self._builder.alarm_counts()
+
+    # -- commits --
+
+    def _submit(self, batch: Batch, engine_ms: int) -> None:
+        if batch.empty and not batch.acks:
+            return
+        assert self.writer is not None
+        self._flight.append(InFlight(batch, engine_ms))
+        self._flight_bytes += batch.bytes
+        self.writer.submit(batch)
+
+    def _release_stalled(self, engine_ms: int) -> None:
+        """Notices of batches that the disk holds up for too long go out from memory."""
+        stalled = False
+        for flight in self._flight:
+            if engine_ms - flight.since_ms < STALL_MS:
+                break
+            stalled = True
+            if not flight.offered:
+                flight.offered = True
+                if flight.batch.notices:
+                    self.on_unjournaled(flight.batch)
+        self.counters.unjournaled = stalled
+
+    def committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
+        """Called in the loop's thread when a transaction is safe."""
+        for batch in batches:
+            flight = self._flight.popleft()
+            assert flight.batch is batch, "the writer keeps the order"
+            self._flight_bytes -= batch.bytes
+            self.counters.samples_committed += batch.samples
+            self.counters.frames_committed += batch.frames
+            self.acks.update(batch.acks)
+            self.urgent_nodes |= batch.backlog_nodes
+        if settled.last_pos:
+            self.counters.committed_pos = settled.last_pos
+        self.counters.commit_ms.append(took_s * 1000)
+        if self.acks or self.urgent_nodes:
+            self.acks_wake.set()
+        if settled.outbox:
+            self.on_rows(settled.outbox)
+        for pos in [pos for pos in self._acts_in_flight if pos <= self.counters.committed_pos]:
+            for waiting, transition in self._acts_in_flight.pop(pos):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(transition)
+        self.wake.set()
+
+    # -- history --
+
+    def _start_late(self) -> None:
+        """Fetch the next stretch for a fork, in a thread; what it finds is applied by a later cycle."""
+        if self._late_task is not None or self._late_ready is not None:
+            return
+        if self._late_checked_pos == self.counters.committed_pos:
+            return
+        self._late_checked_pos = self.counters.committed_pos
+        for name in self.machine.nodes:
+            want = self._builder.late_step(name)
+            if want is not None:
+                pos = self.counters.committed_pos
+                self._late_task = asyncio.get_running_loop().create_task(
+                    self._run_fetch(want, pos), name=f"late-fetch-{name}"
+                )
+                return
+
+    async def _run_fetch(self, want: LateWant, pos: int) -> None:
+        frames = await asyncio.to_thread(self._fetch_late, want, pos, LATE_FRAMES_MAX)
+        self._late_ready = (want, pos, frames)
+        self._late_task = None
+        self.wake.set()
+
+    def _take_late(self) -> None:
+        if self._late_ready is None:
+            return
+        want, pos, frames = self._late_ready
+        self._late_ready = None
+        self._builder.late(want, pos, frames)
+        self._late_checked_pos = -1
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits: used to stop in order."""
+        return not (self._inbox or self._backlog or self._flight or self._acts or self._late_task or self._late_ready)
+
+    def state_bytes(self) -> tuple[int, dict[str, bytes]]:
+        """Return the last log position applied, and all state after it."""
+        return self._builder.last_pos, self.machine.dump()

@@ -1,0 +1,411 @@
+"""Core's deterministic heart: log entries in, transitions out, nothing else.
+
+Everything that can change a level comes in as an entry of the input log, live and in replay through the same
+methods, so the state after a log position is a function of the log up to it. No clock, socket, file or log line;
+what must be written, sent or said comes back as values.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting import (
+    Act,
+    ActKind,
+    AlarmEngine,
+    AlarmState,
+    CorruptDumpError,
+    Fact,
+    FrameKey,
+    HistoryFork,
+    Observed,
+    Transition,
+    condition,
+)
+from config import SiteConfig
+from gateway.core.books import BirthFindings, Loss, NodeBook, Verdict
+from gateway.core.conditions import system_condition
+from wire import SampleBatch, StreamSpan
+
+LATE_FRAMES_MAX: Final = 500  # frames one late run may take, so that a cycle stays short
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrived:
+    """One frame in the site's tag order, conditioned: value clamped, raw kept where the range was left."""
+
+    node: str
+    device: str
+    stream: int
+    sequence: int
+    tag: NDArray[np.int32]
+    value: NDArray[np.float64]
+    code: NDArray[np.uint8]
+    source_ms: NDArray[np.int64]
+    raw: NDArray[np.float64]
+    unmarked: bool = False  # numbered by the gateway: always current, never acknowledged
+
+
+@dataclass(slots=True)
+class HistoryRun:
+    """A fork of one node's rows that follows the frames in stream order. `number` is the last frame it has run."""
+
+    fork: HistoryFork
+    stream: int
+    number: int
+
+
+@dataclass(slots=True)
+class NodeState:
+    """What the machine knows of one node."""
+
+    tags: NDArray[np.int32]
+    book: NodeBook = field(default_factory=NodeBook)
+    online: bool = False
+    unmarked_stream: int = 0
+    unmarked_count: int = 0
+    history: HistoryRun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LateWant:
+    """The next frame a history fork needs."""
+
+    node: str
+    stream: int
+    number: int
+
+
+FetchFrames = Callable[[LateWant], Sequence[Arrived]]
+
+
+class Machine:
+    """Engine, stream books and history forks of one site."""
+
+    def __init__(self, site: SiteConfig, engine: AlarmEngine | None = None) -> None:
+        self.site = site
+        self.engine = AlarmEngine(site) if engine is None else engine
+        self.low = np.array([tag.span().low for tag in site.tags], np.float64)
+        self.high = np.array([tag.span().high for tag in site.tags], np.float64)
+        owners: dict[str, list[int]] = {}
+        for tag, edge in site.edge_of.items():
+            owners.setdefault(edge, []).append(site.tag_index[tag])
+        self.nodes: dict[str, NodeState] = {
+            edge.id: NodeState(np.array(sorted(owners.get(edge.id, [])), np.int32)) for edge in site.edges
+        }
+
+    def node(self, name: str) -> NodeState:
+        """Return a node's state; a node that no edge of the site is may exist, but owns no tags."""
+        if name not in self.nodes:
+            self.nodes[name] = NodeState(np.empty(0, np.int32))
+        return self.nodes[name]
+
+    def conditioned(self, node: str, device: str, stream: int, sequence: int, batch: SampleBatch, *,
+                    unmarked: bool = False) -> Arrived:  # fmt: skip
+        """Condition one frame's samples: not finite is BAD, beyond range is UNCERTAIN and clamped."""
+        value, code, raw = condition(batch, self.low, self.high)
+        return Arrived(node, device, stream, sequence, batch.tag, value, code, batch.source_ms, raw, unmarked)
+
+    # -- frames --
+
+    def frames(self, engine_ms: int, frames: Sequence[Arrived]) -> tuple[list[Verdict], list[Transition]]:
+        """Book the frames and evaluate those that are current, in one call as long as nothing forks.
+
+        Returns:
+            A verdict for every frame, and the transitions.
+        """
+        verdicts: list[Verdict] = []
+        transitions: list[Transition] = []
+        current: list[Arrived] = []
+        for frame in frames:
+            node = self.node(frame.node)
+            if frame.unmarked:
+                node.unmarked_count = frame.sequence
+                verdict = Verdict.CURRENT
+            else:
+                before = self._evaluated(node, frame.stream)
+                verdict = node.book.arrive(frame.stream, frame.sequence)
+                if verdict in (Verdict.CURRENT, Verdict.UNCOUNTED) and frame.sequence > before + 1:
+                    transitions += self._evaluate(engine_ms, current)
+                    current = []
+                    self._fork(node, frame.stream, before)
+                if verdict is not Verdict.DUPLICATE and len(frame.source_ms):
+                    node.book.time(frame.stream, frame.sequence, int(frame.source_ms.max()))
+            if verdict in (Verdict.CURRENT, Verdict.UNCOUNTED):
+                current.append(frame)
+            verdicts.append(verdict)
+        transitions += self._evaluate(engine_ms, current)
+        return verdicts, transitions
+
+    @staticmethod
+    def _evaluated(node: NodeState, stream: int) -> int:
+        state = node.book.streams.get(stream)
+        return 0 if state is None else state.evaluated
+
+    def _evaluate(self, engine_ms: int, frames: Sequence[Arrived]) -> list[Transition]:
+        return self.engine.samples(engine_ms, observed(frames)) if frames else []
+
+    def block(
+        self, engine_ms: int, node_name: str, stream: int, first: int, last: int, frames: Sequence[Arrived],
+        dropped: Sequence[tuple[int, int, str]] = (),
+    ) -> tuple[bool, list[Loss], list[Transition]]:  # fmt: skip
+        """Book a spool block; the frames of it that are current (a block-encoded live stream) are evaluated.
+
+        Returns:
+            Whether anything in it was new, losses the block records, transitions.
+        """
+        node = self.node(node_name)
+        losses: list[Loss] = []
+        for lo, hi, reason in dropped:
+            losses += node.book.drop_range(stream, lo, hi, reason)
+        transitions: list[Transition] = []
+        if stream == node.book.live:
+            live = node.book.streams[stream]
+            current = [frame for frame in frames if frame.sequence > live.evaluated]
+            if current and current[0].sequence > live.evaluated + 1:
+                self._fork(node, stream, live.evaluated)
+            transitions = self._evaluate(engine_ms, current)
+            live.evaluated = max(live.evaluated, last)
+        fresh = node.book.arrive_block(stream, first, last)
+        if frames:
+            newest = max(frames, key=lambda frame: int(frame.source_ms.max(initial=0)))
+            node.book.time(stream, last, int(newest.source_ms.max(initial=0)))
+        return bool(fresh) or bool(losses), losses, transitions
+
+    # -- sessions --
+
+    def born(self, engine_ms: int, at_ms: int, node_name: str, facts: dict[str, Any]) -> tuple[BirthFindings, list[Transition]]:
+        """Take in a birth. `facts` is the body of its log entry (see `birth_facts`)."""
+        node = self.node(node_name)
+        node.online = True
+        node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], 0
+        spans = [StreamSpan(*row) for row in facts["spans"]]
+        findings = BirthFindings((), new_stream=False, restored_disk=False, two_boxes=False)
+        if facts["live"]:
+            findings = node.book.born(facts["live"], spans)
+            self._follow_chain(node)
+        transitions = self._condition(engine_ms, at_ms, f"EDGE.{node_name}.OFFLINE", standing=False)
+        transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CONFIG", standing=bool(facts["config_wrong"]))
+        transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.SPOOL", standing=bool(facts["spool_fault"]))
+        transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CLOCK", standing=not facts["clock_synced"])
+        if findings.losses:
+            named = [f"{loss.stream}:{loss.first}-{loss.last} {loss.cause}" for loss in findings.losses[:8]]
+            what: dict[str, Fact] = {"ranges": len(findings.losses), "what": "; ".join(named)}
+            told = system_condition(f"EDGE.{node_name}.LOSS", None, what)
+            transitions += self.engine.condition(engine_ms, at_ms, told)
+        if findings.two_boxes:
+            transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.IDENTITY", standing=True)
+            self.engine.raise_only(node.tags, True)
+        return findings, transitions
+
+    def died(self, engine_ms: int, at_ms: int, node_name: str, device: str, *, quiet: bool) -> list[Transition]:
+        """A node's or a device's session ended: values go STALE, levels stand, history begins here.
+
+        Args:
+            quiet: it was our own link or process that ended; the node is only unknown, and silence will tell.
+        """
+        node = self.node(node_name)
+        if device:
+            tags = np.array(self._device_tags(node_name, device), np.int32)
+            return self.engine.stale(engine_ms, tags, at_ms)
+        if node.book.live:
+            self._fork(node, node.book.live, self._evaluated(node, node.book.live))
+        node.online = False
+        if quiet:
+            return []
+        transitions = self.engine.stale(engine_ms, node.tags, at_ms)
+        return transitions + self._condition(engine_ms, at_ms, f"EDGE.{node_name}.OFFLINE", standing=True)
+
+    def _device_tags(self, node_name: str, device: str) -> list[int]:
+        for edge in self.site.edges:
+            if edge.id == node_name:
+                for item in edge.devices:
+                    if item.id == device:
+                        return sorted(self.site.tag_index[point.tag] for point in item.points)
+        return []
+
+    def _condition(self, engine_ms: int, at_ms: int, key: str, *, standing: bool) -> list[Transition]:
+        return self.engine.condition(engine_ms, at_ms, system_condition(key, standing, {}))
+
+    def evaluate_only(self, engine_ms: int, frames: Sequence[Arrived]) -> list[Transition]:
+        """Evaluate what is current without booking it: there is no room left to keep the frames."""
+        current = []
+        for frame in frames:
+            book = self.node(frame.node).book
+            state = book.streams.get(frame.stream)
+            if frame.unmarked or (frame.stream == book.live and state and frame.sequence > state.evaluated):
+                current.append(frame)
+                if state is not None:
+                    state.evaluated = frame.sequence
+        return self._evaluate(engine_ms, current)
+
+    # -- the rest of the log --
+
+    def tick(self, engine_ms: int, at_ms: int) -> list[Transition]:
+        """Let time pass: may raise, never lowers."""
+        return self.engine.tick(engine_ms, at_ms)
+
+    def condition(self, engine_ms: int, at_ms: int, facts: dict[str, Any]) -> list[Transition]:
+        """A fact about the system: body of a CONDITION entry."""
+        told = system_condition(facts["key"], facts["standing"], facts.get("facts", {}))
+        return self.engine.condition(engine_ms, at_ms, told)
+
+    def act(self, engine_ms: int, act: Act, adopted: dict[str, Any] | None) -> list[Transition]:
+        """An operator act.
+
+        Args:
+            adopted: the state of an old alarm that is in the ledger but no longer in the engine's memory.
+
+        Raises:
+            ActRefusedError: the life cycle does not allow it; nothing changed.
+        """
+        if adopted is not None:
+            self.engine.adopt(AlarmState.from_json(adopted))
+        transitions: list[Transition] = []
+        for name, node in self.nodes.items():
+            # Closing the identity alarm is how a person says that the box now live is the right one.
+            key = f"EDGE.{name}.IDENTITY"
+            if self.engine.book.system_alarm.get(key) == act.alarm_id and act.kind is ActKind.CLOSE:
+                transitions += self._condition(engine_ms, act.at_ms, key, standing=False)
+                self.engine.raise_only(node.tags, False)
+        return transitions + self.engine.act(engine_ms, act)
+
+    def start(self, downtime_ms: int) -> None:
+        """Core started: the time it was down ages staleness only."""
+        self.engine.downtime(downtime_ms)
+
+    # -- history --
+
+    def _fork(self, node: NodeState, stream: int, evaluated: int) -> None:
+        """Remember the node's rows as they are now, unless an earlier fork still runs."""
+        if node.history is None and len(node.tags):
+            node.history = HistoryRun(self.engine.fork(node.tags), stream, evaluated)
+
+    @staticmethod
+    def _end_history(node: NodeState) -> None:
+        if node.history is not None:
+            node.history.fork.finish()
+            node.history = None
+
+    def _follow_chain(self, node: NodeState) -> None:
+        """Drop a fork that no chain of streams leads on from: its future was lost, and journalled so."""
+        run = node.history
+        stream, steps = (run.stream if run else 0), 0
+        while run is not None and stream != node.book.live:
+            stream, steps = node.book.successor(stream), steps + 1
+            if stream == 0 or steps > len(node.book.streams):
+                self._end_history(node)
+                return
+
+    def history_position(self, node_name: str) -> tuple[int, int] | None:
+        """Return where a node's fork stands, None without one."""
+        run = self.node(node_name).history
+        return None if run is None else (run.stream, run.number)
+
+    def late_want(self, node_name: str) -> LateWant | None:
+        """Return the frame that a node's fork needs next, or None: no fork, caught up, or it must wait.
+
+        Moves the fork over lost numbers and from a finished stream to its successor on the way.
+        """
+        node = self.node(node_name)
+        run = node.history
+        while run is not None:
+            state = node.book.streams.get(run.stream)
+            if state is None:
+                self._end_history(node)
+                return None
+            following = run.number + 1
+            lost = next((hi for lo, hi in state.lost if lo <= following <= hi), None)
+            if lost is not None:
+                run.number = lost
+            elif following in state.received:
+                if run.stream == node.book.live and run.number >= state.evaluated:
+                    self._end_history(node)
+                    return None
+                return LateWant(node_name, run.stream, following)
+            elif run.stream == node.book.live:
+                if run.number >= state.evaluated:
+                    self._end_history(node)
+                return None
+            elif state.last is not None and run.number >= state.last:
+                successor = node.book.successor(run.stream)
+                if not successor:
+                    return None
+                run.stream, run.number = successor, 0
+            else:
+                return None
+        return None
+
+    def late(self, node_name: str, frames: Sequence[Arrived], wanted: LateWant) -> list[Transition]:
+        """Run frames `wanted.number`… of one stream through the node's fork; a gap in `frames` was removed by age.
+
+        Returns:
+            Late transitions; those whose id is in the journal already are the same events found again.
+        """
+        run = self.node(node_name).history
+        assert run is not None, "a late run needs a fork"
+        if not frames:  # received once, no longer in the ledger
+            run.number = wanted.number
+            return []
+        transitions = run.fork.samples(observed(frames))
+        run.number = frames[-1].sequence
+        return transitions
+
+    # -- persistence --
+
+    def dump(self) -> dict[str, bytes]:
+        """Return all state as named sections for a snapshot."""
+        nodes = {
+            name: {
+                "book": node.book.to_facts(), "online": node.online, "unmarked_stream": node.unmarked_stream,
+                "unmarked_count": node.unmarked_count,
+                "history": None if node.history is None else [
+                    node.history.stream, node.history.number, base64.b64encode(node.history.fork.dump()).decode(),
+                ],
+            }
+            for name, node in self.nodes.items()
+        }  # fmt: skip
+        return {"engine": self.engine.dump(), "nodes": json.dumps(nodes, separators=(",", ":")).encode()}
+
+    @classmethod
+    def restore(cls, site: SiteConfig, sections: dict[str, bytes]) -> Machine:
+        """Inverse of `dump`."""
+        machine = cls(site, AlarmEngine.restore(site, sections["engine"]))
+        for name, facts in json.loads(sections["nodes"]).items():
+            node = machine.node(name)
+            node.book = NodeBook.from_facts(facts["book"])
+            node.online = facts["online"]
+            node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], facts["unmarked_count"]
+            if facts["history"] is not None:
+                stream, number, dump = facts["history"]
+                try:
+                    fork = HistoryFork.restore(machine.engine, base64.b64decode(dump))
+                except CorruptDumpError:  # the site's tags are others now: history of the old ones ends here
+                    continue
+                node.history = HistoryRun(fork, stream, number)
+        return machine
+
+
+def observed(frames: Sequence[Arrived]) -> Observed:
+    """Lay frames end to end as the engine reads them."""
+    if len(frames) == 1:
+        frame = frames[0]
+        rows = np.zeros(len(frame.tag), np.int32)
+        keys: tuple[FrameKey, ...] = (FrameKey(frame.stream, frame.sequence),)
+        return Observed(frame.tag, frame.value, frame.code, frame.source_ms, rows, keys)
+    rows = np.repeat(np.arange(len(frames), dtype=np.int32), [len(frame.tag) for frame in frames])
+    return Observed(
+        np.concatenate([frame.tag for frame in frames]),
+        np.concatenate([frame.value for frame in frames]),
+        np.concatenate([frame.code for frame in frames]),
+        np.concatenate([frame.source_ms for frame in frames]),
+        rows,
+        tuple(FrameKey(frame.stream, frame.sequence) for frame in frames),
+    )

@@ -1,0 +1,151 @@
+"""Reading the ledger: for recovery, for history forks, for the views beside core.
+
+A reader never writes, and holds no transaction open between calls, so the WAL can be folded in behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import apsw.bestpractice
+
+from alerting import AlarmState
+from alerting.delivery import Notice, OutboxRow
+from gateway.core.entries import Entry, EntryKind
+
+BUSY_TIMEOUT_MS: Final = 5_000
+READ_ROWS_MAX: Final = 10_000
+_LOG_COLUMNS: Final = "pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body"
+
+
+def connect(path: Path, *, read_only: bool) -> apsw.Connection:
+    """Open a connection with the settings the ledger's promises need; no memory map (its errors kill a process)."""
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    db = apsw.Connection(str(path), flags=flags)
+    db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    db.execute("PRAGMA mmap_size = 0")
+    if read_only:
+        db.execute("PRAGMA query_only = 1")
+    else:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA wal_autocheckpoint = 2000")
+    return db
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body = row
+    return Entry(pos, EntryKind(kind), engine_ms, received_ms, body, node, device, stream, first, last, samples)
+
+
+def numbered(
+    notice: Notice, ledger_id: str, sequence: int, attempts: int = 0, next_ms: int | None = None, *, parked: bool = False
+) -> OutboxRow:
+    """Make the outbox row of a notice."""
+    return OutboxRow(
+        notice.id, notice.transition_id, notice.alarm_id, notice.revision, notice.receiver, notice.lane,
+        notice.created_ms, notice.body, ledger_id, sequence, attempts, next_ms, parked,
+    )  # fmt: skip
+
+
+class LedgerReader:
+    """Queries over a connection somebody else owns, or over a read-only one of its own (`open`)."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    @classmethod
+    def open(cls, path: Path) -> LedgerReader:
+        """Open the ledger read-only beside a running core."""
+        return cls(connect(path, read_only=True))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Run one bounded query; the caller writes the LIMIT."""
+        return list(self._db.execute(sql, parameters))
+
+    def meta(self, key: str) -> str:
+        """Return a value of the meta table, or an empty string."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def last_pos(self) -> int:
+        """Return the newest log position, 0 in an empty log."""
+        return int(self._one("SELECT coalesce(max(pos), 0) FROM log"))
+
+    def entries_after(self, pos: int) -> Iterator[Entry]:
+        """Yield the log after `pos` in order, in bounded reads."""
+        while True:
+            rows = self.rows(f"SELECT {_LOG_COLUMNS} FROM log WHERE pos > ? ORDER BY pos LIMIT {READ_ROWS_MAX}", (pos,))  # noqa: S608 - our own constants
+            if not rows:
+                return
+            for row in rows:
+                yield _entry(row)
+            pos = rows[-1][0]
+
+    def last_state_record(self) -> Entry | None:
+        """Return the newest full state record, if there is one."""
+        row = self._db.execute(
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = ? ORDER BY pos DESC LIMIT 1", (str(EntryKind.STATE),)  # noqa: S608
+        ).fetchone()
+        return _entry(row) if row else None
+
+    def frames_from(self, node: str, stream: int, number: int, pos_max: int, rows_max: int) -> list[Entry]:
+        """Return frame and block rows of a stream that hold `number` or later ones, logged up to `pos_max`."""
+        rows = self._db.execute(
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE node = ? AND stream = ? AND stream <> 0 AND last >= ? AND pos <= ?"  # noqa: S608
+            " AND kind IN ('F', 'B') ORDER BY first LIMIT ?",
+            (node, stream, number, pos_max, rows_max),
+        )
+        return [_entry(row) for row in rows]
+
+    def tag_names(self) -> dict[int, str]:
+        """Return the tag table."""
+        return dict(self._db.execute("SELECT id, name FROM tag"))
+
+    def due_outbox(self) -> list[OutboxRow]:
+        """Return what is not accepted yet, in the order it was committed."""
+        return [
+            numbered(Notice(*notice), ledger_id, sequence, attempts, next_ms, parked=state == "parked")
+            for *notice, ledger_id, sequence, state, attempts, next_ms in self._db.execute(
+                "SELECT notice_id, transition_id, alarm_id, revision, receiver, lane, created_ms, body,"
+                " ledger_id, sequence, state, attempts, next_ms FROM outbox WHERE state <> 'accepted' ORDER BY row"
+            )
+        ]
+
+    def open_alarms(self, rows_max: int = READ_ROWS_MAX) -> list[AlarmState]:
+        """Return alarms that are not closed, oldest first."""
+        return [
+            AlarmState.from_json(json.loads(body))
+            for (body,) in self._db.execute(
+                "SELECT body FROM alarm WHERE state <> 'CLOSED' ORDER BY start_ms LIMIT ?", (rows_max,)
+            )
+        ]
+
+    def alarm(self, alarm_id: str) -> AlarmState | None:
+        """Return one alarm's latest state."""
+        row = self._db.execute("SELECT body FROM alarm WHERE id = ?", (alarm_id,)).fetchone()
+        return AlarmState.from_json(json.loads(row[0])) if row else None
+
+    def transition_ids_after(self, pos: int) -> set[str]:
+        """Return the ids of journalled transitions caused by log entries after `pos`."""
+        return {row[0] for row in self._db.execute("SELECT id FROM transition WHERE pos > ?", (pos,))}
+
+    def _one(self, sql: str) -> Any:
+        row = self._db.execute(sql).fetchone()
+        assert row is not None, "an aggregate or a pragma always answers"
+        return row[0]
+
+    def size_bytes(self) -> int:
+        """Return the bytes in use: free pages will be used again before the file grows."""
+        pages, free, size = (
+            self._one(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)

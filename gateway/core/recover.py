@@ -1,0 +1,214 @@
+"""Recovery: newest snapshot, then the log after it through the same machine. The journal wins.
+
+Replay emits nothing: it rebuilds what is transient (levels, delays, forks). What the journal says of alarms stands
+even where replay would say otherwise, and the difference itself is reported as a system condition.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alerting import Act, ActKind, Transition
+from config import SiteConfig
+from gateway.core.entries import Entry, EntryKind, unpack_columns, unpack_json
+from gateway.core.errors import LedgerOlderError
+from gateway.core.machine import Arrived, LateWant, Machine
+from gateway.core.reader import LedgerReader
+from gateway.core.snapshots import newest_position, read_snapshots, set_aside_after, unpack_sections
+from wire import decode_block, frames_of
+
+log = logging.getLogger(__name__)
+
+GROUP_FRAMES_MAX = 512
+STATE_SECTIONS = 2  # what `Machine.dump` returns
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The state to go on from. `differences` says where replay and journal disagreed; empty when they agree."""
+
+    machine: Machine
+    last_pos: int
+    engine_ms: int
+    replayed: int
+    differences: tuple[str, ...]
+
+
+class FrameReader:
+    """Reads stored frames back in the site's tag order."""
+
+    def __init__(self, machine: Machine, tag_names: dict[int, str]) -> None:
+        self._machine = machine
+        index = machine.site.tag_index
+        size = max(tag_names, default=0) + 1
+        self._site_tag = np.full(size, -1, np.int32)
+        for number, name in tag_names.items():
+            self._site_tag[number] = index.get(name, -1)
+
+    def frames(self, entry: Entry) -> list[Arrived]:
+        """Return the frames of a FRAME or BLOCK entry; samples of tags that have left the site are skipped."""
+        if entry.kind is EntryKind.BLOCK:
+            found, _unknown = frames_of(decode_block(entry.body), self._machine.site.tag_index)
+            return [
+                self._machine.conditioned(entry.node, frame.device, frame.stream, frame.sequence, frame.batch)
+                for frame in found
+            ]
+        columns = unpack_columns(entry.body)
+        tag = self._site_tag[columns.tag]
+        kept = tag >= 0
+        unmarked = entry.stream == self._machine.node(entry.node).unmarked_stream
+        return [
+            Arrived(
+                entry.node, entry.device, entry.stream, entry.first, tag[kept], columns.value[kept],
+                columns.code[kept], columns.source_ms[kept], columns.raw[kept], unmarked,
+            )
+        ]  # fmt: skip
+
+
+def fetch_late(reader: LedgerReader, frames: FrameReader, want: LateWant, pos_max: int, frames_max: int) -> list[Arrived]:
+    """Return frames `want.number`… of a stream as far as they stand in the ledger without a hole.
+
+    Only rows up to `pos_max` are read, so that replay finds what the first run found.
+    """
+    found: dict[int, Arrived] = {}
+    for entry in reader.frames_from(want.node, want.stream, want.number, pos_max, frames_max):
+        for frame in frames.frames(entry):
+            if frame.sequence >= want.number:
+                found.setdefault(frame.sequence, frame)
+    stretch: list[Arrived] = []
+    number = want.number
+    while number in found and len(stretch) < frames_max:
+        stretch.append(found[number])
+        number += 1
+    return stretch
+
+
+def recover(site: SiteConfig, folder: Path, reader: LedgerReader, *, restored: bool) -> Recovered:
+    """Rebuild core's state from what lies in `folder`.
+
+    Raises:
+        LedgerOlderError: a snapshot is newer than the ledger and `restored` was not said.
+    """
+    last_pos = reader.last_pos()
+    if newest_position(folder) > last_pos:
+        if not restored:
+            raise LedgerOlderError(folder / "ledger.sqlite3", last_pos, newest_position(folder))
+        set_aside_after(folder, last_pos)
+    machine, pos = _base(site, folder, reader)
+    base = pos
+    engine_ms, transitions, replayed = 0, [], 0
+    replay = Replay(machine, reader)
+    for group in _groups(reader.entries_after(pos)):
+        transitions += replay.apply(group)
+        pos, engine_ms, replayed = group[-1].pos, group[-1].engine_ms, replayed + len(group)
+    engine_ms = max(engine_ms, int(reader.meta("engine_ms") or 0))
+    differences = _differences(reader, transitions, base)
+    if differences:
+        log.error("replay and journal differ: %s", "; ".join(differences[:5]))
+    _let_the_journal_win(machine, reader)
+    return Recovered(machine, last_pos, engine_ms, replayed, tuple(differences))
+
+
+def _base(site: SiteConfig, folder: Path, reader: LedgerReader) -> tuple[Machine, int]:
+    """Return the newest state on record, and its log position: a snapshot, a state record, or nothing."""
+    snapshots = read_snapshots(folder)
+    record = reader.last_state_record()
+    if record is not None and (not snapshots or record.pos > snapshots[0].pos):
+        return Machine.restore(site, unpack_sections(record.body, STATE_SECTIONS)), record.pos
+    if snapshots:
+        return Machine.restore(site, snapshots[0].sections), snapshots[0].pos
+    return Machine(site), 0
+
+
+class Replay:
+    """Applies log entries to a machine as the loop once did."""
+
+    def __init__(self, machine: Machine, reader: LedgerReader) -> None:
+        self._machine, self._reader = machine, reader
+        self._frames = FrameReader(machine, reader.tag_names())
+
+    def apply(self, group: list[Entry]) -> list[Transition]:
+        """Apply entries that were applied together: frames of one engine time, or one entry of another kind."""
+        first = group[0]
+        if first.kind is EntryKind.FRAME:
+            frames = [frame for entry in group for frame in self._frames.frames(entry)]
+            return self._machine.frames(first.engine_ms, frames)[1]
+        return self._single(first)
+
+    def _single(self, entry: Entry) -> list[Transition]:
+        machine, engine_ms, at_ms = self._machine, entry.engine_ms, entry.received_ms
+        match entry.kind:
+            case EntryKind.BLOCK:
+                block = decode_block(entry.body)
+                dropped = [(item.first, item.last, item.reason) for item in block.dropped]
+                frames = self._frames.frames(entry)
+                return machine.block(engine_ms, entry.node, block.stream, block.first, block.last, frames, dropped)[2]
+            case EntryKind.TICK:
+                return machine.tick(engine_ms, at_ms)
+            case EntryKind.BORN:
+                return machine.born(engine_ms, at_ms, entry.node, unpack_json(entry.body))[1]
+            case EntryKind.DIED:
+                quiet = bool(unpack_json(entry.body)["quiet"])
+                return machine.died(engine_ms, at_ms, entry.node, entry.device, quiet=quiet)
+            case EntryKind.CONDITION:
+                return machine.condition(engine_ms, at_ms, unpack_json(entry.body))
+            case EntryKind.ACT:
+                facts = unpack_json(entry.body)
+                act = Act(**{**facts["act"], "kind": ActKind(facts["act"]["kind"])})
+                return machine.act(engine_ms, act, facts["adopted"])
+            case EntryKind.LATE:
+                return self._late(entry)
+            case EntryKind.START:
+                machine.start(unpack_json(entry.body)["downtime_ms"])
+                return []
+            case _:
+                return []
+
+    def _late(self, entry: Entry) -> list[Transition]:
+        facts = unpack_json(entry.body)
+        want = self._machine.late_want(entry.node)
+        if want is None or not facts["count"]:
+            return []
+        frames = fetch_late(self._reader, self._frames, want, facts["pos_max"], facts["count"])
+        return self._machine.late(entry.node, frames, want)
+
+
+def _groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """Gather frames of one engine time; how they are cut does not matter to the engine."""
+    group: list[Entry] = []
+    for entry in entries:
+        joins = (
+            group and entry.kind is EntryKind.FRAME and group[-1].kind is EntryKind.FRAME
+            and entry.engine_ms == group[-1].engine_ms and len(group) < GROUP_FRAMES_MAX
+        )  # fmt: skip
+        if group and not joins:
+            yield group
+            group = []
+        group.append(entry)
+    if group:
+        yield group
+
+
+def _differences(reader: LedgerReader, replayed: list[Transition], base: int) -> list[str]:
+    """Compare what replay found with the journal of the same stretch of log."""
+    journalled = reader.transition_ids_after(base)
+    found = {transition.id for transition in replayed if not transition.late}
+    late = {transition.id for transition in replayed if transition.late}
+    missing = [f"journal has {item}, replay has not" for item in sorted(journalled - found - late)]
+    extra = [f"replay has {item}, journal has not" for item in sorted(found - journalled)]
+    return missing + extra
+
+
+def _let_the_journal_win(machine: Machine, reader: LedgerReader) -> None:
+    """Give the engine the ledger's word on every alarm it does not know as the ledger does."""
+    known = {alarm.id: alarm for alarm in machine.engine.alarms()}
+    for stored in reader.open_alarms():
+        if known.get(stored.id) != stored:
+            machine.engine.adopt(stored)
+
+

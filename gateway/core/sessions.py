@@ -1,0 +1,100 @@
+"""All nodes' sessions together: which node a message is for, who is overdue, what the heartbeat shows.
+
+Pure but for its counters. A node that is no edge of this site gets no session: its values could only be somebody
+else's tags.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from config import SiteConfig
+from gateway.core.host import Fact, NodeDied, NodeSession, Refused
+from gateway.core.machine import Machine
+from wire import MalformedTopicError, PayloadLimits, parse_topic
+
+STRANGERS_MAX: Final = 1_000
+
+
+class Sessions:
+    """One `NodeSession` per edge of the site. Times are monotonic milliseconds, passed in."""
+
+    def __init__(self, site: SiteConfig, limits: PayloadLimits, now_ms: int) -> None:
+        owned: dict[str, dict[str, int]] = {edge.id: {} for edge in site.edges}
+        for tag, edge in site.edge_of.items():
+            owned[edge][tag] = site.tag_index[tag]
+        self._site = site
+        self.nodes = {edge: NodeSession(tags, limits) for edge, tags in owned.items()}
+        self._awaited_since_ms = dict.fromkeys(self.nodes, now_ms)
+        self._strangers: OrderedDict[str, None] = OrderedDict()
+        self._left: list[tuple[str, Fact]] = []
+        self.refused = 0
+
+    def message(self, topic_text: str, payload: bytes, now_ms: int) -> list[tuple[str, Fact]]:
+        """Return what one message tells, with the node it is about."""
+        try:
+            topic = parse_topic(topic_text)
+        except MalformedTopicError:
+            self.refused += 1
+            return []
+        if topic.group != self._site.site:
+            return []
+        session = self.nodes.get(topic.node)
+        if session is None:
+            return self._stranger(topic.node, topic_text)
+        facts = session.message(topic, payload, now_ms)
+        if session.online:
+            self._awaited_since_ms.pop(topic.node, None)
+        self.refused += sum(isinstance(fact, Refused) for fact in facts)
+        return [(topic.node, fact) for fact in facts]
+
+    def _stranger(self, node: str, topic: str) -> list[tuple[str, Fact]]:
+        """Tell once of a node that the site does not know."""
+        self.refused += 1
+        if node in self._strangers:
+            return []
+        self._strangers[node] = None
+        if len(self._strangers) > STRANGERS_MAX:
+            self._strangers.popitem(last=False)
+        return [(node, Refused(topic, "not an edge of this site", b""))]
+
+    def poll(self, now_ms: int) -> list[tuple[str, Fact]]:
+        """Return what time alone brings, and what the loss of our own link ended."""
+        left, self._left = self._left, []
+        return left + [(name, fact) for name, session in self.nodes.items() for fact in session.poll(now_ms)]
+
+    def link_lost(self, now_ms: int) -> None:
+        """Our link to the broker is gone: every session is over for us, though the node may be well."""
+        for name, session in self.nodes.items():
+            if session.lost():
+                self._left.append((name, OUR_LINK_LOST))
+                self._awaited_since_ms.setdefault(name, now_ms)
+
+    def overdue(self, now_ms: int, grace_ms: int) -> list[str]:
+        """Return nodes that were not born within the grace after our start or link loss, once each."""
+        late = [name for name, since_ms in self._awaited_since_ms.items() if now_ms - since_ms >= grace_ms]
+        for name in late:
+            del self._awaited_since_ms[name]
+        return late
+
+    def view(self, machine: Machine) -> list[dict[str, Any]]:
+        """Return a line per node for the heartbeat."""
+        lines = []
+        for name, session in self.nodes.items():
+            book = machine.node(name).book
+            live = book.streams.get(book.live)
+            lines.append(
+                {
+                    "node": name, "online": session.online, "stream": book.live,
+                    "upto": live.received.upto if live else 0, "unsettled": len(book.unsettled()),
+                }
+            )
+        return lines
+
+
+class OurLinkLost(NodeDied):
+    """The node's session ended on our side only."""
+
+
+OUR_LINK_LOST: Final = OurLinkLost()

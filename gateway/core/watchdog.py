@@ -1,0 +1,90 @@
+"""The watchdog thread: sees that the loop turns, feeds systemd only when it does, writes the heartbeat file.
+
+It runs beside the loop so that a stalled loop, or a disk that stalls the heartbeat file, cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+PERIOD_S: Final = 0.5
+STALL_SAID_S: Final = 3.0
+STALL_FATAL_S: Final = 8.0  # the supervisor starts core anew, which replays to the same state
+STALL_EXIT_CODE: Final = 70
+
+
+class Watchdog:
+    """Owns the thread `core-watchdog`."""
+
+    def __init__(
+        self,
+        cycles: Callable[[], int],
+        heartbeat: Callable[[], dict[str, Any]],
+        path: Path,
+        on_stall: Callable[[float], None],
+        fatal: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_stall` is called from the thread, once a stall, with its length so far in seconds."""
+        self._cycles, self._heartbeat, self._path, self._on_stall = cycles, heartbeat, path, on_stall
+        self._fatal = fatal or (lambda: os._exit(STALL_EXIT_CODE))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="core-watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+        notify_systemd("READY=1")
+
+    def close(self) -> None:
+        """End the thread after one last heartbeat."""
+        self._stop.set()
+        self._thread.join(2.0)
+        self._write()
+
+    def _run(self) -> None:
+        seen, since, said = self._cycles(), time.monotonic(), False
+        while not self._stop.wait(PERIOD_S):
+            cycles, now = self._cycles(), time.monotonic()
+            if cycles != seen:
+                seen, since, said = cycles, now, False
+                notify_systemd("WATCHDOG=1")
+            elif now - since >= STALL_FATAL_S:
+                log.critical("core's loop has not turned for %.1f s; ending so that it is started anew", now - since)
+                self._fatal()
+            elif now - since >= STALL_SAID_S and not said:
+                said = True
+                log.error("core's loop has not turned for %.1f s", now - since)
+                self._on_stall(now - since)
+            self._write()
+
+    def _write(self) -> None:
+        aside = self._path.with_suffix(".tmp")
+        try:
+            aside.write_text(json.dumps(self._heartbeat(), ensure_ascii=False), encoding="utf-8")
+            aside.replace(self._path)
+        except OSError as error:
+            log.warning("heartbeat file: %s", error)
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd, if it started us (NOTIFY_SOCKET)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(state.encode(), address)
+    except OSError as error:
+        log.warning("systemd notification: %s", error)

@@ -1,0 +1,137 @@
+"""The writer thread: the only place that waits for the disk.
+
+Batches are handed over and never copied; everything that waits goes into one transaction (group commit). A commit
+that fails is tried again with the same batches until it succeeds: nothing that was handed over is given up.
+Ballast, a file kept only to be deleted, makes room when the disk is full.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from gateway.core.ledger import Batch, Committed, Ledger
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S: Final = 0.05
+RETRY_MAX_S: Final = 1.0
+GROUP_BATCHES_MAX: Final = 256
+BALLAST_BYTES: Final = 16 * 1024 * 1024
+
+
+class Ballast:
+    """Bytes that can be given back to a full disk, so that the journal of the fault itself still fits."""
+
+    def __init__(self, path: Path, size_bytes: int = BALLAST_BYTES) -> None:
+        self._path, self._size_bytes = path, size_bytes
+
+    def fill(self) -> None:
+        """Lay the ballast if there is room for it; without room, there is none to keep."""
+        if self._path.exists():
+            return
+        try:
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self._size_bytes)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+
+    def drop(self) -> bool:
+        """Free the ballast; False if there was none."""
+        if not self._path.exists():
+            return False
+        self._path.unlink()
+        return True
+
+
+class Writer:
+    """Owns the ledger's writing connection in a thread named `ledger-writer`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        on_committed: Callable[[list[Batch], Committed, float], None],
+        on_trouble: Callable[[str], None],
+        ballast: Ballast | None = None,
+    ) -> None:
+        """Join the ledger to two callbacks, both called in the writer's thread.
+
+        Args:
+            on_committed: the batches of one transaction, what it settled, and how long it took in seconds.
+            on_trouble: why a commit failed; the same batches are tried again.
+        """
+        self._ledger, self._on_committed, self._on_trouble = ledger, on_committed, on_trouble
+        self._ballast = ballast
+        self._waiting: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch over. Never blocks: the caller bounds what waits."""
+        self._waiting.put(batch)
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits and end the thread; False if it did not end in time."""
+        self._waiting.put(None)
+        self._stop.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """The thread runs. It ends only by `close` or by a bug."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            closing = False
+            while not closing:
+                first = self._waiting.get()
+                if first is None:
+                    return
+                group = [first]
+                while len(group) < GROUP_BATCHES_MAX:
+                    try:
+                        following = self._waiting.get_nowait()
+                    except queue.Empty:
+                        break
+                    if following is None:
+                        closing = True
+                        break
+                    group.append(following)
+                self._commit(group)
+        except BaseException as error:  # a bug must be seen by core's watchdog, not die with the thread
+            self.failure = error
+            log.critical("ledger writer died: %r", error)
+            raise
+
+    def _commit(self, group: list[Batch]) -> None:
+        wait_s = RETRY_FIRST_S
+        while True:
+            started = time.monotonic()
+            try:
+                committed = self._ledger.commit(group)
+            except (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
+                if isinstance(error, apsw.FullError) and self._ballast is not None and self._ballast.drop():
+                    self._on_trouble("disk full: ballast freed")
+                    continue
+                self._on_trouble(f"{type(error).__name__}: {error}")
+                if self._stop.wait(wait_s) and wait_s >= RETRY_MAX_S:
+                    raise
+                wait_s = min(2 * wait_s, RETRY_MAX_S)
+                continue
+            self._on_committed(group, committed, time.monotonic() - started)
+            return
