@@ -78,9 +78,7 @@ def _check_measured(tag: Placed[TagConfig]) -> Iterator[Finding]:
     part = tag.part
     units = UNITS_OF[part.quantity]
     if part.unit is None:
-        yield Finding(
-            tag.path, f"a {part.quantity} needs a unit", "缺少单位", "valid here: " + ", ".join(units)
-        )
+        yield Finding(tag.path, f"a {part.quantity} needs a unit", "缺少单位", "valid here: " + ", ".join(units))
     elif part.unit not in units:
         yield Finding(
             (*tag.path, "unit"),

@@ -36,9 +36,7 @@ def check_references(draft: Draft) -> Iterator[Finding]:
     equipment, tags = draft.known("equipment"), draft.known("tag")
     for tag in draft.tags:
         if tag.part.equipment not in equipment:
-            yield _unknown(
-                (*tag.path, "equipment"), "equipment", tag.part.equipment, equipment, tag.part.planned
-            )
+            yield _unknown((*tag.path, "equipment"), "equipment", tag.part.equipment, equipment, tag.part.planned)
     for edge in draft.edges:
         buses = {bus.id for bus in edge.part.buses}
         for number, device in enumerate(edge.part.devices):

@@ -52,9 +52,7 @@ def _check_point(
             "write type: bit, or table: holding / input",
         )
     elif in_bits and point.bit is not None:
-        yield Finding(
-            (*path, "bit"), f"a {point.table} is one bit already", "线圈和离散输入不需要位号", "remove bit"
-        )
+        yield Finding((*path, "bit"), f"a {point.table} is one bit already", "线圈和离散输入不需要位号", "remove bit")
     elif not in_bits and point.type == "bit" and point.bit is None:
         yield Finding(
             path,
@@ -88,9 +86,7 @@ def _check_point(
         yield from _check_tag_fit(path, device, point, tag)
 
 
-def _check_tag_fit(
-    path: DocumentPath, device: DeviceConfig, point: PointConfig, tag: TagConfig
-) -> Iterator[Finding]:
+def _check_tag_fit(path: DocumentPath, device: DeviceConfig, point: PointConfig, tag: TagConfig) -> Iterator[Finding]:
     if tag.discrete != (point.type == "bit"):
         if tag.discrete:
             yield Finding(
@@ -149,8 +145,7 @@ def _check_expressible(path: DocumentPath, point: PointConfig, tag: TagConfig) -
     elif abs(point.scale) > COARSE_STEP_SHARE * (high - low):
         yield Finding(
             (*path, "scale"),
-            f"one raw step moves {tag.id} by {abs(point.scale):g}, "
-            f"more than {COARSE_STEP_SHARE:.0%} of its range",
+            f"one raw step moves {tag.id} by {abs(point.scale):g}, more than {COARSE_STEP_SHARE:.0%} of its range",
             "换算系数过大, 分辨率不足",
             "check the scale against the range",
             Severity.WARNING,
@@ -208,9 +203,7 @@ def _check_overlaps(
             where = (places.get(device.bus, device.bus), device.unit, point.table)
             path = (*edge, "devices", number, "points", index)
             order = point.word_order or device.word_order
-            stretches[where].append(
-                _Stretch(point.address, point.address + point.registers - 1, order, path, point)
-            )
+            stretches[where].append(_Stretch(point.address, point.address + point.registers - 1, order, path, point))
     for group in stretches.values():
         yield from _overlaps_in(group, planned)
 

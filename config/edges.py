@@ -38,9 +38,7 @@ class PointConfig(Closed):
 
     tag: TagId
     table: Table = Field(description="holding (function 3), input (4), coil (1), discrete (2)")
-    address: Whole = Field(
-        ge=0, le=65535, description="on the wire, from 0: often the printed number minus 1"
-    )
+    address: Whole = Field(ge=0, le=65535, description="on the wire, from 0: often the printed number minus 1")
     type: PointType = Field(description="bit, or the native number: u16 i16 u32 i32 u64 i64 f32 f64")
     bit: Whole | None = Field(
         default=None, ge=0, le=15, description="which bit of a register; not for coil and discrete"
@@ -88,9 +86,7 @@ class DeviceConfig(Closed):
     )
     pause_ms: Number = Field(default=0.0, ge=0, le=60000, description="least silence between two requests")
     registers_max: Whole = Field(default=125, ge=1, le=125, description="most registers in one read")
-    gap_max: Whole = Field(
-        default=8, ge=0, le=120, description="most unused registers read along to save a request"
-    )
+    gap_max: Whole = Field(default=8, ge=0, le=120, description="most unused registers read along to save a request")
     points: tuple[PointConfig, ...] = Field(default=(), max_length=20000)
 
 

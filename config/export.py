@@ -55,9 +55,7 @@ class EdgeFile(Closed):
     host_id: Id
     broker: BrokerConfig
     edge: EdgeConfig
-    tags: tuple[EdgeTag, ...] = Field(
-        default=(), description="those this edge reads, in the order of its points"
-    )
+    tags: tuple[EdgeTag, ...] = Field(default=(), description="those this edge reads, in the order of its points")
 
     @cached_property
     def tag_of(self) -> dict[str, EdgeTag]:
@@ -67,9 +65,7 @@ class EdgeFile(Closed):
     @cached_property
     def points(self) -> tuple[tuple[int, PointConfig], ...]:
         """The flat point list in file order, each with the index of its device."""
-        return tuple(
-            (index, point) for index, device in enumerate(self.edge.devices) for point in device.points
-        )
+        return tuple((index, point) for index, device in enumerate(self.edge.devices) for point in device.points)
 
 
 def export_edge(site: SiteConfig, edge_id: str) -> EdgeFile:

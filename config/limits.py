@@ -33,15 +33,9 @@ class LimitConfig(Closed):
     """One limit. H and HH alarm at or above the setpoint, L and LL at or below it."""
 
     setpoint: Number = Field(description="in the tag's unit; a value exactly on it is over it")
-    deadband: Number = Field(
-        gt=0, description="hysteresis in the tag's unit: H clears below setpoint minus deadband"
-    )
-    on_delay_s: Number = Field(
-        default=0.0, ge=0, le=DELAY_S_MAX, description="over for so long before it alarms"
-    )
-    off_delay_s: Number = Field(
-        default=0.0, ge=0, le=DELAY_S_MAX, description="normal for so long before it clears"
-    )
+    deadband: Number = Field(gt=0, description="hysteresis in the tag's unit: H clears below setpoint minus deadband")
+    on_delay_s: Number = Field(default=0.0, ge=0, le=DELAY_S_MAX, description="over for so long before it alarms")
+    off_delay_s: Number = Field(default=0.0, ge=0, le=DELAY_S_MAX, description="normal for so long before it clears")
     grade: GradeWord = Field(description="the consequence, not the kind of limit: blue, yellow, orange, red")
     guidance: Guidance = Field(description="what the operator does first")
 
@@ -50,12 +44,8 @@ class StateLimitConfig(Closed):
     """The alarm state of a discrete tag."""
 
     alarm_value: Literal[0, 1] = Field(description="the state that alarms")
-    on_delay_s: Number = Field(
-        default=0.0, ge=0, le=DELAY_S_MAX, description="in it for so long before it alarms"
-    )
-    off_delay_s: Number = Field(
-        default=0.0, ge=0, le=DELAY_S_MAX, description="out of it for so long before it clears"
-    )
+    on_delay_s: Number = Field(default=0.0, ge=0, le=DELAY_S_MAX, description="in it for so long before it alarms")
+    off_delay_s: Number = Field(default=0.0, ge=0, le=DELAY_S_MAX, description="out of it for so long before it clears")
     grade: GradeWord = Field(description="blue, yellow, orange, red")
     guidance: Guidance = Field(description="what the operator does first")
 

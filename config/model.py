@@ -10,11 +10,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 TEXT_LENGTH_MAX = 2000
 
@@ -54,6 +55,12 @@ class Names(Closed):
     @classmethod
     def _one_for_both(cls, given: Any) -> Any:
         return {"zh": given, "en": given} if isinstance(given, str) else given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Both forms: the mapping, and the one string for both languages."""
+        both = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [{"type": "string", "minLength": 1}, both]}
 
     def text(self, language: str) -> str:
         """Return the Chinese text for "zh", else the English one."""
@@ -124,9 +131,7 @@ def _grade(given: Any) -> Grade:
         return given
     if isinstance(given, str) and given.strip().lower() in _GRADE_OF:
         return Grade.of(given)
-    raise PydanticCustomError(
-        "word", "not a grade", {"candidates": list(GRADE_WORDS), "given": str(given)[:100]}
-    )
+    raise PydanticCustomError("word", "not a grade", {"candidates": list(GRADE_WORDS), "given": str(given)[:100]})
 
 
 def _grade_word(grade: Grade) -> str:
@@ -143,6 +148,4 @@ GradeWord = Annotated[
 
 def custom_word_error(message: str, given: object, candidates: list[str]) -> PydanticCustomError:
     """An error about a word outside a fixed list; the loader turns the candidates into a hint."""
-    return PydanticCustomError(
-        "word", cast(Any, message), {"candidates": candidates, "given": str(given)[:100]}
-    )
+    return PydanticCustomError("word", cast(Any, message), {"candidates": candidates, "given": str(given)[:100]})

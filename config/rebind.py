@@ -39,8 +39,7 @@ def rebind(
             moved.append(type(bus).model_validate({**bus.model_dump(), "host": host, "port": port}))
         edges.append(edge.model_copy(update={"buses": tuple(moved)}))
     receivers = [
-        _at_url(receiver, urls.pop(receiver.id)) if receiver.id in urls else receiver
-        for receiver in site.receivers
+        _at_url(receiver, urls.pop(receiver.id)) if receiver.id in urls else receiver for receiver in site.receivers
     ]
     unknown = [*(f"bus {edge}/{bus}" for edge, bus in buses), *(f"receiver {name}" for name in urls)]
     if unknown:
@@ -48,9 +47,7 @@ def rebind(
     if broker is None:
         broker = site.broker
     elif not isinstance(broker, BrokerConfig):
-        broker = BrokerConfig.model_validate(
-            {**site.broker.model_dump(), "host": broker[0], "port": broker[1]}
-        )
+        broker = BrokerConfig.model_validate({**site.broker.model_dump(), "host": broker[0], "port": broker[1]})
     return _fresh(site, edges=tuple(edges), receivers=tuple(receivers), broker=broker)
 
 
@@ -71,6 +68,4 @@ def _is_loopback(host: str) -> bool:
 
 def _fresh(site: SiteConfig, **changed: object) -> SiteConfig:
     """A copy without the looked-up tables that a plain copy would carry along from the old site."""
-    return SiteConfig.model_construct(
-        **{**{name: getattr(site, name) for name in SiteConfig.model_fields}, **changed}
-    )
+    return SiteConfig.model_construct(**{**{name: getattr(site, name) for name in SiteConfig.model_fields}, **changed})

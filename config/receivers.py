@@ -20,13 +20,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class BodyRule(Closed):
     """For platforms that answer 200 with an error code in a JSON body."""
 
-    field: str = Field(
-        min_length=1, description="dotted path of the code in the JSON answer: code, or result.status"
-    )
+    field: str = Field(min_length=1, description="dotted path of the code in the JSON answer: code, or result.status")
     accepted: tuple[str | int | bool, ...] = Field(min_length=1, description="values that mean accepted")
-    permanent: tuple[str | int | bool, ...] = Field(
-        default=(), description="values that mean refused for good"
-    )
+    permanent: tuple[str | int | bool, ...] = Field(default=(), description="values that mean refused for good")
 
 
 class ReceiverConfig(Closed):
@@ -35,13 +31,9 @@ class ReceiverConfig(Closed):
     id: Id
     name: Names
     url: str = Field(description="https://...; http only with plain_http_ranges")
-    secret_file: str | None = Field(
-        default=None, min_length=1, description="file that holds the whsec_ secret"
-    )
+    secret_file: str | None = Field(default=None, min_length=1, description="file that holds the whsec_ secret")
     secret_env: EnvName | None = Field(default=None, description="environment variable that holds it")
-    grades: tuple[GradeWord, ...] = Field(
-        default=GRADES, min_length=1, description="which it wants; default all"
-    )
+    grades: tuple[GradeWord, ...] = Field(default=GRADES, min_length=1, description="which it wants; default all")
     kinds: tuple[AlarmCategory, ...] = Field(
         default=CATEGORIES, min_length=1, description="which it wants; default all"
     )
@@ -67,12 +59,7 @@ class ReceiverConfig(Closed):
                 network = ipaddress.ip_network(text)
             except ValueError as error:
                 raise ValueError(f"{text!r} is not a network such as 10.20.0.0/16: {error}") from error
-            if (
-                not network.is_private
-                or network.is_unspecified
-                or network.is_link_local
-                or network.prefixlen == 0
-            ):
+            if not network.is_private or network.is_unspecified or network.is_link_local or network.prefixlen == 0:
                 raise ValueError(f"{text!r} is not a private network; http without TLS is for those alone")
         return ranges
 
@@ -137,6 +124,4 @@ def _check_address(
     if plain.is_unspecified or plain.is_multicast or plain.is_link_local:
         raise ValueError(f"{address} is not an address a receiver can have")
     if scheme == "http" and not any(plain in network for network in http_networks):
-        raise ValueError(
-            f"{address} is outside plain_http_ranges; use https, or name its private network there"
-        )
+        raise ValueError(f"{address} is outside plain_http_ranges; use https, or name its private network there")

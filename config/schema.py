@@ -1,12 +1,11 @@
 """The JSON Schema of a site, for editors that complete and check YAML while one types.
 
-`python -m config.schema` prints it; `config/site.schema.json` is that output, and a test tells when it is old.
+`config/site.schema.json` is the text of `site_schema_text()`; a test tells when it is old.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,3 @@ def site_schema() -> dict[str, Any]:
 def site_schema_text() -> str:
     """Return the schema as the text of `site.schema.json`."""
     return json.dumps(site_schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(site_schema_text())

@@ -29,9 +29,7 @@ class SecretError(ConfigError):
         super().__init__(f"{owner}: {place} {why}; {remedy}")
 
 
-def read_secret(
-    receiver: ReceiverConfig, base_dir: Path, environment: Mapping[str, str] | None = None
-) -> str:
+def read_secret(receiver: ReceiverConfig, base_dir: Path, environment: Mapping[str, str] | None = None) -> str:
     """Return the signing secret of a receiver, `whsec_` and base64.
 
     Args:

@@ -57,9 +57,7 @@ class HazardSourceConfig(Closed):
     id: PlaceId
     name: Names
     kind: Literal["production", "storage"]
-    grade: Literal[1, 2, 3, 4] | None = Field(
-        default=None, description="grade by GB 18218-2018, 1 is the gravest"
-    )
+    grade: Literal[1, 2, 3, 4] | None = Field(default=None, description="grade by GB 18218-2018, 1 is the gravest")
     s_value: Number | None = Field(default=None, ge=0, description="S, sum of q/Q from design quantities")
     r_value: Number | None = Field(default=None, ge=0, description="R")
     equipment: tuple[EquipmentConfig, ...] = Field(default=(), max_length=5000)
@@ -146,9 +144,7 @@ class SiteConfig(Closed):
     @cached_property
     def edge_of(self) -> dict[str, str]:
         """Tag id to the id of the edge that reads it; planned tags that nobody reads are absent."""
-        return {
-            point.tag: edge.id for edge in self.edges for device in edge.devices for point in device.points
-        }
+        return {point.tag: edge.id for edge in self.edges for device in edge.devices for point in device.points}
 
     def edge(self, edge_id: str) -> EdgeConfig:
         """Return one edge; raises KeyError when the site has none of that id."""

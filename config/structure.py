@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from config.draft import DocumentPath, Finding
 from config.problems import ConfigProblem, did_you_mean
 from config.yaml_tree import Node
+
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 _ZH = {
     "extra_forbidden": "未知的键",
@@ -60,27 +63,16 @@ class Locator:
         node, place = self.root, ""
         line, column = (node.line, node.column) if node is not None else (0, 0)
         for depth, part in enumerate(path):
-            entry = (
-                node.entries.get(part)
-                if node is not None and node.entries and isinstance(part, str)
-                else None
-            )
+            entry = node.entries.get(part) if node is not None and node.entries and isinstance(part, str) else None
             if entry is not None:
                 node = entry.node
                 last = depth == len(path) - 1
                 composite = node.entries is not None or node.items is not None
                 line, column = (
-                    (entry.line, entry.column)
-                    if (want_key and last) or composite
-                    else (node.line, node.column)
+                    (entry.line, entry.column) if (want_key and last) or composite else (node.line, node.column)
                 )
                 place = f"{place}.{part}" if place else str(part)
-            elif (
-                node is not None
-                and node.items is not None
-                and isinstance(part, int)
-                and part < len(node.items)
-            ):
+            elif node is not None and node.items is not None and isinstance(part, int) and part < len(node.items):
                 node = node.items[part]
                 line, column = node.line, node.column
                 place = f"{place}[{_name_of(node, part)}]"
@@ -111,9 +103,7 @@ def _name_of(node: Node, index: int) -> str:
     return str(index)
 
 
-def structure_problems(
-    error: ValidationError, model: type[BaseModel], locator: Locator
-) -> list[ConfigProblem]:
+def structure_problems(error: ValidationError, model: type[BaseModel], locator: Locator) -> list[ConfigProblem]:
     """Return one problem for each thing pydantic found, in the order of the document."""
     problems = [_problem(item, model, locator) for item in error.errors(include_url=False)]
     return in_document_order(problems)
@@ -133,26 +123,22 @@ def _problem(item: Any, model: type[BaseModel], locator: Locator) -> ConfigProbl
     return ConfigProblem(locator.file, line, column, place, message, hint, zh)
 
 
-def _told(
-    kind: str, path: DocumentPath, context: dict[str, Any], item: Any, model: type[BaseModel]
-) -> tuple[str, str]:
+def _told(kind: str, path: DocumentPath, context: dict[str, Any], item: Any, model: type[BaseModel]) -> tuple[str, str]:
     """Return the message and the hint."""
     given = item.get("input")
-    if kind == "extra_forbidden":
-        return f"unknown key {str(path[-1])!r}", did_you_mean(
-            path[-1], _keys_at(model, path[:-1]), listed_max=16
+    if kind == "extra_forbidden" and given is None and not _KEY.fullmatch(str(path[-1])):
+        return (
+            f"unknown key {str(path[-1])!r} without a value",
+            "inside { } a comma begins a new key: put the text in quotes",
         )
+    if kind == "extra_forbidden":
+        return f"unknown key {str(path[-1])!r}", did_you_mean(path[-1], _keys_at(model, path[:-1]), listed_max=16)
     if kind == "missing":
         return f"the key {str(path[-1])!r} is missing", "add it here"
     if kind == "word":
-        return f"{context['given']!r} is {item['msg']}", did_you_mean(
-            given, context["candidates"], listed_max=8
-        )
+        return f"{context['given']!r} is {item['msg']}", did_you_mean(given, context["candidates"], listed_max=8)
     if kind in ("literal_error", "enum"):
-        words = [
-            word.strip().strip("'")
-            for word in str(context.get("expected", "")).replace(" or ", ", ").split(", ")
-        ]
+        words = [word.strip().strip("'") for word in str(context.get("expected", "")).replace(" or ", ", ").split(", ")]
         return f"{_short(given)} is not one of the valid words", did_you_mean(given, words, listed_max=40)
     if kind == "finite_number":
         return f"{_short(given)} is not a finite number", "write a plain number; NaN and infinity are refused"
@@ -170,11 +156,7 @@ def _told(
     if kind == "value_error":
         return str(context.get("error", item["msg"])), ""
     if kind in ("tuple_type", "model_type", "model_attributes_type", "dict_type"):
-        wanted = (
-            "a list: lines that begin with '- '"
-            if kind == "tuple_type"
-            else "a mapping: lines of 'key: value'"
-        )
+        wanted = "a list: lines that begin with '- '" if kind == "tuple_type" else "a mapping: lines of 'key: value'"
         return f"{_short(given)} stands where {wanted} is wanted", "check the indentation"
     return f"{_short(given)}: {item['msg']}", ""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from config.limits import LimitRow, LimitsConfig
 from config.model import Closed, Flag, Grade, GradeWord, Names, Number, PlaceId, TagId, custom_word_error
 from config.units import UNIT_SPELLINGS, UNITS, Quantity, is_discrete
+
+STALE_AFTER_S = 30.0
+LONGEST_SILENCE_S = 10.0
 
 
 class RangeConfig(Closed):
@@ -18,13 +21,16 @@ class RangeConfig(Closed):
     high: Number = Field(description="highest value, in the tag's unit")
 
 
+def _longest_silence(tag: dict[str, Any]) -> float:
+    """The default follows stale_after_s, so that shortening that one alone is no contradiction."""
+    return min(LONGEST_SILENCE_S, float(tag.get("stale_after_s", STALE_AFTER_S)) / 2)
+
+
 class TagConfig(Closed):
     """One measured quantity."""
 
     id: TagId = Field(description="ASCII name, at least two parts in capitals: T101.LEVEL")
-    label: str = Field(
-        default="", max_length=128, description="位号, the loop number on the drawings, free text"
-    )
+    label: str = Field(default="", max_length=128, description="位号, the loop number on the drawings, free text")
     name: Names
     equipment: PlaceId = Field(description="id of the equipment it belongs to")
     quantity: Quantity = Field(description="what it measures")
@@ -34,24 +40,18 @@ class TagConfig(Closed):
     state: Literal["in_service", "planned"] = Field(
         default="in_service", description="a planned tag is not read, and its faults in this file only warn"
     )
-    stale_after_s: Number = Field(
-        default=30.0, gt=0, le=86400, description="silence that makes the tag stale"
-    )
+    stale_after_s: Number = Field(default=STALE_AFTER_S, gt=0, le=86400, description="silence that makes the tag stale")
     longest_silence_s: Number = Field(
-        default=10.0,
+        default_factory=_longest_silence,
         gt=0,
         le=43200,
-        description="an unchanged value is sent again after this; at most half of stale_after_s",
+        description="after so long an unchanged value is sent again; at most half of stale_after_s",
     )
     report_deadband: Number = Field(
         default=0.0, ge=0, description="changes up to this are not sent; only for a tag without limits"
     )
-    fault_grade: GradeWord | None = Field(
-        default=None, description="default: yellow if safety_critical, else blue"
-    )
-    fault_delay_s: Number = Field(
-        default=4.0, ge=0, le=600, description="BAD for so long before a fault alarm"
-    )
+    fault_grade: GradeWord | None = Field(default=None, description="default: yellow if safety_critical, else blue")
+    fault_delay_s: Number = Field(default=4.0, ge=0, le=600, description="BAD for so long before a fault alarm")
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
 
     @field_validator("unit")

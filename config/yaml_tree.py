@@ -1,8 +1,8 @@
 """YAML text to a tree of plain values that remember their line and column.
 
-Only plain data comes out: text, numbers, true/false, null, lists, mappings. Tags (`!!python/...`), a second
-document, merge keys and duplicate keys are refused; size, depth and the growth by aliases are limited.
-The reader works on the event stream of ruamel.yaml and never runs a constructor, so no tag can build an object.
+Only plain data comes out: text, numbers, true/false, null, lists, mappings. Tags (`!!python/...`), a
+second document, merge keys and duplicate keys are refused; size, depth and growth by aliases are limited.
+The reader works on the events of ruamel.yaml and never runs a constructor: no tag can build an object.
 """
 
 from __future__ import annotations
@@ -156,9 +156,7 @@ class _Reader:
         self._tagged(event)
         self._count(node.line, node.column, 1)
         if len(self.stack) >= DEPTH_MAX:
-            raise self.refuse(
-                node.line, node.column, f"nested deeper than {DEPTH_MAX} levels", "", "嵌套层数过多"
-            )
+            raise self.refuse(node.line, node.column, f"nested deeper than {DEPTH_MAX} levels", "", "嵌套层数过多")
         if self.stack and self.stack[-1].node.entries is not None and self.stack[-1].key is None:
             raise self.refuse(
                 node.line,
@@ -211,9 +209,7 @@ class _Reader:
         top = self.stack[-1] if self.stack else None
         if top is not None and top.node.entries is not None and top.key is None:
             if text == "<<" and event.style is None:
-                self.problem(
-                    line, column, "merge keys (<<) are not read", "write the keys out", "不支持合并键 <<"
-                )
+                self.problem(line, column, "merge keys (<<) are not read", "write the keys out", "不支持合并键 <<")
             top.key, top.key_line, top.key_column = text, line, column
             return
         value = _resolve(text) if event.style is None else text
