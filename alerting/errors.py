@@ -4,7 +4,7 @@
     ├── ActRefusedError             an operator act that cannot be done; nothing changed, tell the operator
     │   └── UnknownAlarmError       no open alarm has the id; names the nearest one that has
     ├── LimitTableError             columns of a limit table that contradict each other
-    └── CorruptDumpError            a state dump that is damaged or of another format: replay from an older one
+    └── CorruptDumpError            a state dump that is damaged or of another format (use an older one)
 
 A clock that runs backwards or a column of the wrong length is a bug on our side and fails an assertion.
 """

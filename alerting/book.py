@@ -1,0 +1,237 @@
+"""Every alarm that is not closed, and the steps of their lives.
+
+An alarm is bound while something of the present will return it: a row of the evaluator, a standing system
+condition, a late run, or the current alarm it is linked to. All others are records: they wait for a person,
+and only the newest are kept here, because the ledger has them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import replace
+
+from alerting.acts import ACT_TEXT_MAX, Act, ActKind, SystemCondition
+from alerting.alarm import FAULT_LIMIT, SYSTEM_LIMIT, AlarmState, Category, Transition, TransitionKind
+from alerting.errors import ActRefusedError, UnknownAlarmError
+from alerting.evaluator import Step
+from alerting.ids import event_id, timed_id
+from alerting.lifecycle import Event, State, next_state
+from alerting.limits import LimitTable
+from alerting.observed import FrameKey
+from wire import Quality, describe, quality_code
+
+RECORDS_MAX = 10_000
+NEAREST_LOOKED_AT_MAX = 64
+
+
+class AlarmBook:
+    """The open alarms of one site, in the order they were raised or adopted.
+
+    Args:
+        records_max: unbound alarms kept in memory; beyond it the oldest leaves and has to be adopted again
+            before an act can name it.
+    """
+
+    def __init__(self, limits: LimitTable, records_max: int = RECORDS_MAX) -> None:
+        self.limits, self.records_max = limits, records_max
+        self.alarms: dict[str, AlarmState] = {}
+        self.row_alarm: dict[int, str] = {}
+        self.system_alarm: dict[str, str] = {}
+        self.linked: dict[str, list[str]] = {}
+        self.records: dict[str, None] = {}
+        self.system_steps = 0
+
+    # -- steps of the evaluator --------------------------------------------------------------------------
+
+    def raised_alarm(self, row: int, step: Step, engine_ms: int) -> AlarmState:
+        """Return the occurrence a step raises, without entering it. `row` counts in the book's own table."""
+        limits, fault = self.limits, row >= self.limits.rows
+        limit = FAULT_LIMIT if fault else limits.limit[row]
+        tag = row - limits.rows if fault else int(limits.row_tag[row])
+        return AlarmState(
+            id=self._step_id(tag, limit, step, engine_ms), site=limits.site,
+            category=Category.FAULT if fault else Category.PROCESS, tag=limits.tag_id[tag], limit=limit,
+            grade=int(limits.fault_grade[tag] if fault else limits.grade[row]), state=State.ACTIVE_UNACKED,
+            value=_number(step.value), code=step.code,
+            setpoint=None if fault else float(limits.setpoint[row]), unit=limits.unit[tag],
+            start_ms=step.at_ms,
+            cause_zh=describe(step.code, "zh") if fault else "",
+            cause_en=describe(step.code, "en") if fault else "",
+        )
+
+    def enter(self, alarm: AlarmState, engine_ms: int) -> Transition:
+        """Take in an alarm just raised and return its first transition."""
+        self.alarms[alarm.id] = alarm
+        return Transition(
+            id=alarm.id, alarm_id=alarm.id, revision=alarm.revision, kind=TransitionKind.RAISED, alarm=alarm,
+            engine_ms=engine_ms, at_ms=alarm.start_ms, late=alarm.late)
+
+    def returned(self, alarm_id: str, tag: int, step: Step, engine_ms: int) -> Transition:
+        """A GOOD sample ended the excursion of an alarm. `tag` counts in the book's own table."""
+        alarm = self.alarms[alarm_id]
+        changed = replace(alarm, value=_number(step.value), code=step.code, linked=None)
+        return self._return(changed, self._step_id(tag, alarm.limit, step, engine_ms, "returned"),
+                            engine_ms, step.at_ms)
+
+    def link(self, late: AlarmState, current_id: str) -> None:
+        """From now on the late alarm returns when the current one does."""
+        self.linked.setdefault(current_id, []).append(late.id)
+
+    def unlink(self, late: AlarmState) -> None:
+        """The late alarm's excursion has ended on its own."""
+        if late.linked is not None and late.id in self.linked.get(late.linked, ()):
+            self.linked[late.linked].remove(late.id)
+            if not self.linked[late.linked]:
+                del self.linked[late.linked]
+
+    def returned_with(self, current: Transition) -> list[Transition]:
+        """Return the transitions of late alarms that live on in a current alarm which has just returned."""
+        transitions = []
+        for late_id in self.linked.pop(current.alarm_id, ()):
+            late = self.alarms[late_id]
+            changed = replace(late, value=current.alarm.value, code=current.alarm.code)
+            step_id = timed_id(late.site, late.tag, late.limit, 0, 0, current.engine_ms, "returned",
+                               f"{current.id},{late_id}")
+            transitions.append(self._return(changed, step_id, current.engine_ms, current.at_ms))
+        return transitions
+
+    def _return(self, alarm: AlarmState, step_id: str, engine_ms: int, at_ms: int) -> Transition:
+        transition = self._take(alarm, Event.RETURNED, step_id, engine_ms, at_ms, returned_ms=at_ms)
+        self.loosen(alarm.id)
+        return transition
+
+    def _step_id(self, tag: int, limit: str, step: Step, engine_ms: int, kind: str = "raised") -> str:
+        site, name = self.limits.site, self.limits.tag_id[tag]
+        if step.ordinal is None:
+            return timed_id(site, name, limit, step.stream, step.sequence, engine_ms, kind)
+        return event_id(site, name, limit, step.stream, step.sequence, step.ordinal, kind)
+
+    # -- system conditions -------------------------------------------------------------------------------
+
+    def condition(self, engine_ms: int, at_ms: int, told: SystemCondition) -> list[Transition]:
+        """Raise, return, or (standing None) raise and return at once; what is so already changes nothing."""
+        standing = self.system_alarm.get(told.key)
+        if told.standing is False:
+            return [] if standing is None else [self._system_return(standing, engine_ms, at_ms, told)]
+        if told.standing is True and standing is not None:
+            return []
+        alarm = AlarmState(
+            id=self._system_id(told.key, engine_ms, at_ms, "raised"), site=self.limits.site,
+            category=Category.SYSTEM, tag=told.key, limit=SYSTEM_LIMIT,
+            grade=self.limits.grade_of_condition(told.key) if told.grade is None else told.grade,
+            state=State.ACTIVE_UNACKED, value=None, code=quality_code(Quality.GOOD), setpoint=None, unit="",
+            start_ms=at_ms, cause_zh=told.cause_zh, cause_en=told.cause_en, facts=dict(told.facts))
+        transitions = [self.enter(alarm, engine_ms)]
+        if told.standing is True:
+            self.system_alarm[told.key] = alarm.id
+        else:
+            step_id = self._system_id(told.key, engine_ms, at_ms, "returned")
+            transitions.append(self._return(alarm, step_id, engine_ms, at_ms))
+        return transitions
+
+    def _system_return(self, alarm_id: str, engine_ms: int, at_ms: int, told: SystemCondition) -> Transition:
+        del self.system_alarm[told.key]
+        alarm = self.alarms[alarm_id]
+        changed = replace(alarm, facts={**alarm.facts, **told.facts})
+        step_id = self._system_id(told.key, engine_ms, at_ms, "returned")
+        return self._return(changed, step_id, engine_ms, at_ms)
+
+    def _system_id(self, key: str, engine_ms: int, at_ms: int, kind: str) -> str:
+        # Two events of one key may fall into one millisecond; counting tells them apart in every replay.
+        self.system_steps += 1
+        cause = f"{at_ms},{self.system_steps}"
+        return timed_id(self.limits.site, key, SYSTEM_LIMIT, 0, 0, engine_ms, kind, cause)
+
+    # -- acts of people ----------------------------------------------------------------------------------
+
+    def act(self, engine_ms: int, act: Act, last: FrameKey) -> Transition:
+        """Do what a person asked for.
+
+        Args:
+            last: the frame the alarm's tag was last in; (0, 0) if it has none.
+
+        Raises:
+            UnknownAlarmError, ActRefusedError: it cannot be done; nothing has changed.
+        """
+        alarm = self.alarms.get(act.alarm_id)
+        if alarm is None:
+            raise UnknownAlarmError(act.alarm_id, self._nearest(act.alarm_id))
+        _check_texts(act)
+        step_id = timed_id(alarm.site, alarm.tag, alarm.limit, last.stream, last.sequence, engine_ms,
+                           str(act.kind), alarm.id)
+        if act.kind is ActKind.ACKNOWLEDGE:
+            if alarm.state.acked:
+                who = f"already acknowledged by {alarm.acked_by} (at {alarm.acked_ms} ms)"
+                raise ActRefusedError(alarm.id, who)
+            return self._take(alarm, Event.ACKNOWLEDGED, step_id, engine_ms, act.at_ms, actor=act.actor,
+                              acked_by=act.actor, acked_ms=act.at_ms)
+        if alarm.state.active and alarm.id not in self.records:
+            raise ActRefusedError(alarm.id, f"{alarm.tag} {alarm.limit} still stands; "
+                                            "close it after it has returned to normal")
+        event = Event.WRITTEN_OFF if alarm.state.active else Event.CLOSED
+        transition = self._take(alarm, event, step_id, engine_ms, act.at_ms, actor=act.actor,
+                                closed_by=act.actor, end_ms=act.at_ms, reason=act.reason, measure=act.measure)
+        self.records.pop(alarm.id, None)
+        del self.alarms[alarm.id]
+        return transition
+
+    def adopt(self, alarm: AlarmState) -> None:
+        """Take a record back into memory as the ledger has it, so that an act can name it.
+
+        Raises:
+            ActRefusedError: it is closed.
+        """
+        assert alarm.site == self.limits.site, "an alarm of another site"
+        if alarm.state is State.CLOSED:
+            raise ActRefusedError(alarm.id, f"closed by {alarm.closed_by} (at {alarm.end_ms} ms)")
+        if alarm.id not in self.alarms:
+            self.alarms[alarm.id] = alarm
+            self.loosen(alarm.id)
+
+    def waiting(self) -> list[str]:
+        """Return the ids of all records, oldest first, then of what only a late run still holds.
+
+        A late run has a dump of its own; should it not come back, its alarms are records.
+        """
+        bound = {*self.row_alarm.values(), *self.system_alarm.values(), *self.records}
+        bound.update(late for late_ids in self.linked.values() for late in late_ids)
+        return [*self.records, *(alarm_id for alarm_id in self.alarms if alarm_id not in bound)]
+
+    def loosen(self, alarm_id: str) -> None:
+        """Nothing of the present will change this alarm any more: keep it as a record, within the cap."""
+        self.records[alarm_id] = None
+        while len(self.records) > self.records_max:
+            oldest = next(iter(self.records))
+            del self.records[oldest], self.alarms[oldest]
+
+    def _take(self, alarm: AlarmState, event: Event, step_id: str, engine_ms: int, at_ms: int,
+              actor: str | None = None, **changes: str | int | None) -> Transition:
+        state = next_state(alarm.state, event)
+        assert state is not None, f"{event} is no step of {alarm.state}"
+        kind = TransitionKind.CLOSED if event is Event.WRITTEN_OFF else TransitionKind(event.value)
+        after = replace(alarm, state=state, revision=alarm.revision + 1, **changes)  # type: ignore[arg-type]
+        self.alarms[alarm.id] = after
+        return Transition(id=step_id, alarm_id=alarm.id, revision=after.revision, kind=kind, alarm=after,
+                          engine_ms=engine_ms, at_ms=at_ms, late=alarm.late, actor=actor)
+
+    def _nearest(self, alarm_id: str) -> str | None:
+        # A few candidates by their ends first: comparing with thousands would delay the next samples.
+        head, tail = alarm_id[:4].lower(), alarm_id[-4:].lower()
+        close = (known for known in self.alarms if known.startswith(head) or known.endswith(tail))
+        looked_at = [known for known, _ in zip(close, range(NEAREST_LOOKED_AT_MAX), strict=False)]
+        return next(iter(difflib.get_close_matches(alarm_id[:64].lower(), looked_at, 1)), None)
+
+
+def _check_texts(act: Act) -> None:
+    closing = act.kind is ActKind.CLOSE
+    for name, text, needed in (("actor", act.actor, True), ("reason", act.reason, closing),
+                               ("measure", act.measure, closing)):
+        if needed and not (text or "").strip():
+            raise ActRefusedError(act.alarm_id, f"{act.kind} needs {name}; say it and send the act again")
+        if len(text or "") > ACT_TEXT_MAX:
+            raise ActRefusedError(act.alarm_id, f"{name} is longer than {ACT_TEXT_MAX} characters; shorten it")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

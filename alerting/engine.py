@@ -1,0 +1,276 @@
+"""The alarm engine: facts stamped with time go in, transitions come out.
+
+Its state is a function of its inputs alone, in their order. Every input carries `engine_ms`, the gateway's
+own persisted time, which never decreases. An input that changed nothing (see `changes`) need not be kept:
+leaving it out of a replay gives the same state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting.acts import Act, SystemCondition
+from alerting.alarm import AlarmState, Transition
+from alerting.book import RECORDS_MAX, AlarmBook
+from alerting.dump import pack, unpack
+from alerting.errors import CorruptDumpError
+from alerting.evaluator import ROW_STATE, TAG_STATE, Columns, Evaluator, Step
+from alerting.limits import LimitTable
+from alerting.observed import FrameKey, Observed
+
+if TYPE_CHECKING:
+    from alerting.history import HistoryFork
+    from config import SiteConfig
+
+_DUMP_KIND = "engine"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TagStates:
+    """What is known of every tag now; copies, one row per tag.
+
+    Attributes:
+        value: float64[tags], in the tag's unit; NaN where BAD.
+        code: uint8[tags], quality codes; BAD/STALE once silent, BAD/UNKNOWN before the first sample.
+        source_ms: int64[tags], UTC epoch milliseconds of the last sample; 0 before the first.
+        seen_engine_ms: int64[tags], engine time of the last sample.
+        known: bool[tags], a GOOD sample has been seen; without one a tag is never shown as normal.
+    """
+
+    value: NDArray[np.float64]
+    code: NDArray[np.uint8]
+    source_ms: NDArray[np.int64]
+    seen_engine_ms: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+
+class AlarmEngine:
+    """The alarms of one site.
+
+    Args:
+        site: the checked configuration, or the table compiled from it.
+        engine_ms: engine time now; from it the silence of tags never heard is counted.
+        records_max: alarms that only wait for a person kept in memory (see `adopt`).
+    """
+
+    def __init__(self, site: SiteConfig | LimitTable, engine_ms: int = 0, *,
+                 records_max: int = RECORDS_MAX) -> None:
+        self.limits = site if isinstance(site, LimitTable) else LimitTable.compile(site)
+        self.book = AlarmBook(self.limits, records_max)
+        self._evaluator = Evaluator(self.limits, engine_ms)
+        self._tag_index = {tag: index for index, tag in enumerate(self.limits.tag_id)}
+        self._forks: weakref.WeakSet[HistoryFork] = weakref.WeakSet()
+        self._clock_ms = self._changed_ms = engine_ms
+        self.changes = 0
+
+    # -- facts in ----------------------------------------------------------------------------------------
+
+    def samples(self, engine_ms: int, observed: Observed) -> list[Transition]:
+        """Evaluate current, conditioned samples in order."""
+        self._advance(engine_ms)
+        if len(observed):
+            self._changed()
+        steps = self._evaluator.samples(engine_ms, observed)
+        return self._apply(steps, engine_ms) if steps else []
+
+    def tick(self, engine_ms: int, at_ms: int | None = None) -> list[Transition]:
+        """Let time pass: silent tags become stale, on-delays without new samples ripen. Raises only.
+
+        Args:
+            at_ms: UTC now, for alarms of tags that were never heard; engine time stands in for it.
+        """
+        self._advance(engine_ms)
+        changed, steps = self._evaluator.tick(engine_ms, at_ms)
+        if changed:
+            self._changed()
+        return self._apply(steps, engine_ms)
+
+    def stale(self, engine_ms: int, tags: Iterable[int], at_ms: int | None = None) -> list[Transition]:
+        """A node or device has died: its tags are BAD/STALE at once, levels held, faults raised."""
+        self._advance(engine_ms)
+        changed, steps = self._evaluator.stale(engine_ms, _numbers(tags), at_ms)
+        if changed:
+            self._changed()
+        return self._apply(steps, engine_ms)
+
+    def condition(self, engine_ms: int, at_ms: int, told: SystemCondition) -> list[Transition]:
+        """Take note of a condition of the chain itself; one that stands already changes nothing."""
+        self._advance(engine_ms)
+        transitions = self.book.condition(engine_ms, at_ms, told)
+        if transitions:
+            self._changed()
+        return transitions
+
+    def act(self, engine_ms: int, act: Act) -> list[Transition]:
+        """Do what a person asked for.
+
+        Raises:
+            UnknownAlarmError: no alarm in memory has the id; an old record may be `adopt`ed first.
+            ActRefusedError: not possible now. Nothing has changed.
+        """
+        self._advance(engine_ms)
+        alarm = self.book.alarms.get(act.alarm_id)
+        index = None if alarm is None else self._tag_index.get(alarm.tag)
+        last = FrameKey(0, 0) if index is None else self._evaluator.last_frame(index)
+        transition = self.book.act(engine_ms, act, last)
+        self._changed()
+        return [transition]
+
+    def adopt(self, alarm: AlarmState) -> None:
+        """Take back a record that has left memory, as the ledger has it.
+
+        Raises:
+            ActRefusedError: it is closed.
+        """
+        self.book.adopt(alarm)
+        self.changes += 1
+
+    def downtime(self, ms: int) -> None:
+        """Engine time has jumped by `ms` in which nobody watched: it ages silence, never a delay."""
+        assert ms >= 0, "downtime cannot be negative"
+        self._evaluator.downtime(ms)
+        self._advance(self._clock_ms + ms)
+        self._changed()
+
+    def raise_only(self, tags: Iterable[int], on: bool) -> None:
+        """While on, samples of these tags may raise and never lower (it is unclear whose they are)."""
+        self._evaluator.only_raise[_numbers(tags)] = on
+        self.changes += 1
+
+    def fork(self, tags: Iterable[int]) -> HistoryFork:
+        """Return a copy of the rows of some tags, for running frames that came late."""
+        from alerting.history import HistoryFork  # history imports this module
+
+        return HistoryFork.start(self, _numbers(tags))
+
+    # -- facts out ---------------------------------------------------------------------------------------
+
+    def alarms(self) -> list[AlarmState]:
+        """Return the open alarms in memory, in the order they were raised or adopted."""
+        return list(self.book.alarms.values())
+
+    def tag_states(self) -> TagStates:
+        """Return what is known of every tag now."""
+        now = self._evaluator
+        return TagStates(now.value.copy(), now.code.copy(), now.source_ms.copy(), now.seen_engine_ms(),
+                         now.known.copy())
+
+    def digest(self) -> str:
+        """Return a hash of the whole state; equal states, equal digests, however they were reached."""
+        return hashlib.sha256(self.dump()).hexdigest()
+
+    # -- writing down and reading back -------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """Return the whole state (without forks, which have their own) as bytes, without a checksum."""
+        book, (tags, rows) = self.book, self._evaluator.columns()
+        # Few rows are ever out of the ordinary; only they are written.
+        used = np.flatnonzero((rows["phase"] != 0) | (rows["step_count"] != 0))
+        header = {
+            "site": self.limits.site, "tags": list(self.limits.tag_id), "limits": list(self.limits.limit),
+            "changed_ms": self._changed_ms, "alarms": [alarm.to_json() for alarm in book.alarms.values()],
+            "row_alarm": sorted(book.row_alarm.items()),
+            "system_alarm": sorted(book.system_alarm.items()),
+            "linked": sorted(book.linked.items()), "records": book.waiting(),
+            "system_steps": book.system_steps,
+        }
+        columns: Columns = {"row_tag": self.limits.row_tag, "row": used}
+        columns |= {f"tag.{name}": column for name, column in tags.items()}
+        columns |= {f"row.{name}": column[used] for name, column in rows.items()}
+        return pack(_DUMP_KIND, header, columns)
+
+    @staticmethod
+    def restore(site: SiteConfig | LimitTable, dump: bytes, *, records_max: int = RECORDS_MAX) -> AlarmEngine:
+        """Return the engine a dump describes; the configuration may have changed since.
+
+        Tags and limits are recognised by name. An alarm whose limit is gone is kept as it stands: no sample
+        will return it, so a person has to close it with a reason.
+
+        Raises:
+            CorruptDumpError: damaged, or of another site.
+        """
+        header, columns = unpack(_DUMP_KIND, dump)
+        try:
+            if header["site"] != site.site:
+                raise CorruptDumpError(f"a dump of site {header['site']!a}, expected {site.site!a}")
+            engine = AlarmEngine(site, header["changed_ms"], records_max=records_max)
+            engine._load(header, columns)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CorruptDumpError(f"damaged state dump: {type(error).__name__} {error}") from error
+        return engine
+
+    def _load(self, header: dict[str, Any], columns: Columns) -> None:
+        book, limits = self.book, self.limits
+        old_tags = np.array([self._tag_index.get(tag, -1) for tag in header["tags"]], np.int64)
+        place = _row_places(limits, header["limits"], columns["row_tag"], old_tags)
+        tags, rows = self._evaluator.columns()
+        kept = old_tags >= 0
+        for name in TAG_STATE:
+            tags[name][old_tags[kept]] = columns[f"tag.{name}"][kept]
+        new_rows = place[columns["row"]]
+        for name in ROW_STATE:
+            rows[name][new_rows[new_rows >= 0]] = columns[f"row.{name}"][new_rows >= 0]
+        self._evaluator.load(tags, rows)
+        book.alarms = {body["id"]: AlarmState.from_json(body) for body in header["alarms"]}
+        book.records = dict.fromkeys(header["records"])
+        book.system_alarm, book.system_steps = dict(header["system_alarm"]), header["system_steps"]
+        book.linked = {current: list(late) for current, late in header["linked"]}
+        for row, alarm_id in header["row_alarm"]:
+            if place[row] >= 0:
+                book.row_alarm[int(place[row])] = alarm_id
+            else:
+                book.loosen(alarm_id)
+                for late_id in book.linked.pop(alarm_id, ()):
+                    book.loosen(late_id)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _advance(self, engine_ms: int) -> None:
+        assert engine_ms >= self._clock_ms, f"engine time ran backwards: {engine_ms} after {self._clock_ms}"
+        self._clock_ms = engine_ms
+
+    def _changed(self) -> None:
+        self._changed_ms = self._clock_ms
+        self.changes += 1
+
+    def _apply(self, steps: list[Step], engine_ms: int) -> list[Transition]:
+        book, transitions, forks = self.book, [], list(self._forks)
+        for step in steps:
+            if step.raised:
+                alarm = book.raised_alarm(step.row, step, engine_ms)
+                while alarm.id in book.alarms and step.ordinal is not None:
+                    # A frame that came twice is a fault further up; it must not take an open alarm's place.
+                    step = step._replace(ordinal=step.ordinal + 1)
+                    alarm = book.raised_alarm(step.row, step, engine_ms)
+                book.row_alarm[step.row] = alarm.id
+                made = book.enter(alarm, engine_ms)
+            else:
+                made = book.returned(book.row_alarm.pop(step.row), step.tag, step, engine_ms)
+            transitions.append(made)
+            for fork in forks:
+                fork.note(step.row, made)
+            if not step.raised:
+                transitions += book.returned_with(made)
+        return transitions
+
+
+def _numbers(tags: Iterable[int]) -> list[int]:
+    return [int(tag) for tag in tags]
+
+
+def _row_places(limits: LimitTable, old_limits: list[str], old_row_tag: NDArray[Any],
+                old_tags: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for every row of a dump, limits and fault rows, its row in `limits`, or -1."""
+    named = zip(limits.row_tag.tolist(), limits.limit, strict=True)
+    rows = {tag_and_limit: row for row, tag_and_limit in enumerate(named)}
+    old_named = zip(old_tags[old_row_tag].tolist(), old_limits, strict=True)
+    of_limits = [rows.get(tag_and_limit, -1) for tag_and_limit in old_named]
+    of_faults = np.where(old_tags >= 0, limits.rows + old_tags, -1)
+    return np.concatenate([np.array(of_limits, np.int64), of_faults])

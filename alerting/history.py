@@ -1,0 +1,191 @@
+"""Frames that came late, run by the same rules as live ones through a copy of their tags' rows.
+
+A fork is taken just before the first frame past a hole and then fed every later frame of the node in stream
+order, the ones already evaluated too. What it finds that the present did not becomes a dated record marked
+late. It never changes a current level, never rewrites the record of a current alarm, and gives the id of a
+step that is known already to nothing new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting.alarm import Transition, TransitionKind
+from alerting.dump import pack, unpack
+from alerting.engine import AlarmEngine
+from alerting.errors import CorruptDumpError
+from alerting.evaluator import ROW_STATE, TAG_STATE, Columns, Evaluator, Step
+from alerting.observed import Observed
+
+_DUMP_KIND = "fork"
+
+
+@dataclass(slots=True)
+class Occurrence:
+    """A current alarm that stood or began while this fork lived. `left` once the fork has seen it end."""
+
+    alarm_id: str
+    start_ms: int
+    returned_ms: int | None = None
+    left: bool = False
+
+    def covers(self, at_ms: int) -> bool:
+        """Tell whether the alarm stood at a time."""
+        return self.start_ms <= at_ms and (self.returned_ms is None or at_ms < self.returned_ms)
+
+
+class HistoryFork:
+    """A run over history. Make one with `AlarmEngine.fork`, end it with `finish`."""
+
+    def __init__(self, engine: AlarmEngine, tags: list[int]) -> None:
+        self._engine = engine
+        self._tags = sorted(set(tags))
+        table, rows = engine.limits.subset(np.array(self._tags, np.int32))
+        faults = engine.limits.rows + np.array(self._tags, np.int64)
+        self._site_row: NDArray[np.int64] = np.concatenate([rows, faults])
+        self._own_row = {int(row): own for own, row in enumerate(self._site_row)}
+        self._own_tag = np.full(engine.limits.tags, -1, np.int32)
+        self._own_tag[self._tags] = np.arange(len(self._tags), dtype=np.int32)
+        self._evaluator = Evaluator(table, 0, history=True)
+        self._standing: dict[int, str] = {}  # own row -> late alarm this run has raised
+        self._inside: dict[int, str] = {}  # own row -> alarm of somebody else this run is inside of
+        self._current: dict[int, list[Occurrence]] = {}  # own row -> current alarms since the fork
+        engine._forks.add(self)
+
+    @staticmethod
+    def start(engine: AlarmEngine, tags: list[int]) -> HistoryFork:
+        """Return a fork that begins with the engine's present state of these tags."""
+        fork = HistoryFork(engine, tags)
+        tag_columns, row_columns = engine._evaluator.columns()
+        fork._evaluator.load({name: column[fork._tags] for name, column in tag_columns.items()},
+                             {name: column[fork._site_row] for name, column in row_columns.items()})
+        for site_row, alarm_id in engine.book.row_alarm.items():
+            own = fork._own_row.get(site_row)
+            if own is not None:
+                start_ms = engine.book.alarms[alarm_id].start_ms
+                fork._inside[own] = alarm_id
+                fork._current[own] = [Occurrence(alarm_id, start_ms)]
+        return fork
+
+    def samples(self, observed: Observed) -> list[Transition]:
+        """Evaluate late, conditioned samples in stream order; samples of other tags are passed over.
+
+        Returns:
+            The transitions that are new, all marked late, with engine_ms 0.
+        """
+        own_tag = self._own_tag[observed.tag]
+        mine = own_tag >= 0
+        if not mine.all():
+            observed = Observed(observed.tag[mine], observed.value[mine], observed.code[mine],
+                                observed.source_ms[mine], observed.frame[mine], observed.frames)
+            own_tag = own_tag[mine]
+        renumbered = Observed(own_tag, observed.value, observed.code, observed.source_ms, observed.frame,
+                              observed.frames)
+        steps = self._evaluator.samples(0, renumbered)
+        found = [self._raised(step) if step.raised else self._returned(step) for step in steps]
+        transitions = [transition for transition in found if transition is not None]
+        self._engine.changes += len(transitions)
+        return transitions
+
+    def finish(self) -> None:
+        """The run has caught up or is given up. What it left standing alone now waits for a person."""
+        book = self._engine.book
+        for alarm_id in self._standing.values():
+            alarm = book.alarms.get(alarm_id)
+            if alarm is not None and alarm.state.active and alarm.linked is None:
+                book.loosen(alarm_id)
+                self._engine.changes += 1
+        self._standing.clear()
+        self._engine._forks.discard(self)
+
+    def note(self, site_row: int, current: Transition) -> None:
+        """The engine tells what happens on current rows while this fork lives."""
+        own = self._own_row.get(site_row)
+        if own is None:
+            return
+        occurrences = self._current.setdefault(own, [])
+        if current.kind is TransitionKind.RAISED:
+            occurrences.append(Occurrence(current.alarm_id, current.at_ms))
+        for occurrence in occurrences:
+            if occurrence.alarm_id == current.alarm_id:
+                occurrence.returned_ms = current.alarm.returned_ms
+
+    # -- steps of the run --------------------------------------------------------------------------------
+
+    def _raised(self, step: Step) -> Transition | None:
+        book, site_row = self._engine.book, int(self._site_row[step.row])
+        alarm = replace(book.raised_alarm(site_row, step, 0), late=True)
+        known = self._known(step.row, alarm.id, step.at_ms)
+        if known is not None:
+            self._inside[step.row] = known
+            return None
+        current = book.row_alarm.get(site_row)
+        if current is not None:
+            alarm = replace(alarm, linked=current)
+            book.link(alarm, current)
+        self._standing[step.row] = alarm.id
+        return book.enter(alarm, 0)
+
+    def _known(self, own_row: int, alarm_id: str, at_ms: int) -> str | None:
+        """Return the alarm this raise is recorded as already, by id or because a current one stood then."""
+        if alarm_id in self._engine.book.alarms:
+            return alarm_id
+        for occurrence in self._current.get(own_row, ()):
+            if occurrence.alarm_id == alarm_id or (not occurrence.left and occurrence.covers(at_ms)):
+                return occurrence.alarm_id
+        return None
+
+    def _returned(self, step: Step) -> Transition | None:
+        inside = self._inside.pop(step.row, None)
+        if inside is not None:
+            for occurrence in self._current.get(step.row, ()):
+                occurrence.left = occurrence.left or occurrence.alarm_id == inside
+            return None
+        book = self._engine.book
+        late = book.alarms.get(self._standing.pop(step.row))
+        if late is None or not late.state.active:
+            return None
+        book.unlink(late)
+        return book.returned(late.id, self._tags[step.tag], step, 0)
+
+    # -- writing down and reading back -------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """Return the whole state of the run as bytes, without a checksum."""
+        tags, rows = self._evaluator.columns()
+        header = {
+            "site": self._engine.limits.site, "layout": self._engine.limits.layout(), "tags": self._tags,
+            "standing": sorted(self._standing.items()), "inside": sorted(self._inside.items()),
+            "current": [[row, [[item.alarm_id, item.start_ms, item.returned_ms, item.left] for item in items]]
+                        for row, items in sorted(self._current.items())],
+        }
+        columns: Columns = {f"tag.{name}": column for name, column in tags.items()}
+        columns |= {f"row.{name}": column for name, column in rows.items()}
+        return pack(_DUMP_KIND, header, columns)
+
+    @staticmethod
+    def restore(engine: AlarmEngine, dump: bytes) -> HistoryFork:
+        """Return the run a dump describes, tied to an engine restored from the same moment.
+
+        Raises:
+            CorruptDumpError: damaged, or the site's tags or limits are others now; take a new fork then.
+        """
+        header, columns = unpack(_DUMP_KIND, dump)
+        try:
+            if (header["site"], header["layout"]) != (engine.limits.site, engine.limits.layout()):
+                raise CorruptDumpError("the fork belongs to another configuration; take a new one")
+            fork = HistoryFork(engine, header["tags"])
+            fork._evaluator.load({name: columns[f"tag.{name}"] for name in TAG_STATE},
+                                 {name: columns[f"row.{name}"] for name in ROW_STATE})
+            fork._standing, fork._inside = dict(header["standing"]), dict(header["inside"])
+            for alarm_id in fork._standing.values():
+                late = engine.book.alarms.get(alarm_id)
+                if late is not None and late.state.active:
+                    engine.book.records.pop(alarm_id, None)
+            fork._current = {row: [Occurrence(*item) for item in items] for row, items in header["current"]}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CorruptDumpError(f"damaged fork: {type(error).__name__} {error}") from error
+        return fork
