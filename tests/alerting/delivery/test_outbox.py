@@ -1,0 +1,44 @@
+"""Ids and sequence numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from alerting.delivery import notice_id, number
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.alerting.delivery.senders import notice
+
+
+def test_a_notice_id_is_stable_and_apart_per_receiver_and_transition() -> None:
+    assert notice_id("t1", "CITY") == notice_id("t1", "CITY") == "fe3ee3afdea5947054be47a677708185"
+    ids = {notice_id(step, receiver) for step in ("t1", "t2", "t1C") for receiver in ("CITY", "ITY", "PARK")}
+    assert len(ids) == 9
+    assert all(len(found) == 32 and int(found, 16) >= 0 for found in ids)
+
+
+@given(
+    commits=st.lists(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from(("red", "blue"))), max_size=12), max_size=6),
+    start=st.dictionaries(st.tuples(st.sampled_from("ABC"), st.sampled_from(("red", "blue"))), st.integers(1, 10**6)),
+)
+def test_numbers_have_no_gap_and_no_repeat_per_receiver_and_lane(
+    commits: list[list[tuple[str, str]]], start: dict[tuple[str, str], int]
+) -> None:
+    following, given_out, count = dict(start), defaultdict(list), 0
+    for commit in commits:
+        notices = []
+        for receiver, lane in commit:
+            count += 1
+            notices.append(notice(f"a{count}", receiver=receiver, lane=lane))
+        before = dict(following)
+        rows, after = number(notices, "L1", following)
+        assert following == before, "the input is not changed: a commit that fails is tried again with it"
+        assert [row.id for row in rows] == [n.id for n in notices]
+        for row in rows:
+            given_out[row.receiver, row.lane].append(row.sequence)
+        following = after
+    for key, numbers in given_out.items():
+        first = start.get(key, 1)
+        assert numbers == list(range(first, first + len(numbers)))
+        assert following[key] == first + len(numbers)
