@@ -112,13 +112,13 @@ class ReorderBuffer(Generic[T]):
         """Take a message in; return those that are now in order, oldest first.
 
         Outside a session nothing is kept or returned (the host asks for a birth). A number that is held
-        already is a repetition and is dropped; so at most 255 messages are ever held. One that was given up is
-        dropped too, and counted in `late`: an old value must not stand as the present one.
+        already is a repetition and is dropped; so at most 255 messages are ever held. One that was given up
+        is dropped too, and counted in `late`: an old value must not stand as the present one.
         """
         if self._expected is None:
             return []
         if seq != self._expected:
-            if seq in self._given_up:
+            if seq in self._given_up and (self._expected - seq) % SEQ_END <= SEQ_END // 2:
                 self._given_up.discard(seq)
                 self.late += 1
                 return []
