@@ -131,11 +131,7 @@ class SimulatedPlant:
 
     def step(self, dt: float) -> list[Change]:
         """Advance plant and scenario by `dt` seconds, and show the result to all readers at once."""
-        while (
-            self._began_s is not None
-            and self._steps
-            and self._steps[0].at_s <= self.plant.time_s - self._began_s
-        ):
+        while self._began_s is not None and self._steps and self._steps[0].at_s <= self.plant.time_s - self._began_s:
             self.apply(self._steps.pop(0))
         return self.bank.write(self.plant.step(dt))
 

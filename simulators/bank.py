@@ -35,12 +35,11 @@ class InstrumentBank:
     `directory` (None: no files) gets three JSON-lines files:
     `requests.jsonl`, every request's function code;
     `register-changes.jsonl`, every change across a limit: number, tag, limit, over, value, at_ms, on_delay_s;
-    `register-reads.jsonl`, when such a change first left in an answer: number, tag, limit, read_ms.
+    `register-reads.jsonl`, when such a change first left in an answer: number, tag, limit, over, read_ms; null
+    for one that went back before anybody read it.
     """
 
-    def __init__(
-        self, field: Field, directory: Path | None, seed: int, on_read: OnRead | None = None
-    ) -> None:
+    def __init__(self, field: Field, directory: Path | None, seed: int, on_read: OnRead | None = None) -> None:
         self.field = field
         self._files: list[JsonLines] = []
         self._changes_file = self._open(directory, CHANGES_FILE)
@@ -91,7 +90,9 @@ class InstrumentBank:
         at_ms = time.time() * 1000
         changes = self._watch.take(decoded, at_ms)
         for change, point in changes:
-            self._unread.add(self.image.places[point], change)
+            missed = self._unread.add(self.image.places[point], point, change)
+            if missed is not None:
+                self._log_read(missed, None)
             if self._changes_file is not None:
                 self._changes_file.write(change.to_json(), flush=True)
         self.changes += len(changes)
@@ -105,9 +106,7 @@ class InstrumentBank:
         """
         place = self.field.devices.get(device)
         if place is None:
-            raise ControlRefusedError(
-                f"no device {device!r}; there are: {', '.join(sorted(self.field.devices))}"
-            )
+            raise ControlRefusedError(f"no device {device!r}; there are: {', '.join(sorted(self.field.devices))}")
         if fault is None:
             self._instruments.faults.pop(place, None)
         else:
@@ -132,15 +131,16 @@ class InstrumentBank:
         return {"requests": self.requests.summary(), "changes": self.changes}
 
     def _served(self, server: str, unit: int, table: str, address: int, count: int) -> None:
-        for change in self._unread.served(server, unit, table, address, count):
+        for change in self._unread.served(server, unit, table, address, count, self.image.value):
             read_ms = time.time() * 1000
-            if self._reads_file is not None:
-                self._reads_file.write(
-                    {"number": change.number, "tag": change.tag, "limit": change.limit, "read_ms": read_ms},
-                    flush=True,
-                )
+            self._log_read(change, read_ms)
             if self._on_read is not None:
                 self._on_read(change, read_ms)
+
+    def _log_read(self, change: Change, read_ms: float | None) -> None:
+        if self._reads_file is not None:
+            record = {"number": change.number, "tag": change.tag, "limit": change.limit, "over": change.over}
+            self._reads_file.write({**record, "read_ms": read_ms}, flush=True)
 
     def _open(self, directory: Path | None, name: str) -> JsonLines | None:
         if directory is None:

@@ -23,7 +23,8 @@ UNREAD_MAX = 100_000
 class Change:
     """A register change across a limit; `over` is false when it went back.
 
-    `at_ms` is UTC epoch ms, taken when readers could first see it.
+    `at_ms` is UTC epoch ms, taken when readers could first see it. `threshold` is the setpoint when over, else
+    the setpoint less the deadband, in the tag's unit.
     """
 
     number: int
@@ -33,6 +34,14 @@ class Change:
     value: float
     at_ms: float
     on_delay_s: float
+    high_side: bool
+    threshold: float
+
+    def shown_by(self, value: float) -> bool:
+        """Whether a reader of `value` sees this change: at or past the setpoint, or clear of the deadband."""
+        if self.over:
+            return value >= self.threshold if self.high_side else value <= self.threshold
+        return value < self.threshold if self.high_side else value > self.threshold
 
     def to_json(self) -> dict[str, Any]:
         """The line of `register-changes.jsonl`."""
@@ -65,46 +74,73 @@ class ChangeWatch:
         changes = []
         for i in moved.tolist():
             self._number += 1
-            limit, point = self._limits[i], int(self._point[i])
-            changes.append(
-                (
-                    Change(
-                        self._number,
-                        limit.tag,
-                        limit.kind,
-                        bool(over[i]),
-                        float(decoded[point]),
-                        at_ms,
-                        limit.on_delay_s,
-                    ),
-                    point,
-                )
+            limit, point, is_over = self._limits[i], int(self._point[i]), bool(over[i])
+            threshold = float(self._sign[i] * (self._setpoint[i] if is_over else self._clear[i]))
+            change = Change(
+                number=self._number,
+                tag=limit.tag,
+                limit=limit.kind,
+                over=is_over,
+                value=float(decoded[point]),
+                at_ms=at_ms,
+                on_delay_s=limit.on_delay_s,
+                high_side=limit.high_side,
+                threshold=threshold,
             )
+            changes.append((change, point))
         return changes
 
 
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    place: Place
+    point: int
+    change: Change
+
+
 class UnreadChanges:
-    """Changes whose registers nobody has read yet."""
+    """Changes that no answer has carried yet."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, int, str], list[tuple[Place, Change]]] = {}
+        self._waiting: dict[tuple[str, int, str], list[_Unread]] = {}
         self._count = 0
 
-    def add(self, place: Place, change: Change) -> None:
-        """Wait for a read of `place`; beyond 100 000 unread changes new ones are not followed."""
+    def add(self, place: Place, point: int, change: Change) -> Change | None:
+        """Wait for a read of `place`; beyond 100 000 unread changes new ones are not followed.
+
+        Returns the opposite change of the same limit when that was still unread: nobody will ever see it now.
+        """
+        waiting = self._waiting.setdefault((place.server, place.unit, place.table), [])
+        missed = None
+        for i, unread in enumerate(waiting):
+            if (unread.change.tag, unread.change.limit) == (change.tag, change.limit):
+                missed = waiting.pop(i).change
+                self._count -= 1
+                break
         if self._count < UNREAD_MAX:
             self._count += 1
-            self._waiting.setdefault((place.server, place.unit, place.table), []).append((place, change))
+            waiting.append(_Unread(place, point, change))
+        return missed
 
-    def served(self, server: str, unit: int, table: str, address: int, count: int) -> list[Change]:
-        """Take out and return the changes that this answered read carried."""
+    def served(
+        self, server: str, unit: int, table: str, address: int, count: int, decoded: NDArray[np.float64]
+    ) -> list[Change]:
+        """Take out and return the changes that this answered read carried.
+
+        A value that has fallen back inside the deadband by now does not carry its change: the reader cannot
+        see that the limit was crossed, and the change stays unread.
+        """
         if not self._count:
             return []
         waiting = self._waiting.get((server, unit, table))
         if not waiting:
             return []
-        read = [change for place, change in waiting if place.overlaps(address, count)]
-        if read:
-            waiting[:] = [pair for pair in waiting if not pair[0].overlaps(address, count)]
-            self._count -= len(read)
-        return read
+        read = [
+            unread
+            for unread in waiting
+            if unread.place.overlaps(address, count) and unread.change.shown_by(float(decoded[unread.point]))
+        ]
+        for unread in read:
+            waiting.remove(unread)
+        self._count -= len(read)
+        return [unread.change for unread in read]

@@ -119,6 +119,4 @@ def _tag_spec(site: SiteConfig, index: int) -> TagSpec:
         LimitSpec(tag.id, row.kind.value, row.kind.high_side, row.setpoint, row.deadband, row.on_delay_s)
         for row in tag.limit_rows()
     )
-    return TagSpec(
-        tag.id, tag.equipment, tag.quantity.value, tag.unit or "", span.low, span.high, tag.discrete, limits
-    )
+    return TagSpec(tag.id, tag.equipment, tag.quantity.value, tag.unit or "", span.low, span.high, tag.discrete, limits)

@@ -30,20 +30,19 @@ class Detector(Position):
     """A gas detector: where it stands, which gas it sees and how fast it answers."""
 
     gas: str
-    response_s: float = PydanticField(
-        3.0, gt=0, description="time constant of the sensor; T90 is 2.3 of them"
-    )
+    response_s: float = PydanticField(3.0, gt=0, description="time constant of the sensor; T90 is 2.3 of them")
 
 
 class Layout(BaseModel):
     """A site's places and normal values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    sources: dict[str, Position] = PydanticField(
-        default_factory=dict, description="equipment id to its place"
-    )
+    sources: dict[str, Position] = PydanticField(default_factory=dict, description="equipment id to its place")
     detectors: dict[str, Detector] = PydanticField(default_factory=dict, description="tag id to the detector")
     nominal: dict[str, float] = PydanticField(default_factory=dict, description="tag id to its normal value")
+    spread: dict[str, float] = PydanticField(
+        default_factory=dict, description="tag id to how far it may wander from its normal value"
+    )
     adc_bits: int = PydanticField(14, ge=8, le=24, description="resolution of the instruments' converters")
 
 

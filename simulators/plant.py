@@ -29,8 +29,9 @@ from simulators.scenario import (
 
 GAS_QUANTITIES = frozenset({"toxic_gas", "combustible_gas"})
 WIND_QUANTITIES = frozenset({"wind_speed", "wind_direction"})
-# shares of the half width of a tag's calm band; their sum stays below 1, or a quiet day would alarm
+# shares of the room a tag has inside its limits; their sum stays below 1, or a quiet day would alarm
 WANDER_SHARE, NOISE_SHARE, COUPLING_SHARE = 0.35, 0.08, 0.4
+SPREAD_OF_SPAN, COUPLING_OF_SPAN = 0.02, 0.1
 WANDER_S = 60.0
 FLASH_S = 20.0
 OVER_SPAN, UNDER_SPAN = 0.10, 0.05  # how far beyond its range an instrument still counts
@@ -89,7 +90,7 @@ class Plant:
         self._high = np.array([tag.high for tag in self.tags])
         self._discrete = np.array([tag.discrete for tag in self.tags], bool)
         self._lsb = (self._high - self._low) / 2.0**layout.adc_bits
-        self._nominal, self._half = self._normal_values()
+        self._nominal, self._spread, self._give = self._normal_values()
         self._wander = np.zeros(len(self.tags))
         self._coupled = np.zeros(len(self.tags))
         self._leaks: dict[str, Leak] = {}
@@ -126,7 +127,7 @@ class Plant:
         for leak in self._leaks.values():
             leak.step(self.time_s, dt)
         value = self._nominal + self._wandering(dt) + self._couplings(dt)
-        value += NOISE_SHARE * self._half * np.clip(self._random.standard_normal(len(value)) / 3.0, -1.0, 1.0)
+        value += NOISE_SHARE * self._spread * np.clip(self._random.standard_normal(len(value)) / 3.0, -1.0, 1.0)
         self._take_wind(value)
         self._take_gas(value, dt)
         self._take_levels(value, dt)
@@ -136,25 +137,29 @@ class Plant:
         self.value = value
         return value.copy()
 
-    def _normal_values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        nominal, half = np.empty(len(self.tags)), np.zeros(len(self.tags))
+    def _normal_values(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Each tag's normal value, how far it may wander, and how far a leak or filling may push it."""
+        nominal, spread, give = (np.zeros(len(self.tags)) for _ in range(3))
         for i, tag in enumerate(self.tags):
-            low, high = tag.calm_band()
             if tag.discrete:
                 # at rest: the state that no limit calls an alarm; without a limit, open or off
-                nominal[i] = 1.0 if any(not limit.high_side for limit in tag.limits) else 0.0
-                nominal[i] = self._layout.nominal.get(tag.id, nominal[i])
+                rest = 1.0 if any(not limit.high_side for limit in tag.limits) else 0.0
+                nominal[i] = self._layout.nominal.get(tag.id, rest)
                 continue
+            low, high = tag.calm_band()
+            span = tag.high - tag.low
             middle = low + (0.05 if self._smells(tag) else 0.5) * (high - low)
             nominal[i] = min(max(self._layout.nominal.get(tag.id, middle), low), high)
-            half[i] = min(nominal[i] - low, high - nominal[i], 0.1 * (tag.high - tag.low))
-        return nominal, half
+            room = min(nominal[i] - low, high - nominal[i])
+            spread[i] = min(room, self._layout.spread.get(tag.id, SPREAD_OF_SPAN * span))
+            give[i] = min(room, COUPLING_OF_SPAN * span)
+        return nominal, spread, give
 
     def _wandering(self, dt: float) -> NDArray[np.float64]:
         keep = math.exp(-dt / WANDER_S)
         push = math.sqrt(1.0 - keep * keep) * self._random.standard_normal(len(self.tags))
         self._wander = np.clip(keep * self._wander + 0.4 * push, -1.0, 1.0)
-        return WANDER_SHARE * self._half * self._wander
+        return WANDER_SHARE * self._spread * self._wander
 
     def _couplings(self, dt: float) -> NDArray[np.float64]:
         """What leaks and fillings do to their own equipment's pressure and temperature, inside limits."""
@@ -166,7 +171,7 @@ class Plant:
             elif tag.quantity == "pressure" and self._fill_per_s.get(tag.equipment, 0.0) > 0:
                 goal[i] = 1.0
         self._coupled += (1.0 - math.exp(-dt / FLASH_S)) * (goal - self._coupled)
-        return COUPLING_SHARE * self._half * self._coupled
+        return COUPLING_SHARE * self._give * self._coupled
 
     def _take_wind(self, value: NDArray[np.float64]) -> None:
         for i, tag in enumerate(self.tags):
@@ -179,9 +184,7 @@ class Plant:
         for nose in self._noses:
             place, unit = nose.detector, self.tags[nose.index].unit
             there = sum(
-                GASES[leak.gas].to_unit(
-                    concentration(leak, self.wind, place.x_m, place.y_m, self.time_s), unit
-                )
+                GASES[leak.gas].to_unit(concentration(leak, self.wind, place.x_m, place.y_m, self.time_s), unit)
                 for leak in self._leaks.values()
                 if leak.gas == place.gas
             )

@@ -77,8 +77,7 @@ class Platform:
 
     def __init__(self, settings: PlatformSettings) -> None:
         self._webhooks = {
-            receiver: [Webhook(secret) for secret in secrets]
-            for receiver, secrets in settings.secrets.items()
+            receiver: [Webhook(secret) for secret in secrets] for receiver, secrets in settings.secrets.items()
         }
         self.intake = Intake()
         self.failure: Failure | None = None
@@ -210,9 +209,7 @@ def create_platform_app(platform: Platform) -> ASGIApp:
         return JSONResponse(answer, status)
 
     @app.get("/received")
-    async def received(
-        receiver: str | None = None, heartbeats: bool = False, since_ms: float = 0.0
-    ) -> JSONResponse:
+    async def received(receiver: str | None = None, heartbeats: bool = False, since_ms: float = 0.0) -> JSONResponse:
         return JSONResponse(
             [
                 event.to_json()

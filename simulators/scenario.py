@@ -132,9 +132,7 @@ class Scenario(_Closed):
                 if name is not None and name not in known:
                     problems.append(f"steps.{i}: no {word} {name!r}{_nearest(name, known)}")
         if problems:
-            raise ScenarioError(
-                f"scenario {self.name} does not fit site {field.site}: " + "; ".join(problems)
-            )
+            raise ScenarioError(f"scenario {self.name} does not fit site {field.site}: " + "; ".join(problems))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

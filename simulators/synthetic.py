@@ -71,9 +71,7 @@ def synthetic_site(
                 "id": "HS1",
                 "name": {"zh": "合成源", "en": "Synthetic source"},
                 "kind": "production",
-                "equipment": [
-                    {"id": "EQ1", "name": {"zh": "合成设备", "en": "Synthetic equipment"}, "kind": "other"}
-                ],
+                "equipment": [{"id": "EQ1", "name": {"zh": "合成设备", "en": "Synthetic equipment"}, "kind": "other"}],
             }
         ],
         "tags": [

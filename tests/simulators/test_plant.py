@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from simulators import Plant, field_of
 from simulators.dispersion import GASES, Leak, Wind, concentration
 from simulators.layout import Detector, Layout, Position
 from simulators.scenario import FillStep, LeakStep, PlantStep, ReleaseStep, SensorStep, SetStep, WindStep
-
 from tests.simulators.small_site import small_site
 
 FIELD = field_of(small_site())
@@ -113,15 +113,18 @@ def test_a_contact_shows_only_0_and_1_and_rests_outside_its_alarm_state() -> Non
     assert set(course(model, "V1.DOOR", 5)) == {1.0}
 
 
-@pytest.mark.parametrize(("fault", "value", "holds"), [
-    ("nan", 0.0, lambda seen: all(map(math.isnan, seen))),
-    ("stuck", 0.0, lambda seen: len(set(seen)) == 1),
-    ("offset", 0.5, lambda seen: min(seen) > 0.7),
-    ("over_range", 0.0, lambda seen: min(seen) > 1.6),
-    ("under_range", 0.0, lambda seen: max(seen) < 0.0),
-    ("drift", 0.1, lambda seen: seen[-1] > seen[0] + 0.8),
-    ("noise", 0.2, lambda seen: max(seen) - min(seen) > 0.3),
-])
+@pytest.mark.parametrize(
+    ("fault", "value", "holds"),
+    [
+        ("nan", 0.0, lambda seen: all(map(math.isnan, seen))),
+        ("stuck", 0.0, lambda seen: len(set(seen)) == 1),
+        ("offset", 0.5, lambda seen: min(seen) > 0.7),
+        ("over_range", 0.0, lambda seen: min(seen) > 1.6),
+        ("under_range", 0.0, lambda seen: max(seen) < 0.0),
+        ("drift", 0.1, lambda seen: seen[-1] > seen[0] + 0.8),
+        ("noise", 0.2, lambda seen: max(seen) - min(seen) > 0.3),
+    ],
+)
 def test_sensor_faults_show_and_heal(fault: str, value: float, holds: object) -> None:
     model = plant()
     course(model, "V1.PRESSURE", 5)
@@ -159,11 +162,17 @@ def test_concentration_grows_with_the_rate_and_falls_beside_the_axis(rate: float
     assert at(0, -along, rate) == 0
 
 
-@pytest.mark.parametrize(("gas", "mg_m3", "unit", "expected"), [
-    ("chlorine", 2.9, "ppm", 1.0), ("ammonia", 104.48, "ppm", 150.0), ("chlorine", 5.0, "mg/m3", 5.0),
-    ("ammonia", 5.0, "ug/m3", 5000.0), ("lpg", 1.9e4 * 48.0 / 24.45, "%LEL", 100.0),
-    ("ammonia", 1e4 * 17.03 / 24.45, "%VOL", 1.0),
-])
+@pytest.mark.parametrize(
+    ("gas", "mg_m3", "unit", "expected"),
+    [
+        ("chlorine", 2.9, "ppm", 1.0),
+        ("ammonia", 104.48, "ppm", 150.0),
+        ("chlorine", 5.0, "mg/m3", 5.0),
+        ("ammonia", 5.0, "ug/m3", 5000.0),
+        ("lpg", 1.9e4 * 48.0 / 24.45, "%LEL", 100.0),
+        ("ammonia", 1e4 * 17.03 / 24.45, "%VOL", 1.0),
+    ],
+)
 def test_units_of_detectors(gas: str, mg_m3: float, unit: str, expected: float) -> None:
     assert GASES[gas].to_unit(mg_m3, unit) == pytest.approx(expected, rel=1e-3)
 

@@ -14,25 +14,42 @@ from typing import Any
 
 import httpx
 import pytest
-from simulators import NotLoopbackError, PlatformSettings, PortTakenError, run_platform
 from standardwebhooks.webhooks import Webhook
 
+from simulators import NotLoopbackError, PlatformSettings, PortTakenError, run_platform
 from tests.simulators.small_site import real_loop
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 OTHER = "whsec_" + base64.b64encode(b"another-secret-of-24-byt").decode()
 
 
-def notice(sequence: int | None = 1, *, lane: str = "red", kind: str = "alarm.raised", revision: int = 1, **more: Any) -> dict[str, Any]:
-    return {"type": kind, "timestamp": "2026-01-01T00:00:00Z", "data": {
-        "site": "DEMO", "ledger": "L1", "receiver": "city", "lane": lane, "sequence": sequence,
-        "revision": revision, "alarm": {"id": "A1", "grade": lane}, **more}}
+def notice(
+    sequence: int | None = 1, *, lane: str = "red", kind: str = "alarm.raised", revision: int = 1, **more: Any
+) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "timestamp": "2026-01-01T00:00:00Z",
+        "data": {
+            "site": "DEMO",
+            "ledger": "L1",
+            "receiver": "city",
+            "lane": lane,
+            "sequence": sequence,
+            "revision": revision,
+            "alarm": {"id": "A1", "grade": lane},
+            **more,
+        },
+    }
 
 
 def signed(body: bytes, notice_id: str, secret: str = SECRET, age_s: float = 0.0) -> dict[str, str]:
     at = datetime.fromtimestamp(int(time.time() - age_s), UTC)
-    return {"webhook-id": notice_id, "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Webhook(secret).sign(notice_id, at, body.decode()), "content-type": "application/json"}
+    return {
+        "webhook-id": notice_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(notice_id, at, body.decode()),
+        "content-type": "application/json",
+    }
 
 
 class Sender:
@@ -80,10 +97,32 @@ def test_a_signed_notice_is_booked_once_and_its_repeat_is_a_duplicate(tmp_path: 
             event = (await sender.received())[0]
             assert event["verified"] is True
             assert before_ms <= event["received_ms"] <= time.time() * 1000
-            assert {k: event[k] for k in ("id", "receiver", "lane", "sequence", "ledger", "type", "alarm", "revision",
-                                          "transition", "duplicate")} == {
-                "id": "n1", "receiver": "city", "lane": "red", "sequence": 1, "ledger": "L1", "type": "alarm.raised",
-                "alarm": "A1", "revision": 1, "transition": "raised", "duplicate": False}
+            assert {
+                k: event[k]
+                for k in (
+                    "id",
+                    "receiver",
+                    "lane",
+                    "sequence",
+                    "ledger",
+                    "type",
+                    "alarm",
+                    "revision",
+                    "transition",
+                    "duplicate",
+                )
+            } == {
+                "id": "n1",
+                "receiver": "city",
+                "lane": "red",
+                "sequence": 1,
+                "ledger": "L1",
+                "type": "alarm.raised",
+                "alarm": "A1",
+                "revision": 1,
+                "transition": "raised",
+                "duplicate": False,
+            }
 
     real_loop(scenario)
 
@@ -101,7 +140,10 @@ def test_what_is_not_provably_from_the_sender_is_refused(tmp_path: Path) -> None
                 (await sender.client.post("/hooks/city", content=body), 401),
                 (await sender.client.post("/hooks/city", content=body + b" ", headers=bad), 401),
                 (await sender.client.post("/hooks/city", content=body, headers={**bad, "webhook-id": "n2"}), 401),
-                (await sender.client.post("/hooks/city", content=body, headers={**bad, "webhook-signature": "v1"}), 401),
+                (
+                    await sender.client.post("/hooks/city", content=body, headers={**bad, "webhook-signature": "v1"}),
+                    401,
+                ),
                 (await sender.client.post("/hooks/city", content=b"\xff", headers=bad), 401),
             ]
             assert [answer.status_code for answer, _ in cases] == [status for _, status in cases]

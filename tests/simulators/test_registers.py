@@ -10,13 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.client.mixin import ModbusClientMixin as Peer
+
 from simulators.errors import RegisterMapError
 from simulators.registers import PointSpec, RegisterImage, to_native, to_words
 
 PEER_TYPE = {
-    "u16": Peer.DATATYPE.UINT16, "i16": Peer.DATATYPE.INT16, "u32": Peer.DATATYPE.UINT32,
-    "i32": Peer.DATATYPE.INT32, "u64": Peer.DATATYPE.UINT64, "i64": Peer.DATATYPE.INT64,
-    "f32": Peer.DATATYPE.FLOAT32, "f64": Peer.DATATYPE.FLOAT64,
+    "u16": Peer.DATATYPE.UINT16,
+    "i16": Peer.DATATYPE.INT16,
+    "u32": Peer.DATATYPE.UINT32,
+    "i32": Peer.DATATYPE.INT32,
+    "u64": Peer.DATATYPE.UINT64,
+    "i64": Peer.DATATYPE.INT64,
+    "f32": Peer.DATATYPE.FLOAT32,
+    "f64": Peer.DATATYPE.FLOAT64,
 }
 
 
@@ -25,10 +31,15 @@ def point(tag: str = "A.B", native: str = "f32", address: int = 0, **more: objec
     return PointSpec(tag=tag, native=native, address=address, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("order", "words"), [
-    ("ABCD", [0x47F1, 0x2000]), ("CDAB", [0x2000, 0x47F1]),
-    ("BADC", [0xF147, 0x0020]), ("DCBA", [0x0020, 0xF147]),
-])
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ("ABCD", [0x47F1, 0x2000]),
+        ("CDAB", [0x2000, 0x47F1]),
+        ("BADC", [0xF147, 0x0020]),
+        ("DCBA", [0x0020, 0xF147]),
+    ],
+)
 def test_123456_in_the_four_word_orders(order: str, words: list[int]) -> None:
     image = RegisterImage([point(word_order=order)])
     image.write(np.array([123456.0]))
@@ -51,10 +62,19 @@ def test_scale_and_offset_round_to_the_nearest_step(value: float, scale: float, 
     assert abs(float(image.write(np.array([value]))[0]) - value) <= scale / 2 + 1e-9
 
 
-@pytest.mark.parametrize(("native", "value", "shown"), [
-    ("u16", -5.0, 0.0), ("u16", 70000.0, 65535.0), ("i16", -1e6, -32768.0), ("u16", math.inf, 65535.0),
-    ("i16", math.nan, -32768.0), ("u16", math.nan, 65535.0), ("u64", 1e30, 2.0**64 - 2048), ("i64", -1e30, -(2.0**63)),
-])
+@pytest.mark.parametrize(
+    ("native", "value", "shown"),
+    [
+        ("u16", -5.0, 0.0),
+        ("u16", 70000.0, 65535.0),
+        ("i16", -1e6, -32768.0),
+        ("u16", math.inf, 65535.0),
+        ("i16", math.nan, -32768.0),
+        ("u16", math.nan, 65535.0),
+        ("u64", 1e30, 2.0**64 - 2048),
+        ("i64", -1e30, -(2.0**63)),
+    ],
+)
 def test_what_an_integer_cannot_hold_is_pinned(native: str, value: float, shown: float) -> None:
     assert float(RegisterImage([point(native=native)]).write(np.array([value]))[0]) == shown
 

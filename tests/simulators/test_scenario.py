@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from simulators import ScenarioError, field_of, load_scenario, scenario_names
 
+from simulators import ScenarioError, field_of, load_scenario, scenario_names
 from tests.simulators.small_site import small_site
 
 GOOD = """
@@ -34,17 +34,20 @@ def test_steps_happen_by_time_and_then_as_written(tmp_path: Path) -> None:
     scenario.check(field_of(small_site()))
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    pytest.param(("value: 50", "value: 50, valeu: 1"), "valeu", id="unknown key"),
-    pytest.param(("do: set", "do: sett"), "sett", id="unknown step"),
-    pytest.param(("at_s: 5", "at_s: -5"), "at_s", id="before the start"),
-    pytest.param(("value: 50", "value: .nan"), "finite", id="not a number"),
-    pytest.param(("version: 1", "version: 2"), "version", id="another version"),
-    pytest.param(("name: drill", "name: drill\nname: again"), "duplicate", id="a key twice"),
-    pytest.param(("{zh: 演练, en: Drill}", "&a {zh: 演练, en: Drill}\nx: *a"), "aliases", id="an alias"),
-    pytest.param(("fault: no_answer", "fault: explode"), "fault", id="unknown fault"),
-    pytest.param(("steps:", "\tsteps:"), "drill.yaml", id="a tab"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(("value: 50", "value: 50, valeu: 1"), "valeu", id="unknown key"),
+        pytest.param(("do: set", "do: sett"), "sett", id="unknown step"),
+        pytest.param(("at_s: 5", "at_s: -5"), "at_s", id="before the start"),
+        pytest.param(("value: 50", "value: .nan"), "finite", id="not a number"),
+        pytest.param(("version: 1", "version: 2"), "version", id="another version"),
+        pytest.param(("name: drill", "name: drill\nname: again"), "duplicate", id="a key twice"),
+        pytest.param(("{zh: 演练, en: Drill}", "&a {zh: 演练, en: Drill}\nx: *a"), "aliases", id="an alias"),
+        pytest.param(("fault: no_answer", "fault: explode"), "fault", id="unknown fault"),
+        pytest.param(("steps:", "\tsteps:"), "drill.yaml", id="a tab"),
+    ],
+)
 def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, change: tuple[str, str], says: str) -> None:
     with pytest.raises(ScenarioError, match=says):
         load(tmp_path, GOOD.replace(*change, 1))

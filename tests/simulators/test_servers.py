@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pymodbus.client import AsyncModbusTcpClient
+
 from simulators import (
     READS_FILE,
     REQUESTS_FILE,
@@ -22,9 +23,8 @@ from simulators import (
     read_json_lines,
 )
 from simulators.errors import ControlRefusedError
-from simulators.plant import Plant
 from simulators.layout import Layout
-
+from simulators.plant import Plant
 from tests.simulators.small_site import FREE_PORTS, real_loop, small_site
 
 READ_INPUT = bytes.fromhex("0001 0000 0006 01 04 0000 0002")
@@ -54,7 +54,9 @@ def test_every_table_and_type_reads_back_through_the_peer() -> None:
     async def scenario() -> None:
         bank = bank_of()
         await bank.start()
-        value = {tag.id: float(v) for tag, v in zip(bank.field.tags, Plant(bank.field.tags, Layout(), 1).value, strict=True)}
+        value = {
+            tag.id: float(v) for tag, v in zip(bank.field.tags, Plant(bank.field.tags, Layout(), 1).value, strict=True)
+        }
         gas = AsyncModbusTcpClient(bank.addresses["E1/B1"][0], port=bank.addresses["E1/B1"][1])
         tank = AsyncModbusTcpClient(bank.addresses["E1/B2"][0], port=bank.addresses["E1/B2"][1])
         assert await gas.connect()
@@ -94,8 +96,9 @@ def test_a_write_is_refused_logged_and_flagged(tmp_path: Path) -> None:
             assert answer.exception_code == 1
         client.close()
         # too short to be a write that any library would decode: it still counts as one
-        assert await exchange(bank.addresses["E1/B2"], bytes.fromhex("0009 0000 0003 07 10 00")) == \
-            bytes.fromhex("0009 0000 0003 07 90 01")
+        assert await exchange(bank.addresses["E1/B2"], bytes.fromhex("0009 0000 0003 07 10 00")) == bytes.fromhex(
+            "0009 0000 0003 07 90 01"
+        )
         assert bank.requests.writes == 7
         assert bank.image.read("E1/B2", 7, "holding", 100, 6) == before
         await bank.stop()
@@ -117,13 +120,16 @@ def test_an_unknown_function_is_refused_and_counted_apart() -> None:
     real_loop(scenario)
 
 
-@pytest.mark.parametrize(("request_hex", "code"), [
-    pytest.param("0001 0000 0006 01 04 0005 0002", 2, id="addresses the device has not"),
-    pytest.param("0001 0000 0006 63 04 0000 0002", 11, id="a unit that is not there"),
-    pytest.param("0001 0000 0006 01 04 0000 007e", 3, id="126 registers"),
-    pytest.param("0001 0000 0006 01 04 0000 0000", 3, id="no registers"),
-    pytest.param("0001 0000 0004 01 04 0000", 3, id="half a request"),
-])
+@pytest.mark.parametrize(
+    ("request_hex", "code"),
+    [
+        pytest.param("0001 0000 0006 01 04 0005 0002", 2, id="addresses the device has not"),
+        pytest.param("0001 0000 0006 63 04 0000 0002", 11, id="a unit that is not there"),
+        pytest.param("0001 0000 0006 01 04 0000 007e", 3, id="126 registers"),
+        pytest.param("0001 0000 0006 01 04 0000 0000", 3, id="no registers"),
+        pytest.param("0001 0000 0004 01 04 0000", 3, id="half a request"),
+    ],
+)
 def test_exceptions_of_a_healthy_device(request_hex: str, code: int) -> None:
     async def scenario() -> None:
         bank = bank_of()
@@ -157,19 +163,22 @@ def test_glued_and_split_requests_are_each_answered_once() -> None:
     real_loop(scenario)
 
 
-@pytest.mark.parametrize(("fault", "check"), [
-    (InstrumentFault(FaultKind.NO_ANSWER), lambda a, good: a is None),
-    (InstrumentFault(FaultKind.EXCEPTION, code=6), lambda a, good: a == good[:4] + b"\0\3\1\x84\6"),
-    (InstrumentFault(FaultKind.EXCEPTION, code=2, first=1, last=1), lambda a, good: a[-2:] == b"\x84\2"),
-    (InstrumentFault(FaultKind.EXCEPTION, code=2, first=9, last=9), lambda a, good: a == good),
-    (InstrumentFault(FaultKind.GARBAGE), lambda a, good: a and a != good),
-    (InstrumentFault(FaultKind.TRUNCATED), lambda a, good: a == good[: len(good) // 2]),
-    (InstrumentFault(FaultKind.WRONG_TRANSACTION), lambda a, good: a[:2] == b"\0\2" and a[2:] == good[2:]),
-    (InstrumentFault(FaultKind.SLOW, delay_s=0.1), lambda a, good: a == good),
-    (InstrumentFault(FaultKind.SLOW, delay_s=5.0), lambda a, good: a is None),
-    (InstrumentFault(FaultKind.CLOSE), lambda a, good: a == b""),
-    (InstrumentFault(FaultKind.FREEZE), lambda a, good: a == good),
-])
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        (InstrumentFault(FaultKind.NO_ANSWER), lambda a, good: a is None),
+        (InstrumentFault(FaultKind.EXCEPTION, code=6), lambda a, good: a == good[:4] + b"\0\3\1\x84\6"),
+        (InstrumentFault(FaultKind.EXCEPTION, code=2, first=1, last=1), lambda a, good: a[-2:] == b"\x84\2"),
+        (InstrumentFault(FaultKind.EXCEPTION, code=2, first=9, last=9), lambda a, good: a == good),
+        (InstrumentFault(FaultKind.GARBAGE), lambda a, good: a and a != good),
+        (InstrumentFault(FaultKind.TRUNCATED), lambda a, good: a == good[: len(good) // 2]),
+        (InstrumentFault(FaultKind.WRONG_TRANSACTION), lambda a, good: a[:2] == b"\0\2" and a[2:] == good[2:]),
+        (InstrumentFault(FaultKind.SLOW, delay_s=0.1), lambda a, good: a == good),
+        (InstrumentFault(FaultKind.SLOW, delay_s=5.0), lambda a, good: a is None),
+        (InstrumentFault(FaultKind.CLOSE), lambda a, good: a == b""),
+        (InstrumentFault(FaultKind.FREEZE), lambda a, good: a == good),
+    ],
+)
 def test_each_fault_shows_and_heals(fault: InstrumentFault, check: object) -> None:
     async def scenario() -> None:
         bank = bank_of()
