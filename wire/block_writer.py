@@ -1,4 +1,14 @@
-"""Lays a spool block out as a body of bytes; `block_codec` says what a body is, `block_reader` reads it."""
+"""Lays a spool block out as a body of bytes; `block_reader` reads it, and `block_codec` seals it.
+
+    stream, first, last, predecessor, predecessor_last; node; dropped: count, (first, last) each, reasons
+    devices: count, names, frame counts      clocks: count, device of each      columns: count, tags
+    per column: clock, native type, flags, code (where one serves all rows), scales, offsets
+    bitmaps of the frames a column has samples in, where not in every one; codes, where they differ
+    series of all devices' frame numbers, all clocks' times, all columns' bits: kinds, starts, slopes, planes
+
+Numbers are groups of seven bits, lowest first; names are their lengths, a byte each, then their UTF-8. Starts
+and slopes are 64-bit words turned into eight planes of bytes; scales and offsets are little-endian float64.
+"""
 
 from __future__ import annotations
 

@@ -162,6 +162,7 @@ def test_a_refusal_is_an_error_of_its_own_with_the_reason(run: Any, code: int, w
     run(dialogue)
 
 
+@pytest.mark.parametrize("run", [None], indirect=True, ids=["asyncio"])
 def test_garbage_instead_of_mqtt_is_unavailable(run: Any) -> None:
     async def dialogue() -> None:
         async with scripted(lambda kind, body: b"HTTP/1.1 400 Bad Request\r\n\r\n") as (_, connector):
@@ -255,6 +256,7 @@ def test_a_topic_that_is_not_text_costs_one_message_and_not_the_link(run: Any) -
     run(dialogue)
 
 
+@pytest.mark.parametrize("run", [uvloop.new_event_loop], indirect=True, ids=["uvloop"])
 def test_a_broker_that_falls_silent_is_noticed_by_keepalive(run: Any) -> None:
     async def dialogue() -> None:
         async with scripted(polite) as (_, connector), connector.connect("edge") as link:
@@ -319,6 +321,7 @@ def test_nats_server_refuses_a_wrong_password(run: Any, tmp_path: Path) -> None:
     run(dialogue)
 
 
+@pytest.mark.parametrize("run", [None], indirect=True, ids=["asyncio"])
 def test_a_frozen_broker_is_lost_and_its_return_does_not_confuse_a_new_link(run: Any, tmp_path: Path) -> None:
     async def dialogue() -> None:
         with brokers.running("nats-server", tmp_path / "nats") as broker:
