@@ -386,7 +386,7 @@ def plant(tags: int, seconds: int, seed: int = 1) -> SpoolBlock:
         device, second = at % devices, np.arange(seconds, dtype=np.int64)
         jitter = np.random.default_rng((seed, device, at // devices % 2)).integers(0, 4, seconds)
         walk = np.cumsum(random.normal(0, 2, seconds)) + random.normal(0, 3, seconds)
-        counts = np.clip(13_000 + 50 * at + walk, 0, 27_648).round()
+        counts = np.clip(13_000 + 50 * (at % 200) + walk, 0, 27_648).round()
         if at % 2:
             native, bits, scale = Native.U16, counts.astype(np.uint64), 100 / 27_648
         else:
