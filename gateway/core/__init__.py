@@ -9,7 +9,7 @@ from gateway.core.errors import (
     LedgerFormatError,
     LedgerOlderError,
 )
-from gateway.core.reader import LedgerReader
+from gateway.core.reader import FrameValues, LedgerReader
 
 __all__ = [
     "ACTS_NAME",
@@ -19,6 +19,7 @@ __all__ = [
     "Core",
     "CoreError",
     "DataFolderBusyError",
+    "FrameValues",
     "LedgerFormatError",
     "LedgerOlderError",
     "LedgerReader",

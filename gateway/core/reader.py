@@ -15,7 +15,7 @@ import apsw.bestpractice
 
 from alerting import AlarmState
 from alerting.delivery import Notice, OutboxRow
-from gateway.core.entries import Entry, EntryKind
+from gateway.core.entries import Entry, EntryKind, unpack_columns
 
 BUSY_TIMEOUT_MS: Final = 5_000
 READ_ROWS_MAX: Final = 10_000
@@ -149,3 +149,29 @@ class LedgerReader:
             self._one(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size")
         )
         return int((pages - free) * size)
+
+
+class FrameValues:
+    """The latest value of every tag as the ledger has it, read forward from row to row."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self._reader = reader
+        self._pos = 0
+        self._names: dict[int, str] = {}
+        self._latest: dict[str, tuple[float, int, int]] = {}
+
+    def latest(self, rows_max: int) -> dict[str, tuple[float, int, int]]:
+        """Read up to `rows_max` newest live frames not seen yet; return tag id to (value, code, source_ms)."""
+        rows = self._reader.rows(
+            "SELECT pos, body FROM log WHERE pos > ? AND kind = 'F' ORDER BY pos DESC LIMIT ?", (self._pos, rows_max)
+        )
+        if rows:
+            self._names = self._reader.tag_names()
+            self._pos = rows[0][0]
+        for _, body in reversed(rows):
+            columns = unpack_columns(body)
+            for number, value, code, source_ms in zip(
+                columns.tag.tolist(), columns.value.tolist(), columns.code.tolist(), columns.source_ms.tolist(), strict=True
+            ):
+                self._latest[self._names[number]] = (value, code, source_ms)
+        return self._latest

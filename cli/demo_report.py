@@ -1,0 +1,192 @@
+"""The demo's final account: what was taken, committed, acknowledged, raised, delivered; all of it measured.
+
+Four independent books are compared: the plant's (which limits its registers crossed), the edges' (samples synced to
+disk), the ledger's (samples committed, alarms, outbox) and the platform's (webhooks whose signature it verified).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from config import Grade, SiteConfig
+from gateway.core import LEDGER_NAME, LedgerReader
+from simulators import CHANGES_FILE, READS_FILE, WRITE_CODES, read_json_lines
+from wire import decode_block
+
+ALARM_S_MAX: Final = 2.0  # a crossing read so shortly before the end may still be on its way to an alarm
+LISTED_MAX: Final = 20
+
+
+def account(
+    site: SiteConfig, folder: Path, *, scenario: str, ran_s: float, ended_ms: int, restarts: dict[str, int]
+) -> dict[str, Any]:
+    """Draw up the account of a finished run. `missing` lists in words what should be there and is not."""
+    reader = LedgerReader.open(folder / "core" / LEDGER_NAME)
+    try:
+        committed = committed_samples(reader)
+        alarms = [
+            (json.loads(body), start_ms)
+            for body, start_ms in reader.rows("SELECT body, start_ms FROM alarm ORDER BY start_ms LIMIT 1000000")
+        ]
+        outbox = reader.rows("SELECT notice_id, receiver, transition_id, state FROM outbox LIMIT 1000000")
+        losses = reader.rows("SELECT node, stream, first, last, cause FROM loss LIMIT 1000")
+    finally:
+        reader.close()
+    edges = [_json(folder / "edges" / edge.id / "status.json") for edge in site.edges]
+    received = [line for line in read_json_lines(folder / "platform" / "received.jsonl") if "id" in line]
+    rejected = sum("rejected" in line for line in read_json_lines(folder / "platform" / "received.jsonl"))
+    heartbeat = _json(folder / "core" / "heartbeat.json")
+    taken, acked = (sum(int(edge.get(key, 0)) for edge in edges) for key in ("samples_taken", "samples_acked"))
+    notices = [line for line in received if line["type"] != "heartbeat"]
+    latencies = _latencies(folder, notices)
+    before_end = [alarm for alarm, start_ms in alarms if start_ms <= ended_ms]
+    missing = _missing_samples(taken, committed, acked, losses)
+    missing += _missing_webhooks(outbox, notices, rejected)
+    missing += _missing_alarms(folder, before_end, ended_ms)
+    writes = count_write_requests(folder)
+    if writes:
+        missing.append(f"{writes} write requests reached an instrument; there must be none")
+    return {
+        "scenario": scenario,
+        "seconds": round(ran_s, 1),
+        "samples": {"taken": taken, "committed": committed, "acked": acked},
+        "alarms": _by_grade(before_end),
+        "alarms_by_category": dict(sorted(Counter(alarm["category"] for alarm in before_end).items())),
+        "webhooks_verified": len({(line["receiver"], line["id"]) for line in notices}),
+        "duplicates_dropped": {
+            "frames": int(heartbeat.get("duplicates_dropped", 0)),
+            "webhooks": sum(bool(line["duplicate"]) for line in notices),
+        },
+        "change_to_webhook_ms": _quantiles([latency for latency, _ in latencies]),
+        "read_to_webhook_ms": _quantiles([latency for _, latency in latencies]),
+        "heartbeats_verified": sum(line["type"] == "heartbeat" for line in received),
+        "write_requests": writes,
+        "restarts": restarts,
+        "missing": missing,
+    }
+
+
+def committed_samples(reader: LedgerReader) -> int:
+    """Count the samples of all frames in the ledger; a frame that came live and in a block counts once."""
+    total = 0
+    seen: dict[tuple[str, int], set[int]] = {}
+    pos = 0
+    while True:
+        rows = reader.rows(
+            "SELECT pos, kind, node, stream, first, samples, body FROM log WHERE pos > ? AND kind IN ('F', 'B')"
+            " ORDER BY pos LIMIT 5000",
+            (pos,),
+        )
+        if not rows:
+            return total
+        for pos, kind, node, stream, first, samples, body in rows:  # noqa: B007 - pos continues the query
+            numbers = seen.setdefault((node, stream), set())
+            if kind == "F":
+                if first not in numbers:
+                    numbers.add(first)
+                    total += samples
+                continue
+            block = decode_block(body)
+            fresh = set(range(block.first, block.last + 1)) - numbers
+            for column in block.columns:
+                total += sum(int(number) in fresh for number in column.sequence)
+            numbers |= fresh
+
+
+def count_write_requests(folder: Path) -> int:
+    """Count requests with a write function code in the plant's own log."""
+    codes = {int(code) for code in WRITE_CODES}
+    path = folder / "plant" / "requests.jsonl"
+    return sum(line.get("function") in codes for line in read_json_lines(path))
+
+
+def _missing_samples(taken: int, committed: int, acked: int, losses: list[tuple[Any, ...]]) -> list[str]:
+    missing = []
+    if taken == 0:
+        missing.append("no sample was taken at all")
+    if committed != taken:
+        missing.append(f"{taken} samples taken, {committed} committed")
+    if acked != taken:
+        missing.append(f"{taken} samples taken, {acked} acknowledged")
+    missing += [f"loss on record: {node} {stream} {first}-{last} {cause}" for node, stream, first, last, cause in losses]
+    return missing
+
+
+def _missing_webhooks(outbox: list[tuple[Any, ...]], notices: list[dict[str, Any]], rejected: int) -> list[str]:
+    got = {(line["receiver"], line["id"]) for line in notices if line["sequence"] is not None}
+    absent = [row for row in outbox if (row[1], row[0]) not in got]
+    missing = [f"notice {row[0]} for {row[1]} never reached the platform" for row in absent[:LISTED_MAX]]
+    lanes: dict[tuple[str, str, str], set[int]] = {}
+    for line in notices:
+        if line["sequence"] is not None:
+            lanes.setdefault((line["receiver"], line["ledger"], line["lane"]), set()).add(line["sequence"])
+    for (receiver, _, lane), numbers in lanes.items():
+        if numbers != set(range(1, max(numbers) + 1)):
+            missing.append(f"sequence of {receiver} {lane} has gaps")
+    if rejected:
+        missing.append(f"the platform rejected {rejected} webhooks")
+    return missing
+
+
+def _missing_alarms(folder: Path, alarms: list[dict[str, Any]], ended_ms: int) -> list[str]:
+    """Every crossing that an instrument showed to a reader must have its alarm (limits without on-delay)."""
+    reads = {line["number"]: line["read_ms"] for line in read_json_lines(folder / "plant" / READS_FILE)}
+    missing = []
+    raised = Counter((alarm["tag"], alarm["limit"]) for alarm in alarms)
+    crossed: Counter[tuple[str, str]] = Counter()
+    for change in read_json_lines(folder / "plant" / CHANGES_FILE):
+        read_ms = reads.get(change["number"])
+        if change["over"] and not change["on_delay_s"] and read_ms and read_ms < ended_ms - ALARM_S_MAX * 1000:
+            crossed[change["tag"], change["limit"]] += 1
+    for (tag, limit), count in crossed.items():
+        if raised[tag, limit] < 1:
+            missing.append(f"{tag} crossed {limit} {count} times and raised no alarm")
+    return missing[:LISTED_MAX]
+
+
+def _latencies(folder: Path, notices: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Pair each first crossing with the first webhook about it: ms from the register change, and from its read."""
+    reads = {line["number"]: line["read_ms"] for line in read_json_lines(folder / "plant" / READS_FILE)}
+    raised: dict[tuple[str, str], list[float]] = {}
+    for line in notices:
+        if line["type"] == "alarm.raised" and not line["duplicate"] and not line["late"]:
+            raised.setdefault((line["tag"], line["limit"]), []).append(line["received_ms"])
+    pairs = []
+    for change in read_json_lines(folder / "plant" / CHANGES_FILE):
+        read_ms = reads.get(change["number"])
+        if not change["over"] or change["on_delay_s"] or read_ms is None:
+            continue
+        after = [at_ms for at_ms in raised.get((change["tag"], change["limit"]), ()) if at_ms >= read_ms]
+        if after and min(after) - read_ms < ALARM_S_MAX * 1000:
+            pairs.append((min(after) - change["at_ms"], min(after) - read_ms))
+    return pairs
+
+
+def _quantiles(values: list[float]) -> dict[str, float | int | None]:
+    ordered = sorted(values)
+    if not ordered:
+        return {"count": 0, "p50": None, "p99": None}
+
+    def at(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)], 2)
+
+    return {"count": len(ordered), "p50": at(0.5), "p99": at(0.99)}
+
+
+def _by_grade(alarms: list[dict[str, Any]]) -> dict[str, int]:
+    counts = Counter(int(alarm["grade"]) for alarm in alarms)
+    return {grade.word: counts[int(grade)] for grade in sorted(Grade, reverse=True)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+

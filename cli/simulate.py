@@ -1,0 +1,48 @@
+"""`hazardgate simulate`: the simulated plant and the simulated municipal platform as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from cli.running import refuse, run_until_stopped
+from config import SecretError, SiteConfig, read_secret
+from simulators import (
+    PlatformSettings,
+    SimulationSettings,
+    SimulatorError,
+    load_scenario,
+    run_platform,
+    run_simulation,
+)
+
+
+def plant_command(site: SiteConfig, scenario: str, data: Path, seed: int, *, free_ports: bool, hold: bool) -> int:
+    """Run a plant until stopped; its logs and addresses stand in the data folder."""
+    folder = data / "plant"
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = {(edge.id, bus.id): 0 for edge in site.edges for bus in edge.buses} if free_ports else None
+    settings = SimulationSettings(directory=folder, seed=seed, ports=ports, hold=hold)
+    try:
+        wanted = load_scenario(scenario)
+        run_until_stopped(lambda stop: run_simulation(site, wanted, settings, stop))
+    except SimulatorError as error:
+        raise refuse(str(error)) from None
+    return 0
+
+
+def platform_command(site: SiteConfig, base_dir: Path, data: Path, port: int) -> int:
+    """Run the platform until stopped; what it received stands in the data folder."""
+    folder = data / "platform"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        secrets = {receiver.id: (read_secret(receiver, base_dir),) for receiver in site.receivers}
+        settings = PlatformSettings(secrets=secrets, directory=folder, port=port)
+
+        async def serve(stop: asyncio.Event) -> None:
+            await run_platform(settings, stop)
+
+        run_until_stopped(serve)
+    except (SimulatorError, SecretError) as error:
+        raise refuse(str(error)) from None
+    return 0
