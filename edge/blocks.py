@@ -67,9 +67,7 @@ class BlockCutter:
         self._node = node
         self._rows = BLOCK_ROWS_START
 
-    def cut(
-        self, chain: Chain, table: PointTable, frames: JournalFrames, first: int, last: int
-    ) -> Iterator[WireBlock]:
+    def cut(self, chain: Chain, table: PointTable, frames: JournalFrames, first: int, last: int) -> Iterator[WireBlock]:
         """Yield blocks that together speak for every number from `first` to `last`.
 
         Args:

@@ -85,7 +85,7 @@ class OsDisk:
         folder.mkdir(mode=SPOOL_FOLDER_MODE, parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self.folder))
+        return sorted(path.name for path in self.folder.iterdir())
 
     def create(self, name: str) -> AppendFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC

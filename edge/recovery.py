@@ -132,9 +132,7 @@ def _restore(spool: Spool, file: SpoolFile, record: Record, body: memoryview) ->
         )
     elif record.kind is Kind.DROPPED:
         reason = bytes(body).decode(errors="replace")
-        holdings.drop(
-            Entry(file.number, record.first, record.last, 0, BEFORE_THIS_RUN, dropped=reason), *chain
-        )
+        holdings.drop(Entry(file.number, record.first, record.last, 0, BEFORE_THIS_RUN, dropped=reason), *chain)
     else:
         rows = unpack_frames(record, body).rows if record.kind is Kind.JOURNAL else None
         entry = Entry(file.number, record.first, record.last, record.samples, BEFORE_THIS_RUN, record, rows)

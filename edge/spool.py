@@ -226,13 +226,9 @@ class Spool:
                 return self._cutter.dropped(chain, max(head.first, above + 1), head.last, head.dropped)
             try:
                 if head.record is not None and head.record.kind is Kind.BLOCK:
-                    return WireBlock(
-                        chain.stream, head.record.first, head.record.last, self._body(head), head.samples
-                    )
+                    return WireBlock(chain.stream, head.record.first, head.record.last, self._body(head), head.samples)
                 table, frames = self._gather(entries, above)
-                return next(
-                    self._cutter.cut(chain, table, frames, max(head.first, above + 1), entries[-1].last)
-                )
+                return next(self._cutter.cut(chain, table, frames, max(head.first, above + 1), entries[-1].last))
             except BadRecordError:
                 self._give_up(chain, head, DAMAGED)
 
@@ -252,9 +248,7 @@ class Spool:
         with self._lock:
             acks_since_s, self._acks_since_s = self._acks_since_s, None
             stated = list(self._unstated)
-            free = sorted(
-                self._doomed.union(number for number in self.files if number not in self.holdings.in_use)
-            )
+            free = sorted(self._doomed.union(number for number in self.files if number not in self.holdings.in_use))
             checkpoint = self._checkpoint()
         groups = [list(group) for _, group in groupby(frames, key=_stream_of)]
         records = [
@@ -317,9 +311,7 @@ class Spool:
         writer.size, writer.synced_s = at, now_s
         return writer, offsets
 
-    def _add(
-        self, writer: SpoolFile, group: Sequence[NumberedFrame], packed: bytes, offset: int, now_s: float
-    ) -> None:
+    def _add(self, writer: SpoolFile, group: Sequence[NumberedFrame], packed: bytes, offset: int, now_s: float) -> None:
         record = unpack_header(packed, offset, writer.name)
         head = group[0]
         entry = Entry(writer.number, record.first, record.last, record.samples, now_s, record, rows_of(group))
@@ -330,9 +322,7 @@ class Spool:
         self._abandon_rewriting()
         if self._append is not None:
             self._append.close()
-        if (
-            self._writer is not None and self._writer.number not in self.files
-        ):  # nothing in it was ever promised
+        if self._writer is not None and self._writer.number not in self.files:  # nothing in it was ever promised
             self._remove(self._writer.name)
         self._append = self._writer = None
         self._fault, self._retry_at_s = reason, now_s + self._retry_s
@@ -354,11 +344,7 @@ class Spool:
         """Remove files whose frames are all acknowledged or stated as dropped."""
         for number in free:
             file = self.files.get(number)
-            if (
-                file is None
-                or file is self._writer
-                or (self._rewriting is not None and self._rewritten == number)
-            ):
+            if file is None or file is self._writer or (self._rewriting is not None and self._rewritten == number):
                 continue
             if self._remove(file.name):
                 del self.files[number]
@@ -412,9 +398,7 @@ class Spool:
             return
         full = writer.size >= min(JOURNAL_BYTES_MAX, self._max_bytes // 8)
         with self._lock:
-            waiting = next(
-                (entry.at_s for _, entry in self.holdings.entries_of(writer.number) if entry.record), now_s
-            )
+            waiting = next((entry.at_s for _, entry in self.holdings.entries_of(writer.number) if entry.record), now_s)
         if full or now_s - waiting >= REWRITE_AFTER_S:
             self._append.close()
             self._append = self._writer = None
@@ -527,9 +511,7 @@ class Spool:
             known = self.files[entry.file].table
             if entry.dropped or known is None or entry.record is None or entry.rows is None:
                 break
-            if parts and (
-                known is not table or entry.first != reach + 1 or (cap is not None and size >= cap)
-            ):
+            if parts and (known is not table or entry.first != reach + 1 or (cap is not None and size >= cap)):
                 break
             reach = entry.last
             table = known

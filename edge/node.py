@@ -1,0 +1,200 @@
+"""Joins session, spool, clock and backlog: takes the facts, has the session decide, carries the commands out.
+
+Everything here runs on the event loop and waits for nothing; what may wait is the uplink's and the keeper's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from edge.backlog import Backlog
+from edge.clock import EdgeClock
+from edge.scan import Scan
+from edge.session import (
+    Command,
+    Disconnect,
+    EdgeSession,
+    Forget,
+    HostTime,
+    Now,
+    Phase,
+    Publish,
+    Refused,
+    Seal,
+    Store,
+    Subscribe,
+)
+from edge.spool import Spool
+from wire import Message, Will
+
+OUTGOING_MESSAGES_MAX: Final = 10_000
+OUTGOING_BYTES_MAX: Final = 32 * 1024 * 1024
+REFUSALS_LOGGED_MAX: Final = 20
+
+log = logging.getLogger(__name__)
+
+
+class EdgeNode:
+    """See the module.
+
+    Args:
+        session, spool, clock: the parts.
+        monotonic: seconds.
+        stored: told whenever a frame was appended to the spool.
+    """
+
+    def __init__(
+        self,
+        session: EdgeSession,
+        spool: Spool,
+        clock: EdgeClock,
+        monotonic: Callable[[], float],
+        stored: Callable[[], None],
+    ) -> None:
+        self.session, self.spool, self.clock = session, spool, clock
+        self._monotonic, self._stored = monotonic, stored
+        self.backlog = Backlog()
+        self.outgoing: deque[Publish | Disconnect] = deque()
+        self._outgoing_bytes = 0
+        self.subscriptions: tuple[tuple[str, int], ...] = ()
+        self.news = asyncio.Event()
+        """Set when there is something to send."""
+        self.room = asyncio.Event()
+        """Set when the backlog may have room or something to offer."""
+        self.jammed = asyncio.Event()
+        """Set when the link takes less than the instruments give; it then counts as lost."""
+        self.refused = 0
+        self.acks = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether births are out and frames are published."""
+        return self.session.phase is Phase.LIVE
+
+    def now(self) -> Now:
+        """Return this moment."""
+        return Now(self._monotonic(), self.clock.now_ms())
+
+    # ---- facts ---------------------------------------------------------------------------------------------
+
+    def scan(self, scan: Scan) -> None:
+        """Take a device's samples; returns at once."""
+        self._look_for_step()
+        self._carry_out(self.session.scan(scan, self.now()))
+
+    def connecting(self) -> Will:
+        """A connection is about to be tried; return its will."""
+        return self.session.connecting(self.now())
+
+    def connected(self) -> None:
+        """The broker took us in; `subscriptions` says what to ask it for."""
+        self._clear()
+        self._carry_out(self.session.connected(self.now()))
+
+    def subscribed(self) -> None:
+        """It granted them."""
+        self._carry_out(self.session.subscribed(self.now()))
+
+    def message(self, message: Message) -> None:
+        """A message arrived."""
+        self._carry_out(self.session.message(message, self.now()))
+        self._look_for_step()
+
+    def link_lost(self) -> None:
+        """The link is gone, or was left."""
+        self._carry_out(self.session.link_lost(self.now()))
+        self._clear()
+
+    def spool_state(self, fault: bool) -> None:
+        """The spool's fault came or went."""
+        self._carry_out(self.session.spool_state(fault, self.now()))
+
+    def tick(self) -> None:
+        """Some time has passed."""
+        self._look_for_step()
+        now = self.now()
+        self._carry_out(self.session.clock_state(self.clock.synced, self.clock.offset_ms, now))
+        self._carry_out(self.session.tick(now))
+        if self.live:
+            self.news.set()
+            self.room.set()
+
+    def stop(self) -> None:
+        """End the session on purpose; what is queued still goes."""
+        self._carry_out(self.session.stop(self.now()))
+
+    # ---- for the uplink ------------------------------------------------------------------------------------
+
+    def next_message(self) -> Publish | Disconnect | None:
+        """Return the next message to publish: live first, then one block that is due; None if nothing is."""
+        if self.outgoing:
+            message = self.outgoing.popleft()
+            if isinstance(message, Publish):
+                self._outgoing_bytes -= len(message.payload)
+            return message
+        if self.live:
+            block = self.backlog.due(self._monotonic())
+            if block is not None:
+                return self.session.block(block.payload, self.now())
+        return None
+
+    # ---- commands ------------------------------------------------------------------------------------------
+
+    def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Publish):
+                self._send(command)
+            elif isinstance(command, Store):
+                self.spool.append(command.frame)
+                self._stored()
+            elif isinstance(command, Forget):
+                self._forget(command)
+            elif isinstance(command, Seal):
+                log.info("stream %016x sealed: %s", command.stream, command.reason)
+                self.spool.seal(command.stream)
+                self.room.set()
+            elif isinstance(command, Subscribe):
+                self.subscriptions = command.filters
+            elif isinstance(command, HostTime):
+                self.clock.host_time(command.utc_ms)
+            elif isinstance(command, Refused):
+                self._refuse(command)
+            else:
+                self.outgoing.append(command)
+                self.news.set()
+
+    def _send(self, message: Publish) -> None:
+        self.outgoing.append(message)
+        self._outgoing_bytes += len(message.payload)
+        if len(self.outgoing) > OUTGOING_MESSAGES_MAX or self._outgoing_bytes > OUTGOING_BYTES_MAX:
+            self.jammed.set()
+        self.news.set()
+
+    def _forget(self, command: Forget) -> None:
+        self.acks += 1
+        now_s = self._monotonic()
+        self.spool.acked(command.stream, command.upto, now_s)
+        if self.backlog.acked(command.stream, command.upto, now_s):
+            self.room.set()
+
+    def _refuse(self, command: Refused) -> None:
+        self.refused += 1
+        if self.refused <= REFUSALS_LOGGED_MAX:
+            what = ", ".join(name[:80] for name in command.what[:10])
+            log.warning("refused, nothing was done: %s", ascii(what))
+
+    def _clear(self) -> None:
+        self.outgoing.clear()
+        self._outgoing_bytes = 0
+        self.backlog.clear()
+        self.jammed.clear()
+
+    def _look_for_step(self) -> None:
+        step_ms = self.clock.step()
+        if step_ms:
+            log.warning("clock moved by %d ms; the stream is sealed", step_ms)
+            self._carry_out(self.session.clock_stepped(step_ms, self.now()))
