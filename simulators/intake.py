@@ -31,8 +31,9 @@ class LaneIntake:
 
     def release(self, sequence: int) -> None:
         """The sender says that this number will not come here (moved, replaced or parked)."""
-        self.released.add(sequence)
-        self._close_up()
+        if sequence > self.upto:
+            self.released.add(sequence)
+            self._close_up()
 
     def _close_up(self) -> None:
         while self.upto + 1 in self.above or self.upto + 1 in self.released:

@@ -13,6 +13,7 @@ from simulators.errors import NotLoopbackError
 
 LOG_BYTES_MAX = 64 * 1024 * 1024
 BUFFERED_LINES_MAX = 256
+TORN_LINE_BYTES_MAX = 1024 * 1024
 
 
 class JsonLines:
@@ -72,12 +73,14 @@ def cut_torn_line(path: Path) -> int:
     """Cut a torn last line off and return how many bytes went, so that appending starts on a fresh line."""
     if not path.exists():
         return 0
-    whole = path.read_bytes()
-    kept = whole.rfind(b"\n") + 1
-    if kept < len(whole):
-        with path.open("r+b") as file:
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(size - TORN_LINE_BYTES_MAX, 0)
+        file.seek(start)
+        kept = start + file.read().rfind(b"\n") + 1
+        if kept < size:
             file.truncate(kept)
-    return len(whole) - kept
+    return size - kept
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
