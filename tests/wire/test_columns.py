@@ -117,6 +117,34 @@ def test_what_is_not_finite_never_passes_for_a_measured_value(value, code):
         assert math.isnan(read.value[0])
 
 
+def test_what_is_not_finite_goes_out_as_null():
+    written = encode_data(5, 0, 0, 0, *columns([(1, math.inf, GOOD, 4), (2, math.nan, GOOD, 4)]))
+    for metric in pb.Payload.FromString(written).metrics:
+        assert metric.is_null
+        assert metric.WhichOneof("value") is None
+        assert [value.int_value for value in metric.properties.values] == [0, Reason.NOT_A_NUMBER]
+
+
+def test_a_null_is_bad_even_beside_a_value():
+    message = pb.Payload(timestamp=5, seq=0)
+    message.metrics.add(alias=1, is_null=True, double_value=7.5)
+    read = decode_data(message.SerializeToString())
+    assert read.code.tolist() == [quality_code(Quality.BAD, Reason.UNKNOWN)]
+    assert math.isnan(read.value[0])
+    assert read.kind.tolist() == [ValueKind.NULL]
+
+
+@pytest.mark.fault("F29")
+def test_stamps_from_the_far_future_are_bounded_and_stay_there():
+    message = pb.Payload(timestamp=2**64 - 1, seq=0)
+    message.metrics.add(alias=1, double_value=7.5)
+    message.metrics.add(alias=1, timestamp=2**63, double_value=7.5)
+    message.metrics.add(alias=1, timestamp=4, double_value=7.5)
+    read = decode_data(message.SerializeToString())
+    assert read.timestamp_ms == TIMESTAMP_MS_MAX
+    assert read.source_ms.tolist() == [TIMESTAMP_MS_MAX, TIMESTAMP_MS_MAX, 4]
+
+
 @pytest.mark.spec("tck-id-payloads-propertyset-quality-value-value")
 @pytest.mark.parametrize("code", CODES)
 def test_a_quality_goes_out_as_the_specification_allows_and_comes_back_whole(code):

@@ -120,6 +120,7 @@ CONFUSED = {
     "column not UTF-8": message_of(field(1, b"t") + field(17, b"\x08\x01" + field(2, b"\xff") + b"\x18\x04")),
     "seq of 256": b"\x08\x05\x18\x80\x02" + field(2, b"\x10\x01\x50\x01"),
     "quality of no type Int32": with_property("Quality", type=4, long_value=192),
+    "quality said to be a Boolean": with_property("Quality", type=11, int_value=192),
     "quality as bool": with_property("Quality", type=3, boolean_value=True),
     "quality as text": with_property("Quality", type=12, string_value="GOOD"),
     "quality null": with_property("Quality", type=3, is_null=True, int_value=192),

@@ -128,6 +128,16 @@ def test_a_number_is_not_late_for_ever():
     assert buffer.late == 0
 
 
+def test_a_number_given_up_long_ago_is_held_like_any_other():
+    buffer = make_buffer_with_a_hole()
+    buffer.expire(2_100)
+    for number in range(5, 257):
+        buffer.offer(number % 256, "", 3_000)
+    assert buffer.offer(258 % 256, "two of the next round", 3_000) == []
+    assert buffer.late == 0
+    assert buffer.offer(257 % 256, "one", 3_000) == ["one", "two of the next round"]
+
+
 def test_a_second_hole_gets_a_full_timeout_of_its_own():
     buffer = make_buffer_with_a_hole()
     buffer.offer(7, "seven", 300)
