@@ -11,7 +11,7 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from edge.backoff import Backoff
 from edge.errors import BusDownError, ConnectionDroppedError, ExceptionReplyError, ReadTimeoutError
@@ -71,6 +71,7 @@ class TcpBus:
         self._mute_timeouts = 0
         self._last_exchange = float("-inf")
         self._closed_while_idle = False
+        self._transaction = 0
 
     async def read(
         self, request: ReadRequest, *, timeout_s: float, match_transaction: bool = True, pause_s: float = 0.0
@@ -189,7 +190,7 @@ class TcpBus:
         try:
             async with asyncio.timeout(address.connect_timeout_s):
                 _, link = await loop.create_connection(
-                    lambda: _Link(loop, self._monotonic, self.counts), address.host, address.port
+                    lambda: _Link(loop, self._monotonic, self.counts, self._transaction), address.host, address.port
                 )
         except (OSError, TimeoutError) as error:
             self.counts.connects_failed += 1
@@ -203,6 +204,7 @@ class TcpBus:
     def _drop(self, link: _Link, cause: str) -> None:
         self._cause = cause
         self.counts.drops += 1
+        self._transaction = link.core.transaction
         link.hang_up(cause)
         if self._link is link:
             self._link = None
@@ -212,9 +214,13 @@ class _Link(asyncio.Protocol):
     """One connection: bytes to the core, the core's answer to the one reader that waits."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, monotonic: Callable[[], float], counts: BusCounts
+        self,
+        loop: asyncio.AbstractEventLoop,
+        monotonic: Callable[[], float],
+        counts: BusCounts,
+        transaction: int,
     ) -> None:
-        self.core = ModbusTcpCore(counts.links)
+        self.core = ModbusTcpCore(counts.links, transaction=transaction)
         self.lost: str | None = None
         """Why the connection is of no use any more; None while it is."""
         self.answered = False
@@ -248,8 +254,8 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: uvloop's transports do not derive from asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
         _tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:

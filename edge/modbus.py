@@ -145,12 +145,16 @@ class ModbusTcpCore:
     a header that is not Modbus); from then on nothing is accepted and the shell opens a new connection.
     """
 
-    def __init__(self, counts: LinkCounts | None = None) -> None:
-        """`counts` lets the connections of one bus, one after the other, share their counters."""
+    def __init__(self, counts: LinkCounts | None = None, *, transaction: int = 0) -> None:
+        """Start a connection.
+
+        `counts` lets the connections of one bus share their counters. `transaction` is the last id used on
+        the one before: some gateways send an answer owed to an old connection down the new one.
+        """
         self.counts = LinkCounts() if counts is None else counts
         self.must_reset = False
         self._pending = bytearray()
-        self._transaction = 0
+        self.transaction = transaction
         self._awaited: _Awaited | None = None
         self._abandoned: list[_Awaited] = []
         self._discards_in_a_row = 0
@@ -163,14 +167,14 @@ class ModbusTcpCore:
         """
         if self._awaited is not None:
             raise RuntimeError("a request is still out on this connection")
-        self._transaction = (self._transaction + 1) & 0xFFFF
-        self._awaited = _Awaited(read, self._transaction if match_transaction else None)
+        self.transaction = (self.transaction + 1) & 0xFFFF
+        self._awaited = _Awaited(read, self.transaction if match_transaction else None)
         if not match_transaction:
             # Half a frame left from before the silence would swallow the head of the next answer, and with
             # no transaction id to tell them apart the mixture could pass for it.
             self._pending = bytearray()
         return _REQUEST.pack(
-            self._transaction, 0, HEADER_BYTES, read.unit, read.function.value, read.address, read.count
+            self.transaction, 0, HEADER_BYTES, read.unit, read.function.value, read.address, read.count
         )
 
     def give_up(self) -> None:

@@ -129,7 +129,7 @@ class DeviceReads:
 
     def probe(self) -> Part:
         """Return the one part to ask of a unit that does not answer; another one each time."""
-        parts = self._sound or self._suspect
+        parts = self._sound + self._suspect
         part = parts[self._probes % len(parts)]
         self._probes += 1
         return part

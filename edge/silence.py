@@ -17,6 +17,8 @@ REPLY_S_MAX: Final = 5.0
 """Reply times beyond this are not learned, so that one hiccup does not slow a line for ever."""
 MARGIN_S: Final = 0.00401
 """3.5 characters at 9600 baud, the pause that ends a frame on the serial side of the gateway."""
+CLOCK_S: Final = 1e-6
+"""A rest shorter than any clock's step is over: waiting for it would never end."""
 
 
 class LineSilence:
@@ -48,7 +50,7 @@ class LineSilence:
         if heard_at > self._since:
             self._learn(heard_at - self._sent)
         remaining_s = max(self._since, heard_at) + self.worst_reply_s + MARGIN_S - now
-        if remaining_s <= 0:
+        if remaining_s < CLOCK_S:
             self._since = None
             return 0.0
         return remaining_s
