@@ -289,7 +289,7 @@ def _no_answer(error: Exception, status: int | None) -> NoAnswerError:
         case aiohttp.ClientConnectorDNSError() | socket.gaierror():
             return NoAnswerError("dns", text)
         case aiohttp.ClientConnectorError():
-            return NoAnswerError("connect", text)
+            return NoAnswerError("connect", f"{error.host}:{error.port}: {text}")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | aiohttp.ClientOSError():
             return NoAnswerError("cut", "the connection was cut before the end of the answer", status)
         case aiohttp.ClientError():

@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import async_solipsism
+
 from alerting.delivery import Answer, Courier, NoAnswerError, Notice, OutboxRow, Post, SiteWords, notice_id
 from config import ReceiverConfig
 

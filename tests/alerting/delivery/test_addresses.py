@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from alerting.delivery import AddressRefusedError, AddressRules, parse_endpoint
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alerting.delivery import AddressRefusedError, AddressRules, parse_endpoint
 
 PUBLIC = AddressRules()
 INTRANET = AddressRules([ipaddress.ip_network("10.20.0.0/16"), ipaddress.ip_network("fd12:3456::/32")])
@@ -164,7 +165,9 @@ def test_no_spelling_of_an_address_gets_past_its_plain_form(number: int) -> None
         public = False
     mapped = ipaddress.IPv6Address(f"::ffff:{plain}")
     if not public:
-        for other in (mapped, ipaddress.IPv6Address((0x64FF9B << 96) | number), ipaddress.IPv6Address(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::")):
+        nat64 = ipaddress.IPv6Address((0x64FF9B << 96) | number)
+        six_to_four = ipaddress.IPv6Address(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::")
+        for other in (mapped, nat64, six_to_four):
             with pytest.raises(AddressRefusedError):
                 PUBLIC.check_address(other, plain=False)
     for host in (str(number), hex(number), f"0{number >> 24:o}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"):

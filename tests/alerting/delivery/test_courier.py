@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from alerting.delivery import Answer, NoAnswerError, SecretRefusedError
-from alerting.delivery.courier import RESULTS_MAX
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from alerting.delivery import Answer, NoAnswerError, SecretRefusedError
+from alerting.delivery.courier import RESULTS_MAX
 from tests.alerting.delivery.senders import (
     SECRET,
     START_WALL_MS,
@@ -59,7 +60,7 @@ def test_a_failing_receiver_meets_the_schedule_of_its_lane(lane: str, gaps_s: li
             at_work.courier.offer([row(1, lane=lane)])
             await asyncio.sleep(sum(gaps_s) + 1)
             times_s = [request.at_s for request in post.notices()]
-            gaps = [later - earlier for earlier, later in zip(times_s, times_s[1:], strict=False)]
+            gaps = [later - earlier for earlier, later in pairwise(times_s)]
             assert gaps == pytest.approx(gaps_s, abs=0.01)
             assert len({request.id for request in post.notices()}) == 1
             first, second = at_work.gather().results[:2]
@@ -374,7 +375,6 @@ def test_rows_of_an_unknown_receiver_come_back() -> None:
 def test_a_receiver_without_a_secret_is_refused_by_name() -> None:
     async def scenario() -> None:
         from alerting.delivery import Courier
-
         from tests.alerting.delivery.senders import WORDS
 
         with pytest.raises(SecretRefusedError, match="CITY"):

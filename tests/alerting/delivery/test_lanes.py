@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from alerting.delivery.lanes import Entry, ReceiverLanes, Settled
 from alerting.delivery.schedule import Outcome, Verdict
-
 from tests.alerting.delivery.senders import notice, row
 
 OK = Verdict(Outcome.ACCEPTED, "ok", 200)

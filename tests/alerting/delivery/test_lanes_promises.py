@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from alerting.delivery import LANES, Notice, OutboxRow, number
-from alerting.delivery.lanes import IN_FLIGHT_MAX, Entry, ReceiverLanes
-from alerting.delivery.schedule import REFUSALS_MAX, Outcome, Verdict
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from alerting.delivery import LANES, Notice, OutboxRow, number
+from alerting.delivery.lanes import IN_FLIGHT_MAX, Entry, ReceiverLanes
+from alerting.delivery.schedule import REFUSALS_MAX, Outcome, Verdict
 from tests.alerting.delivery.senders import notice
 
 ENTRIES_MAX = 24

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from alerting.delivery import notice_id, number
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alerting.delivery import notice_id, number
 from tests.alerting.delivery.senders import notice
 
 

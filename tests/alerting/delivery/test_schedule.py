@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from alerting.delivery.schedule import (
     Answer,
     AnswerRule,
@@ -17,8 +20,6 @@ from alerting.delivery.schedule import (
     longest_delay_ms,
     retry_after_ms,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW_MS = 1_780_000_000_000
 PLAIN = AnswerRule()

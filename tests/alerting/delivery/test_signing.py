@@ -6,11 +6,11 @@ import base64
 import time
 
 import pytest
-from alerting.delivery import SecretRefusedError, Signer, parse_secrets
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from alerting.delivery import SecretRefusedError, Signer, parse_secrets
 from tests.alerting.delivery.senders import SECRET
 
 OTHER = "whsec_" + base64.b64encode(b"another-secret-of-24-byt").decode()
