@@ -22,7 +22,16 @@ from config.export import (
     load_edge,
 )
 from config.limits import LimitConfig, LimitKind, LimitRow, LimitsConfig, StateLimitConfig
-from config.loader import DEMO_SITE, SITE_FILE_NAME, SiteCheck, check_site, cross_check, load_site, parse_site
+from config.loader import (
+    DEMO_SITE,
+    SITE_FILE_NAME,
+    SiteCheck,
+    check_site,
+    check_text,
+    cross_check,
+    load_site,
+    parse_site,
+)
 from config.model import GRADE_WORDS, GRADES, Grade, Guidance, Names
 from config.problems import ConfigError, ConfigErrors, ConfigProblem, Severity, one_line
 from config.rebind import rebind
@@ -93,6 +102,7 @@ __all__ = [
     "UnknownEdgeError",
     "WordOrder",
     "check_site",
+    "check_text",
     "cross_check",
     "dump_edge",
     "dump_site",

@@ -111,6 +111,7 @@ def _check_measured(tag: Placed[TagConfig]) -> Iterator[Finding]:
         for kind, limit in part.limits.given():
             yield from _check_against_range(tag, kind, limit)
     yield from _check_order(tag)
+    yield from _check_deadbands(tag)
     yield from _check_grades(tag)
 
 
@@ -126,7 +127,7 @@ def _check_against_range(tag: Placed[TagConfig], kind: LimitKind, limit: LimitCo
             "the instrument can never reach it: correct the setpoint or the range",
         )
         return
-    clears = limit.setpoint - limit.deadband if kind.high_side else limit.setpoint + limit.deadband
+    clears = _clears(kind, limit)
     never = clears <= span.low if kind.high_side else clears >= span.high
     if never:
         word = "below" if kind.high_side else "above"
@@ -171,17 +172,45 @@ def _check_order(tag: Placed[TagConfig]) -> Iterator[Finding]:
                 Severity.WARNING,
                 other,
             )
-        elif not lower_kind.high_side and upper_kind.high_side:
-            gap = upper.setpoint - lower.setpoint
-            if max(lower.deadband, upper.deadband) > gap:
-                yield Finding(
-                    (*tag.path, "limits", upper_kind.value, "deadband"),
-                    f"a deadband of {lower_kind} or {upper_kind} reaches across the other limit: "
-                    "one can clear only while the other alarms",
-                    "上下限的死区互相越过",
-                    "make the deadbands smaller",
-                    other=other,
-                )
+
+
+def _check_deadbands(tag: Placed[TagConfig]) -> Iterator[Finding]:
+    """A limit must be able to clear while no other limit stands."""
+    given = tag.part.limits.given()
+    lows = [(kind, limit) for kind, limit in given if not kind.high_side]
+    highs = [(kind, limit) for kind, limit in given if kind.high_side]
+    if lows and highs:
+        (low_kind, low), (high_kind, high) = lows[-1], highs[0]
+        if low.setpoint < high.setpoint:
+            for kind, limit in given:
+                clears = _clears(kind, limit)
+                if tag.part.range is not None and not tag.part.range.low < clears < tag.part.range.high:
+                    continue  # told already: it could never clear at all
+                if clears <= low.setpoint if kind.high_side else clears >= high.setpoint:
+                    yield Finding(
+                        (*tag.path, "limits", kind.value, "deadband"),
+                        f"{kind} clears only at {clears:g}, where {low_kind if kind.high_side else high_kind} alarms",
+                        f"{kind} 的死区越过了另一侧限值",
+                        "make the deadband smaller",
+                    )
+    for near, far in ((LimitKind.H, LimitKind.HH), (LimitKind.L, LimitKind.LL)):
+        limits = dict(given)
+        if near not in limits or far not in limits:
+            continue
+        near_clears, far_clears = _clears(near, limits[near]), _clears(far, limits[far])
+        if far_clears < near_clears if near.high_side else far_clears > near_clears:
+            yield Finding(
+                (*tag.path, "limits", far.value, "deadband"),
+                f"{far} clears at {far_clears:g}, only after {near}, which clears at {near_clears:g}",
+                f"{far} 比 {near} 更晚恢复",
+                "make its deadband smaller",
+                Severity.WARNING,
+            )
+
+
+def _clears(kind: LimitKind, limit: LimitConfig) -> float:
+    """The value beyond which the limit clears."""
+    return limit.setpoint - limit.deadband if kind.high_side else limit.setpoint + limit.deadband
 
 
 def _check_grades(tag: Placed[TagConfig]) -> Iterator[Finding]:

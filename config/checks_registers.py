@@ -82,7 +82,7 @@ def _check_point(
             "一次读取的寄存器数不够",
             "raise the device's registers_max: a value is never read in two halves",
         )
-    if tag is not None:
+    if tag is not None and not (in_bits and point.type != "bit"):
         yield from _check_tag_fit(path, device, point, tag)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
 
 from config.edges import EdgeConfig, PointConfig
 from config.model import Closed, Flag, Id, Number, TagId
@@ -22,6 +20,7 @@ from config.problems import ConfigError, ConfigErrors, ConfigProblem, did_you_me
 from config.site import BrokerConfig, SiteConfig, SiteId
 from config.structure import Locator, structure_problems
 from config.tags import RangeConfig
+from config.yaml_text import dump_yaml
 from config.yaml_tree import read_tree
 
 
@@ -103,25 +102,12 @@ def export_edge(site: SiteConfig, edge_id: str) -> EdgeFile:
 
 def dump_edge(edge_file: EdgeFile) -> str:
     """Return the file as YAML text; `load_edge` of it gives an equal model."""
-    return dump_yaml(edge_file.model_dump(mode="json", exclude_defaults=False, exclude_none=True))
+    return dump_yaml(edge_file.model_dump(mode="json", exclude_none=True))
 
 
 def dump_site(site: SiteConfig) -> str:
     """Return the site as YAML text, without the comments of the file it came from."""
     return dump_yaml(site.model_dump(mode="json", exclude_none=True))
-
-
-def dump_yaml(document: dict[str, Any]) -> str:
-    """Return plain values as YAML. Text is quoted by the writer, so a name can hold anything."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None  # leaves in one line, the rest in blocks
-    yaml.allow_unicode = True
-    yaml.width = 100
-    # None as value means "sorted by key" to the library; it has no type for the other one.
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = StringIO()
-    yaml.dump(document, stream)
-    return stream.getvalue()
 
 
 def load_edge(path: Path | str) -> EdgeFile:

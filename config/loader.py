@@ -57,10 +57,19 @@ def check_site(path: Path | str) -> SiteCheck:
 
 def parse_site(text: str, file: str = "site.yaml") -> SiteConfig:
     """Return the site in YAML text; `file` is only its name in messages. Raises ConfigErrors."""
-    check = _check_tree(parse_tree(text.encode("utf-8", "surrogatepass"), file), file)
+    check = check_text(text, file)
     if check.site is None:
         raise ConfigErrors(check.errors, check.warnings)
     return check.site
+
+
+def check_text(text: str, file: str = "site.yaml") -> SiteCheck:
+    """Return the site in YAML text, its errors and its warnings; never raises for what stands in it."""
+    try:
+        root = parse_tree(text.encode("utf-8", "surrogatepass"), file)
+    except ConfigErrors as errors:
+        return SiteCheck(None, errors.problems, ())
+    return _check_tree(root, file)
 
 
 def cross_check(site: SiteConfig) -> SiteCheck:

@@ -91,7 +91,7 @@ def nearest(word: object, candidates: Iterable[str]) -> str | None:
 def did_you_mean(word: object, candidates: Iterable[str], listed_max: int = 12) -> str:
     """Return a hint: the nearest candidate, else the list of valid words when it is short, else nothing."""
     words = list(candidates)
-    best = nearest(word, words)
+    best = words[0] if len(words) == 1 else nearest(word, words)
     if best is not None:
         return f"did you mean {best!r}?"
     if words and len(words) <= listed_max:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from config.draft import DocumentPath, Finding
-from config.problems import ConfigProblem, did_you_mean
+from config.problems import ConfigProblem, did_you_mean, one_line
 from config.yaml_tree import Node
 
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -81,7 +81,7 @@ class Locator:
             else:
                 place = f"{place}.{part}" if place else str(part)
                 node = None
-        return line, column, place
+        return line, column, one_line(place)
 
     def problem(self, finding: Finding) -> ConfigProblem:
         """Return the problem of a cross check's finding, both places named."""
@@ -105,7 +105,9 @@ def _name_of(node: Node, index: int) -> str:
 
 def structure_problems(error: ValidationError, model: type[BaseModel], locator: Locator) -> list[ConfigProblem]:
     """Return one problem for each thing pydantic found, in the order of the document."""
-    problems = [_problem(item, model, locator) for item in error.errors(include_url=False)]
+    # A default that could not be made because another key is faulty: that key is told, this one is no fault.
+    told = (item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called")
+    problems = [_problem(item, model, locator) for item in told]
     return in_document_order(problems)
 
 
