@@ -50,7 +50,7 @@ class AlarmBook:
         limit = FAULT_LIMIT if fault else limits.limit[row]
         tag = row - limits.rows if fault else int(limits.row_tag[row])
         return AlarmState(
-            id=self._step_id(tag, limit, step, engine_ms), site=limits.site,
+            id=self._raise_id(tag, limit, step, engine_ms), site=limits.site,
             category=Category.FAULT if fault else Category.PROCESS, tag=limits.tag_id[tag], limit=limit,
             grade=int(limits.fault_grade[tag] if fault else limits.grade[row]), state=State.ACTIVE_UNACKED,
             value=_number(step.value), code=step.code,
@@ -67,12 +67,14 @@ class AlarmBook:
             id=alarm.id, alarm_id=alarm.id, revision=alarm.revision, kind=TransitionKind.RAISED, alarm=alarm,
             engine_ms=engine_ms, at_ms=alarm.start_ms, late=alarm.late)
 
-    def returned(self, alarm_id: str, tag: int, step: Step, engine_ms: int) -> Transition:
-        """A GOOD sample ended the excursion of an alarm. `tag` counts in the book's own table."""
+    def returned(self, alarm_id: str, step: Step, engine_ms: int) -> Transition:
+        """A GOOD sample ended the excursion of an alarm."""
         alarm = self.alarms[alarm_id]
+        assert step.ordinal is not None, "only a sample returns an alarm"
         changed = replace(alarm, value=_number(step.value), code=step.code, linked=None)
-        return self._return(changed, self._step_id(tag, alarm.limit, step, engine_ms, "returned"),
-                            engine_ms, step.at_ms)
+        step_id = event_id(alarm.site, alarm.tag, alarm.limit, step.stream, step.sequence, step.ordinal,
+                           "returned", alarm.id)
+        return self._return(changed, step_id, engine_ms, step.at_ms)
 
     def link(self, late: AlarmState, current_id: str) -> None:
         """From now on the late alarm returns when the current one does."""
@@ -101,11 +103,11 @@ class AlarmBook:
         self.loosen(alarm.id)
         return transition
 
-    def _step_id(self, tag: int, limit: str, step: Step, engine_ms: int, kind: str = "raised") -> str:
+    def _raise_id(self, tag: int, limit: str, step: Step, engine_ms: int) -> str:
         site, name = self.limits.site, self.limits.tag_id[tag]
         if step.ordinal is None:
-            return timed_id(site, name, limit, step.stream, step.sequence, engine_ms, kind)
-        return event_id(site, name, limit, step.stream, step.sequence, step.ordinal, kind)
+            return timed_id(site, name, limit, step.stream, step.sequence, engine_ms, "raised")
+        return event_id(site, name, limit, step.stream, step.sequence, step.ordinal, "raised")
 
     # -- system conditions -------------------------------------------------------------------------------
 

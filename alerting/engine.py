@@ -76,7 +76,7 @@ class AlarmEngine:
         """Evaluate current, conditioned samples in order."""
         self._advance(engine_ms)
         if len(observed):
-            self._changed()
+            self._changed(engine_ms)
         steps = self._evaluator.samples(engine_ms, observed)
         return self._apply(steps, engine_ms) if steps else []
 
@@ -89,7 +89,7 @@ class AlarmEngine:
         self._advance(engine_ms)
         changed, steps = self._evaluator.tick(engine_ms, at_ms)
         if changed:
-            self._changed()
+            self._changed(engine_ms)
         return self._apply(steps, engine_ms)
 
     def stale(self, engine_ms: int, tags: Iterable[int], at_ms: int | None = None) -> list[Transition]:
@@ -97,7 +97,7 @@ class AlarmEngine:
         self._advance(engine_ms)
         changed, steps = self._evaluator.stale(engine_ms, _numbers(tags), at_ms)
         if changed:
-            self._changed()
+            self._changed(engine_ms)
         return self._apply(steps, engine_ms)
 
     def condition(self, engine_ms: int, at_ms: int, told: SystemCondition) -> list[Transition]:
@@ -105,7 +105,7 @@ class AlarmEngine:
         self._advance(engine_ms)
         transitions = self.book.condition(engine_ms, at_ms, told)
         if transitions:
-            self._changed()
+            self._changed(engine_ms)
         return transitions
 
     def act(self, engine_ms: int, act: Act) -> list[Transition]:
@@ -120,7 +120,7 @@ class AlarmEngine:
         index = None if alarm is None else self._tag_index.get(alarm.tag)
         last = FrameKey(0, 0) if index is None else self._evaluator.last_frame(index)
         transition = self.book.act(engine_ms, act, last)
-        self._changed()
+        self._changed(engine_ms)
         return [transition]
 
     def adopt(self, alarm: AlarmState) -> None:
@@ -133,11 +133,13 @@ class AlarmEngine:
         self.changes += 1
 
     def downtime(self, ms: int) -> None:
-        """Engine time has jumped by `ms` in which nobody watched: it ages silence, never a delay."""
+        """Engine time jumps by `ms` in which nobody watched: it ages silence, never a delay.
+
+        The next input's `engine_ms` holds the jump.
+        """
         assert ms >= 0, "downtime cannot be negative"
         self._evaluator.downtime(ms)
-        self._advance(self._clock_ms + ms)
-        self._changed()
+        self.changes += 1
 
     def raise_only(self, tags: Iterable[int], on: bool) -> None:
         """While on, samples of these tags may raise and never lower (it is unclear whose they are)."""
@@ -236,8 +238,9 @@ class AlarmEngine:
         assert engine_ms >= self._clock_ms, f"engine time ran backwards: {engine_ms} after {self._clock_ms}"
         self._clock_ms = engine_ms
 
-    def _changed(self) -> None:
-        self._changed_ms = self._clock_ms
+    def _changed(self, engine_ms: int) -> None:
+        # Not the clock itself, which ticks that changed nothing move too.
+        self._changed_ms = engine_ms
         self.changes += 1
 
     def _apply(self, steps: list[Step], engine_ms: int) -> list[Transition]:
@@ -252,7 +255,7 @@ class AlarmEngine:
                 book.row_alarm[step.row] = alarm.id
                 made = book.enter(alarm, engine_ms)
             else:
-                made = book.returned(book.row_alarm.pop(step.row), step.tag, step, engine_ms)
+                made = book.returned(book.row_alarm.pop(step.row), step, engine_ms)
             transitions.append(made)
             for fork in forks:
                 fork.note(step.row, made)

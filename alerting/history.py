@@ -149,7 +149,7 @@ class HistoryFork:
         if late is None or not late.state.active:
             return None
         book.unlink(late)
-        return book.returned(late.id, self._tags[step.tag], step, 0)
+        return book.returned(late.id, step, 0)
 
     # -- writing down and reading back -------------------------------------------------------------------
 

@@ -7,14 +7,17 @@ from hashlib import blake2b
 ID_BYTES = 16
 
 
-def event_id(site: str, tag: str, limit: str, stream: int, sequence: int, ordinal: int, kind: str) -> str:
+def event_id(site: str, tag: str, limit: str, stream: int, sequence: int, ordinal: int, kind: str,
+             alarm_id: str = "") -> str:
     """Return the id of a step that a sample caused, as 32 hex digits.
 
     Args:
         ordinal: earlier steps of this (tag, limit) inside the same frame; 0 wherever a frame holds at most
             one sample per tag. It does not depend on how frames were cut into batches.
+        alarm_id: empty for a raise, whose id becomes the alarm's. For a return the alarm that returns: one
+            sample may end a current alarm and the late record of the same excursion.
     """
-    return _hash(f"S{_text(site)}{_text(tag)}{_text(limit)}{stream},{sequence},{ordinal},{kind}")
+    return _hash(f"S{_text(site)}{_text(tag)}{_text(limit)}{stream},{sequence},{ordinal},{kind},{alarm_id}")
 
 
 def timed_id(site: str, tag: str, limit: str, stream: int, sequence: int, engine_ms: int, kind: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -130,7 +131,7 @@ class Run:
         match happening:
             case Samples(sent):
                 places = [0, *sorted({cut % (len(sent) + 1) for cut in cuts or []}), len(sent)]
-                parts = [sent[start:end] for start, end in zip(places, places[1:], strict=False)]
+                parts = [sent[start:end] for start, end in pairwise(places)]
                 return [made for part in parts for made in self.engine.samples(self.now_ms, batch(part))]
             case Wait(ms, tick):
                 self.now_ms += ms

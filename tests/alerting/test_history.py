@@ -1,0 +1,228 @@
+"""Frames that came late: dated records, known steps not repeated, the present untouched."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alerting import (
+    Act,
+    ActKind,
+    ActRefusedError,
+    AlarmEngine,
+    CorruptDumpError,
+    HistoryFork,
+    State,
+    Transition,
+)
+from tests.alerting.plant import COMM, GOOD, RANGE, Limit, Sent, Tag, batch, table, words
+
+H10 = Tag("T1.PRESSURE", (Limit("H", 10),))
+NOW_MS = 1_000_000
+
+
+def frames(*values: float, first: int = 1, tag: int = 0) -> list[Sent]:
+    """One good sample a frame and a second, numbered from `first`."""
+    return [Sent(tag, value, GOOD, number * 1000, 7, number) for number, value in enumerate(values, first)]
+
+
+class Node:
+    """An engine that got some frames live, and a fork taken before the first one past the hole."""
+
+    def __init__(self, before: list[Sent], after: list[Sent], *tags: Tag) -> None:
+        self.engine = AlarmEngine(table(*(tags or (H10,))), NOW_MS)
+        self.live = self.samples(before)
+        self.fork = self.engine.fork(range(len(tags or (H10,))))
+        self.after = after
+        self.live += self.samples(after)
+
+    def samples(self, sent: list[Sent]) -> list[Transition]:
+        """Evaluate frames as current."""
+        return self.engine.samples(NOW_MS, batch(sent))
+
+    def fill(self, hole: list[Sent]) -> list[Transition]:
+        """The hole's frames arrive: run them and then, again, what came after."""
+        return self.fork.samples(batch(hole + self.after))
+
+
+def levels(engine: AlarmEngine) -> set[tuple[str, str]]:
+    """Return what stands now by current rows: (tag, limit)."""
+    return {(alarm.tag, alarm.limit) for alarm in engine.alarms() if alarm.state.active and not alarm.late}
+
+
+@pytest.mark.fault("F25")
+class TestHoleFilledLater:
+    def test_an_excursion_inside_the_hole_is_a_dated_record(self) -> None:
+        node = Node(frames(5, 5), frames(5, 5, first=6))
+        assert node.live == []
+        raised, returned = node.fill(frames(5, 12, 5, first=3))
+        assert words([raised, returned]) == ["H raised", "H returned"]
+        assert (raised.at_ms, returned.at_ms, returned.alarm.start_ms) == (4000, 5000, 4000)
+        assert raised.late
+        assert returned.late
+        assert returned.alarm.late
+        assert returned.alarm.linked is None
+        assert levels(node.engine) == set()
+
+    def test_one_that_still_stands_is_linked_to_the_live_alarm(self) -> None:
+        node = Node(frames(5, 5), frames(12, 12, first=6))
+        (live,) = node.live
+        (raised,) = node.fill(frames(5, 12, 12, first=3))
+        assert (raised.at_ms, live.at_ms) == (4000, 6000)
+        assert raised.alarm.linked == live.alarm_id
+        assert levels(node.engine) == {("T1.PRESSURE", "H")}
+
+    def test_and_returns_together_with_it(self) -> None:
+        node = Node(frames(5, 5), frames(12, first=6))
+        (raised,) = node.fill(frames(12, 12, first=3))
+        node.fork.finish()
+        returned, with_it = node.samples(frames(5, first=7))
+        assert (returned.alarm_id, with_it.alarm_id) == (node.live[0].alarm_id, raised.alarm_id)
+        assert (returned.late, with_it.late, with_it.at_ms) == (False, True, 7000)
+        assert {alarm.state for alarm in node.engine.alarms()} == {State.RETURNED_UNACKED}
+
+    def test_one_that_ended_in_the_hole_loses_its_link(self) -> None:
+        node = Node(frames(5), frames(12, first=6))
+        raised, returned = node.fill(frames(12, 5, first=2))
+        assert raised.alarm.linked == node.live[0].alarm_id
+        assert (returned.alarm.linked, returned.revision) == (None, 2)
+        told = node.samples(frames(5, first=7))
+        assert [made.alarm_id for made in told] == [node.live[0].alarm_id]
+
+    def test_steps_seen_live_are_not_repeated(self) -> None:
+        after = frames(12, 5, 12, 5, first=6)
+        node = Node(frames(5, 5), after)
+        assert words(node.live) == ["H raised", "H returned"] * 2
+        assert node.fill(frames(5, 5, 5, first=3)) == []
+
+    def test_what_stood_before_the_hole_is_not_rewritten(self) -> None:
+        node = Node(frames(5, 12), frames(12, first=6))
+        before = node.engine.alarms()
+        (raised,) = node.fill(frames(5, 12, first=3))
+        assert (raised.at_ms, raised.alarm.linked) == (4000, before[0].id)
+        assert node.engine.alarms()[0] == before[0]
+
+    def test_an_alarm_a_tick_raised_is_the_same_excursion(self) -> None:
+        slow = Tag("T1.PRESSURE", (Limit("H", 10, on_ms=3000),))
+        node = Node(frames(5), [], slow)
+        after = frames(12, first=6)
+        node.live = node.samples(after) + node.engine.tick(NOW_MS + 3000)
+        assert words(node.live) == ["H raised"]
+        node.after = [*after, Sent(0, 12.0, GOOD, 20_000, 7, 7)]
+        assert node.engine.samples(NOW_MS + 14_000, batch(node.after[1:])) == []
+        assert node.fill(frames(5, first=2)) == []
+
+    def test_a_bad_spell_in_the_hole_is_a_late_fault(self) -> None:
+        node = Node(frames(5), frames(5, first=6))
+        told = node.fill([Sent(0, math.nan, COMM, 3000, 7, 3)])
+        assert words(told) == ["FAULT raised", "FAULT returned"]
+        assert all(made.late for made in told)
+
+    def test_samples_of_other_tags_are_passed_over(self) -> None:
+        node = Node(frames(5), [], H10, Tag("T2.TEMP", (Limit("H", 10),)))
+        fork = node.engine.fork([1])
+        told = fork.samples(batch([*frames(12, first=2), *frames(12, first=2, tag=1)]))
+        assert [made.alarm.tag for made in told] == ["T2.TEMP"]
+
+    def test_a_second_run_over_the_same_hole_finds_nothing_new(self) -> None:
+        node = Node(frames(5), [])
+        again = node.engine.fork([0])
+        node.after = []
+        hole = frames(12, 5, 12, first=2)
+        assert words(node.fill(hole)) == ["H raised", "H returned", "H raised"]
+        assert again.samples(batch(hole)) == []
+
+
+class TestLateAlarms:
+    def test_people_act_on_them_as_on_any_other(self) -> None:
+        node = Node(frames(5), frames(5, first=6))
+        raised, _ = node.fill(frames(12, first=2))
+        (acked,) = node.engine.act(NOW_MS, Act(ActKind.ACKNOWLEDGE, raised.alarm_id, "wang", 9))
+        (closed,) = node.engine.act(NOW_MS, Act(ActKind.CLOSE, raised.alarm_id, "wang", 9, "pump", "stopped"))
+        assert (acked.late, closed.late, closed.alarm.state) == (True, True, State.CLOSED)
+
+    def test_one_left_standing_can_be_closed_only_after_the_run(self) -> None:
+        """Inside the deadband live saw nothing, so no sample of the present will ever return it."""
+        node = Node(frames(5), frames(9.5, first=6))
+        (raised,) = node.fill(frames(12, first=2))
+        assert (raised.alarm.linked, levels(node.engine)) == (None, set())
+        act = Act(ActKind.CLOSE, raised.alarm_id, "wang", 9, "pump", "stopped")
+        with pytest.raises(ActRefusedError, match="still stands"):
+            node.engine.act(NOW_MS, act)
+        node.fork.finish()
+        (closed,) = node.engine.act(NOW_MS, act)
+        assert closed.alarm.state is State.CLOSED
+
+    def test_a_closed_one_is_not_returned_by_the_run(self) -> None:
+        node = Node(frames(5), [])
+        node.fill(frames(12, first=2))
+        node.fork.finish()
+        assert node.fork.samples(batch(frames(12, 12, first=3))) == []
+
+
+class TestStored:
+    def test_a_restored_run_goes_on_as_if_nothing_had_been(self) -> None:
+        hole = frames(12, 5, 12, 12, first=3)
+        whole = Node(frames(5, 5), frames(12, first=8))
+        expected = whole.fill(hole)
+        for stop in range(len(hole)):
+            node = Node(frames(5, 5), frames(12, first=8))
+            told = node.fork.samples(batch(hole[:stop])) if stop else []
+            engine_dump, fork_dump = node.engine.dump(), node.fork.dump()
+            engine = AlarmEngine.restore(node.engine.limits, engine_dump)
+            fork = HistoryFork.restore(engine, fork_dump)
+            assert (engine.dump(), fork.dump()) == (engine_dump, fork_dump)
+            assert told + fork.samples(batch(hole[stop:] + node.after)) == expected
+            assert engine.digest() == whole.engine.digest()
+
+    def test_without_its_run_a_late_alarm_waits_for_a_person(self) -> None:
+        node = Node(frames(5), [])
+        (raised,) = node.fill(frames(12, first=2))
+        engine = AlarmEngine.restore(node.engine.limits, node.engine.dump())
+        (closed,) = engine.act(NOW_MS, Act(ActKind.CLOSE, raised.alarm_id, "wang", 9, "pump", "stopped"))
+        assert closed.alarm.state is State.CLOSED
+
+    def test_under_another_configuration_a_new_run_is_needed(self) -> None:
+        node = Node(frames(5), [])
+        other = AlarmEngine.restore(table(H10, Tag("T2.TEMP")), node.engine.dump())
+        with pytest.raises(CorruptDumpError, match="take a new one"):
+            HistoryFork.restore(other, node.fork.dump())
+        with pytest.raises(CorruptDumpError):
+            HistoryFork.restore(node.engine, node.fork.dump()[:-1])
+
+
+TWO = [Tag("T1.A", (Limit("H", 10), Limit("HH", 20))), Tag("T2.B", (Limit("L", 2, off_ms=1500),), fault_ms=1500)]
+VALUES = st.sampled_from([(0.0, GOOD), (5.0, GOOD), (9.5, GOOD), (12.0, GOOD), (25.0, GOOD), (-50.0, RANGE),
+                          (math.nan, COMM)])
+
+
+@pytest.mark.fault("F25")
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), VALUES), min_size=3, max_size=30), st.data())
+def test_live_and_late_together_tell_every_step_of_the_whole_stream_once(
+        story: list[tuple[int, tuple[float, int]]], data: st.DataObject) -> None:
+    """Against an engine that got every frame in order: no raise missing, none twice, the present untouched."""
+    sent = [Sent(tag, value, code, at * 1000, 7, at) for at, (tag, (value, code)) in enumerate(story, 1)]
+    start = data.draw(st.integers(0, len(sent) - 1))
+    end = data.draw(st.integers(start + 1, len(sent)))
+    before, hole, after = sent[:start], sent[start:end], sent[end:]
+
+    node = Node(before, after, *TWO)
+    current, tags = levels(node.engine), node.engine.tag_states()
+    late = node.fill(hole)
+    whole = AlarmEngine(table(*TWO), NOW_MS)
+    told = whole.samples(NOW_MS, batch(sent))
+
+    assert levels(node.engine) == current
+    assert node.engine.tag_states().value.tolist() == pytest.approx(tags.value.tolist(), nan_ok=True)
+    ids = [made.id for made in node.live + late]
+    assert len(set(ids)) == len(ids)
+    assert all(made.late for made in late)
+    inside = {made.id for made in told if start < made.at_ms // 1000 <= end and made.kind == "raised"}
+    assert inside <= set(ids), "a raise inside the hole was not found"
+    # Past the hole the run is inside the same excursions as the whole engine: what it tells is true.
+    assert {made.id for made in late if made.kind == "raised"} <= {made.id for made in told}
+    assert {made.id for made in late} <= {made.id for made in told}
