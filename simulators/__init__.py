@@ -22,7 +22,7 @@ from simulators.jsonlines import read_json_lines
 from simulators.layout import Layout, load_layout
 from simulators.plant import Plant
 from simulators.platform import Control, Failure, PlatformSettings, run_platform
-from simulators.requests import READ_CODES, WRITE_CODES, count_functions
+from simulators.requests import READ_CODES, TALLY, WRITE_CODES, count_functions
 from simulators.scenario import Scenario, load_scenario, scenario_names
 from simulators.synthetic import SyntheticPlant, synthetic_site, synthetic_tag
 
@@ -32,6 +32,7 @@ __all__ = [
     "READS_FILE",
     "READ_CODES",
     "REQUESTS_FILE",
+    "TALLY",
     "WRITE_CODES",
     "Change",
     "Chunk",

@@ -75,6 +75,7 @@ class InstrumentBank:
         for server in self._servers:
             await server.stop()
         self._servers.clear()
+        self.requests.add_to_tally()
         for file in self._files:
             file.close()
 

@@ -6,14 +6,17 @@ sees it, so a malformed write request counts as one, too.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from simulators.jsonlines import JsonLines, read_json_lines
 
+TALLY: Final = "HAZARDGATE_REQUEST_TALLY"
+"""Environment variable: a file to which every log of every process adds `code count` lines, for a whole run's proof."""
 READ_CODES = frozenset({1, 2, 3, 4})
 WRITE_CODES = frozenset({5, 6, 15, 16, 21, 22, 23})
 
@@ -35,10 +38,14 @@ class RequestLog:
 
     file: JsonLines | None = None
     functions: Counter[int] = field(default_factory=Counter)
+    tally: str | None = field(default_factory=lambda: os.environ.get(TALLY))
+    _tallied: Counter[int] = field(default_factory=Counter)
 
     def take(self, server: str, unit: int, function: int, body: bytes) -> None:
         """Record one request; `body` is what follows the function code."""
         self.functions[function] += 1
+        if kind_of(function) != "read":
+            self.add_to_tally()
         if self.file is None:
             return
         kind = kind_of(function)
@@ -56,6 +63,16 @@ class RequestLog:
             },
             flush=kind != "read",
         )
+
+    def add_to_tally(self) -> None:
+        """Add what was counted since the last call to the run's tally, if the environment names one."""
+        if self.tally is None:
+            return
+        fresh = self.functions - self._tallied
+        self._tallied = self.functions.copy()
+        lines = "".join(f"{code} {count}\n" for code, count in fresh.items())
+        with Path(self.tally).open("a", encoding="ascii") as file:  # short appends do not mix
+            file.write(lines)
 
     @property
     def writes(self) -> int:

@@ -78,6 +78,7 @@ class MqttSource:
         # A later session's timestamp must not be below an earlier one's, whatever the wall clock did.
         self._state_ms = max(self._state_ms + 1, self._wall_ms())
         topic = state_topic(self._host_id)
+        cancelled: asyncio.CancelledError | None = None
         will = Will(topic, encode_state(online=False, timestamp_ms=self._state_ms), qos=1, retain=True)
         async with self._connector.connect(f"hazardgate-core-{self._group}", will) as link:
             await link.subscribe([(topic, 1), *self._filters()])
@@ -85,14 +86,24 @@ class MqttSource:
             self.connected, self._said_absent = True, False
             log.info("connected to the broker")
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._listen(link, topic), name="mqtt-source")
-                    tasks.create_task(self._answer(link), name="mqtt-acks")
-            except* LinkLostError as group:
-                raise group.exceptions[0] from None
-            except* asyncio.CancelledError:
+                await self._serve(link, topic)
+            except asyncio.CancelledError as error:
+                # Leave the block as one leaves in order: cut off by an exception, the broker would publish the will.
                 await self._say_offline(link, topic)
-                raise
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    async def _serve(self, link: MqttLink, topic: str) -> None:
+        lost: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(link, topic), name="mqtt-source")
+                tasks.create_task(self._answer(link), name="mqtt-acks")
+        except* LinkLostError as group:
+            lost = group.exceptions[0]
+        if lost is not None:
+            raise lost
 
     async def _say_offline(self, link: MqttLink, topic: str) -> None:
         """An orderly end publishes offline itself: after a DISCONNECT the broker publishes no will."""

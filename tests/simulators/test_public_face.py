@@ -11,7 +11,7 @@ def test_the_public_face_is_this_and_nothing_else() -> None:
         "CloseConnection", "Control", "ControlRefusedError", "Failure", "FaultKind", "FaultyServer", "Field",
         "InstrumentBank", "InstrumentFault", "Layout", "Listener", "NotLoopbackError", "Plant",
         "PlatformSettings", "PortTakenError", "RegisterMapError", "Scenario", "ScenarioError", "SimulatedPlant",
-        "SimulationSettings", "SimulatorError", "SyntheticPlant", "control_plant", "count_functions", "field_of",
+        "SimulationSettings", "SimulatorError", "SyntheticPlant", "TALLY", "control_plant", "count_functions", "field_of",
         "load_layout", "load_scenario", "read_json_lines", "reading", "run_platform", "run_simulation",
         "scenario_names", "synthetic_site", "synthetic_tag",
     }  # fmt: skip

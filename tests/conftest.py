@@ -1,0 +1,55 @@
+"""What every test shares: peers that only the distribution has, and the proof that nothing ever wrote to a plant."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from simulators import TALLY, WRITE_CODES
+
+NO_SKIPS = "HAZARDGATE_NO_SKIPS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every simulated instrument of this run, in this process or another, adds its function codes to one file."""
+    folder = config.rootpath / ".pytest_cache"
+    folder.mkdir(exist_ok=True)
+    tally = folder / f"request-tally-{os.getpid()}.txt"
+    tally.unlink(missing_ok=True)
+    os.environ[TALLY] = str(tally)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip by name what needs a server that is not installed; fail instead where nothing may be skipped."""
+    for mark in item.iter_markers("needs"):
+        name = str(mark.args[0])
+        if shutil.which(name) or Path(f"/usr/sbin/{name}").is_file():
+            continue
+        if os.environ.get(NO_SKIPS):
+            pytest.fail(f"{name} is not installed, and nothing may be skipped in this run")
+        pytest.skip(f"{name} is not installed")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The whole run's proof that the gateway cannot write: count the function codes that reached an instrument."""
+    counts = tallied(Path(os.environ[TALLY]))
+    writes = sum(counts[code] for code in WRITE_CODES)
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"instruments: {sum(counts.values())} requests seen, {writes} with a write function code")
+    if writes:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def tallied(path: Path) -> Counter[int]:
+    """Return how often each function code was seen."""
+    counts: Counter[int] = Counter()
+    if path.exists():
+        for line in path.read_text("ascii").splitlines():
+            code, count = line.split()
+            counts[int(code)] += int(count)
+    return counts
