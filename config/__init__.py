@@ -1,5 +1,6 @@
 """Configuration: what people type about a site, checked, explained, and exported to edges."""
 
+from config.addresses import rebind
 from config.edges import (
     REGISTERS_OF,
     BusConfig,
@@ -34,7 +35,6 @@ from config.loader import (
 )
 from config.model import GRADE_WORDS, GRADES, Grade, Guidance, Names
 from config.problems import ConfigError, ConfigErrors, ConfigProblem, Severity, one_line
-from config.rebind import rebind
 from config.receivers import CATEGORIES, AlarmCategory, BodyRule, ReceiverConfig
 from config.schema import site_schema, site_schema_text
 from config.secret import SecretError, read_broker_password, read_secret
