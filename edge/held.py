@@ -85,6 +85,8 @@ class Holdings:
         self.streams: dict[int, HeldStream] = {}
         self.in_use: Counter[int] = Counter()
         """Entries per file; a file without one may go."""
+        self.finished: dict[int, int] = {}
+        """Streams not held any more, with what was acknowledged, until no file can bring them back."""
         self.newest: tuple[int, int, int, int] = (0, 0, 0, 0)
         """Id, last, predecessor and predecessor's last of the newest stream ever held."""
         self.samples_unacked = self.samples_acked = self.samples_dropped = 0
@@ -228,6 +230,7 @@ class Holdings:
         held = self.streams.get(stream)
         if held is None:
             held = self.streams[stream] = HeldStream(stream, predecessor, predecessor_last)
+            held.acked = self.finished.pop(stream, 0)
         if held.predecessor == 0:  # known by an acknowledgement alone until now
             held.predecessor, held.predecessor_last = predecessor, predecessor_last
         return held
@@ -278,6 +281,8 @@ class Holdings:
     def _tidy(self, held: HeldStream) -> None:
         if held.finished and self.streams.get(held.stream) is held:
             del self.streams[held.stream]
+            if held.acked:
+                self.finished[held.stream] = held.acked
 
 
 def rows_of(frames: Sequence[NumberedFrame]) -> NDArray[np.uint32]:

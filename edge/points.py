@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from wire import Native, Quality, native_value, quality_of
+from wire import Native
 
 ALIAS_OF_FIRST_POINT: Final = 1
 
@@ -54,22 +54,6 @@ class PointTable:
                 device_of.append(len(names))
             names.append(name)
         return PointTable(tuple(names), tuple(points), np.array(device_of, np.int32))
-
-    def rows_of(self, device: int) -> NDArray[np.int32]:
-        """Return the positions of a device's points."""
-        return np.flatnonzero(self.device_of == device).astype(np.int32)
-
-    def values(
-        self, point: NDArray[np.int32], bits: NDArray[np.uint64], code: NDArray[np.uint8]
-    ) -> NDArray[np.float64]:
-        """Return float64[n]: the value of each sample in its tag's unit, NaN where BAD."""
-        value = np.full(len(point), np.nan)
-        for at in np.unique(point).tolist():
-            rows = point == at
-            known = self.points[at]
-            value[rows] = native_value(known.native, bits[rows], known.scale, known.offset)
-        value[quality_of(code) == Quality.BAD] = np.nan
-        return value
 
     def as_json(self) -> dict[str, Any]:
         """Return the table as JSON members; `from_json` reads them back."""

@@ -121,6 +121,7 @@ def _restore(spool: Spool, file: SpoolFile, record: Record, body: memoryview) ->
     if record.kind is Kind.SCHEMA:
         file.table = unpack_schema(body)[1]
     elif record.kind is Kind.CHECKPOINT:
+        file.checkpointed = True
         checkpoint = unpack_checkpoint(body)
         for stream, upto in checkpoint.acked:
             holdings.restore_ack(stream, upto)

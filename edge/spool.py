@@ -40,6 +40,8 @@ PENDING_SAMPLES_MAX: Final = 500_000
 """Appended but not synced, about 16 MB. Beyond it the disk counts as failed: it does not keep up."""
 RETRY_S_MIN: Final = 1.0
 RETRY_S_MAX: Final = 30.0
+FINISHED_MAX: Final = 64
+"""Streams a checkpoint may name only because their file is still open; beyond it a new file begins."""
 GATHER_BYTES_MAX: Final = 1024 * 1024
 """Journal bytes read for one backlog block that is not rewritten yet."""
 JOURNAL_SUFFIX: Final = ".journal"
@@ -68,6 +70,8 @@ class SpoolFile:
     table: PointTable | None
     size: int = 0
     synced_s: float = float("-inf")
+    checkpointed: bool = False
+    """Whether it begins with a checkpoint: with one, no earlier file's checkpoint counts any more."""
 
     @property
     def name(self) -> str:
@@ -98,6 +102,7 @@ class Spool:
         self._acks_since_s: float | None = None
         self._unstated: list[tuple[Chain, Entry]] = []
         self._doomed: set[int] = set()
+        self._finished_before: dict[int, int] = {}
         self._writer: SpoolFile | None = None
         self._append: AppendFile | None = None
         self._rewriting: Iterator[None] | None = None
@@ -196,6 +201,10 @@ class Spool:
             file = self._due_for_rewriting(now_s)
             if file is None:
                 return False
+            # A rewritten journal takes its checkpoints with it: a later file must have one first.
+            later = [other for number, other in self.files.items() if number > file.number]
+            if not any(other.checkpointed for other in later) and not self._write_group((), now_s):
+                return False
             self._rewriting, self._rewritten = self._rewrite(file), file.number
         try:
             next(self._rewriting)
@@ -250,6 +259,8 @@ class Spool:
             stated = list(self._unstated)
             free = sorted(self._doomed.union(number for number in self.files if number not in self.holdings.in_use))
             checkpoint = self._checkpoint()
+            for stream in self.holdings.finished:
+                self._finished_before.setdefault(stream, self.next_number)
         groups = [list(group) for _, group in groupby(frames, key=_stream_of)]
         records = [
             pack_record(
@@ -306,6 +317,7 @@ class Spool:
         self._append.sync()
         if opened:
             self._disk.sync_folder()
+            writer.checkpointed = True
             self.files[writer.number] = writer
             offsets = offsets[1:]
         writer.size, writer.synced_s = at, now_s
@@ -330,9 +342,10 @@ class Spool:
 
     def _checkpoint(self) -> Checkpoint:
         held, counters = self.holdings, self.holdings.counters()
-        acked = tuple((stream.stream, stream.acked) for stream in held.streams.values() if stream.acked)
+        acked = [(stream.stream, stream.acked) for stream in held.streams.values() if stream.acked]
+        acked += held.finished.items()
         return Checkpoint(
-            acked,
+            tuple(acked),
             held.newest,
             counters.samples_acked,
             counters.frames_acked,
@@ -342,13 +355,30 @@ class Spool:
 
     def _sweep(self, free: Sequence[int]) -> None:
         """Remove files whose frames are all acknowledged or stated as dropped."""
+        removed = False
         for number in free:
             file = self.files.get(number)
             if file is None or file is self._writer or (self._rewriting is not None and self._rewritten == number):
                 continue
             if self._remove(file.name):
+                removed = True
                 del self.files[number]
                 self._doomed.discard(number)
+        if removed:
+            self._settle_removals()
+
+    def _settle_removals(self) -> None:
+        """Make removals last; only then may what the removed files held be left out of checkpoints."""
+        try:
+            self._disk.sync_folder()
+        except OSError:  # with the next removal then; a file that comes back is acknowledged in each checkpoint
+            return
+        oldest = min(self.files, default=self.next_number)
+        with self._lock:
+            for stream, before in list(self._finished_before.items()):
+                if oldest >= before:
+                    self.holdings.finished.pop(stream, None)
+                    del self._finished_before[stream]
 
     def _remove(self, name: str) -> bool:
         try:
@@ -397,6 +427,7 @@ class Spool:
         if writer is None or self._append is None:
             return
         full = writer.size >= min(JOURNAL_BYTES_MAX, self._max_bytes // 8)
+        full |= len(self.holdings.finished) > FINISHED_MAX
         with self._lock:
             waiting = next((entry.at_s for _, entry in self.holdings.entries_of(writer.number) if entry.record), now_s)
         if full or now_s - waiting >= REWRITE_AFTER_S:
