@@ -92,7 +92,7 @@ from wire.quality import (
     quality_of,
     reason_of,
 )
-from wire.sparkplug import Expired, ReorderBuffer, SeqCheck, SeqVerdict, next_bdseq, next_seq
+from wire.sparkplug import Expired, ReorderBuffer, next_bdseq, next_seq
 from wire.streams import INTERVALS_MAX, Received, StreamSpan, new_stream_id
 from wire.topics import (
     NAMESPACE,
@@ -157,8 +157,6 @@ __all__ = [
     "Received",
     "ReorderBuffer",
     "SampleBatch",
-    "SeqCheck",
-    "SeqVerdict",
     "ShapeMismatchError",
     "StreamSpan",
     "Topic",

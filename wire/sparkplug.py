@@ -1,13 +1,12 @@
 """Sparkplug's own counters and the host's way with messages that come out of order.
 
-Pure: time comes in as milliseconds of a clock that never goes back. `SeqCheck` is for nodes whose frames
-carry our stream marks: a gap is reported and delays nothing. `ReorderBuffer` is for nodes that are not ours.
+Pure: time comes in as milliseconds of a clock that never goes back. `ReorderBuffer` is for nodes that are not
+ours; a frame that carries our stream marks is never held back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -24,52 +23,6 @@ def next_seq(seq: int) -> int:
 def next_bdseq(bdseq: int) -> int:
     """Return the birth-death number of the next MQTT session: 255 is followed by 0."""
     return (bdseq + 1) % BDSEQ_END
-
-
-class SeqVerdict(Enum):
-    """What a sequence number says about the messages before it."""
-
-    IN_ORDER = auto()
-    GAP = auto()
-    BEFORE_BIRTH = auto()
-
-
-class SeqCheck:
-    """The host's check of one node's sequence numbers, from its NBIRTH to its NDEATH."""
-
-    __slots__ = ("_expected", "gaps")
-
-    def __init__(self) -> None:
-        self._expected: int | None = None
-        self.gaps = 0  # since the last birth
-
-    @property
-    def expected(self) -> int | None:
-        """The number the next message must carry; None outside a session."""
-        return self._expected
-
-    def birth(self, seq: int = 0) -> SeqVerdict:
-        """Begin a session with an NBIRTH; any number but 0 in it is a fault of the node, counted as a gap."""
-        self._expected, self.gaps = next_seq(seq), 0
-        if seq == 0:
-            return SeqVerdict.IN_ORDER
-        self.gaps = 1
-        return SeqVerdict.GAP
-
-    def take(self, seq: int) -> SeqVerdict:
-        """Judge the next message; after a gap it goes on from there, so that one gap is reported once."""
-        if self._expected is None:
-            return SeqVerdict.BEFORE_BIRTH
-        in_order = seq == self._expected
-        self._expected = next_seq(seq)
-        if in_order:
-            return SeqVerdict.IN_ORDER
-        self.gaps += 1
-        return SeqVerdict.GAP
-
-    def death(self) -> None:
-        """End the session: whatever comes now comes before a birth."""
-        self._expected = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ is not ours are put in order within the reorder timeout, as the specification as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -33,20 +33,22 @@ from wire import (
     Metric,
     Payload,
     PayloadLimits,
+    ReorderBuffer,
     SampleBatch,
     StreamSpan,
     Topic,
     WireError,
+    conform,
     decode_data,
     decode_payload,
+    next_seq,
     read_unfinished,
 )
 
 REORDER_TIMEOUT_MS: Final = 2_000
-REORDER_MESSAGES_MAX: Final = 64
 REBIRTH_FIRST_MS: Final = 5_000
 REBIRTH_MAX_MS: Final = 60_000
-SEQ_COUNT: Final = 256
+SEQ_END: Final = 256
 ALIAS_TABLE_MAX: Final = 1 << 20  # larger aliases (foreign nodes) go through a dictionary
 UNKNOWN_ALIAS: Final = -1
 IGNORED_ALIAS: Final = -2  # declared in a birth, but no tag of this site
@@ -136,32 +138,49 @@ class _Message:
         return None if decoded is None else decoded.seq
 
 
-@dataclass(slots=True)
-class _Aliases:
-    """Alias to tag index, as one array where the numbers allow it."""
+class _Declared:
+    """What the births declared: tag and data type of every alias and name. Small aliases stand in one array."""
 
-    table: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    large: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._tag = np.empty(0, np.int32)
+        self._datatype = np.empty(0, np.uint8)
+        self._large: dict[int, tuple[int, int]] = {}
+        self._named: dict[str, int] = {}
 
-    def declare(self, alias: int, tag: int) -> None:
-        if alias >= ALIAS_TABLE_MAX:
-            self.large[alias] = tag
+    def declare(self, metric: Metric, tag: int) -> None:
+        """Take one metric of a birth; `tag` is its index or IGNORED_ALIAS."""
+        datatype = 0 if metric.datatype is None else int(metric.datatype)
+        if metric.name is not None:
+            self._named[metric.name] = datatype
+        alias = metric.alias
+        if alias is None:
             return
-        if alias >= len(self.table):
-            grown = np.full(max(64, 2 * alias), UNKNOWN_ALIAS, np.int32)
-            grown[: len(self.table)] = self.table
-            self.table = grown
-        self.table[alias] = tag
+        if alias >= ALIAS_TABLE_MAX:
+            self._large[alias] = (tag, datatype)
+            return
+        if alias >= len(self._tag):
+            size = max(64, 2 * alias)
+            grown_tag, grown_datatype = np.full(size, UNKNOWN_ALIAS, np.int32), np.zeros(size, np.uint8)
+            grown_tag[: len(self._tag)], grown_datatype[: len(self._tag)] = self._tag, self._datatype
+            self._tag, self._datatype = grown_tag, grown_datatype
+        self._tag[alias], self._datatype[alias] = tag, datatype
 
-    def tags(self, alias: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the tag index of every alias, UNKNOWN_ALIAS where none was declared."""
-        found = np.full(len(alias), UNKNOWN_ALIAS, np.int32)
-        small = (alias >= 0) & (alias < len(self.table))
-        found[small] = self.table[alias[small]]
-        if self.large:
-            for row in np.flatnonzero(~small):
-                found[row] = self.large.get(int(alias[row]), UNKNOWN_ALIAS)
-        return found
+    def look_up(
+        self, columns: DataColumns, tag_index: Mapping[str, int]
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Return tag index and declared data type of every row: by alias where it has one, else by name."""
+        alias = columns.alias
+        tag = np.full(len(alias), UNKNOWN_ALIAS, np.int32)
+        datatype = np.zeros(len(alias), np.uint8)
+        small = (alias >= 0) & (alias < len(self._tag))
+        tag[small], datatype[small] = self._tag[alias[small]], self._datatype[alias[small]]
+        for row in np.flatnonzero(~small).tolist():
+            name = columns.names[row]
+            if alias[row] >= 0:
+                tag[row], datatype[row] = self._large.get(int(alias[row]), (UNKNOWN_ALIAS, 0))
+            elif name is not None:
+                tag[row], datatype[row] = tag_index.get(name, IGNORED_ALIAS), self._named.get(name, 0)
+        return tag, datatype
 
 
 class NodeSession:
@@ -175,9 +194,9 @@ class NodeSession:
         self._bdseq: int | None = None
         self._expected = 0
         self._missing: set[int] = set()
-        self._held: dict[int, _Message] = {}
         self._gap_since_ms: int | None = None
-        self._aliases = _Aliases()
+        self._foreign: ReorderBuffer[_Message] = ReorderBuffer(REORDER_TIMEOUT_MS)
+        self._declared = _Declared()
         self._devices: set[str] = set()
         self._rebirth_wait_ms = REBIRTH_FIRST_MS
         self._rebirth_after_ms: int | None = None
@@ -201,16 +220,17 @@ class NodeSession:
 
     def poll(self, now_ms: int) -> list[Fact]:
         """Return what time alone brings: a hole that stayed open past the reorder timeout asks for a rebirth."""
+        if not self.ours:
+            expired = self._foreign.expire(now_ms)
+            if expired is None:
+                return []
+            facts = [fact for message in expired.held for fact in self._apply(message, now_ms)]
+            return [*facts, *self._rebirth("a message is missing", now_ms)]
         if self._gap_since_ms is None or now_ms - self._gap_since_ms < REORDER_TIMEOUT_MS:
             return []
-        facts: list[Fact] = []
         self._gap_since_ms = None
         self._missing.clear()
-        held, self._held = self._held, {}
-        for seq in sorted(held, key=lambda seq: (seq - self._expected) % SEQ_COUNT):
-            self._expected = (seq + 1) % SEQ_COUNT
-            facts += self._apply(held[seq], now_ms)
-        return [*facts, *self._rebirth("a message is missing", now_ms)]
+        return self._rebirth("a message is missing", now_ms)
 
     def lost(self) -> list[Fact]:
         """Core's own link is gone, or core starts: nothing is known of the node until it is born again."""
@@ -231,6 +251,7 @@ class NodeSession:
         self.online, self._bdseq, self._expected = True, bdseq, 1
         live = _integer(metrics.get(SPOOL_STREAM)) or 0
         self.ours = live > 0
+        self._foreign.birth()
         self._rebirth_wait_ms, self._rebirth_after_ms = REBIRTH_FIRST_MS, None
         self._declare(birth.metrics)
         born = NodeBorn(
@@ -243,9 +264,7 @@ class NodeSession:
         )
         facts: list[Fact] = [born]
         if not self.ours:
-            batch = self._batch(decode_data(payload, self._limits))
-            if len(batch):
-                facts.append(FrameArrived("", 0, 0, batch))
+            facts += self._values("", decode_data(payload, self._limits))
         return facts
 
     def _node_death(self, payload: bytes) -> list[Fact]:
@@ -260,9 +279,9 @@ class NodeSession:
     def _forget(self) -> None:
         self.online = False
         self._missing.clear()
-        self._held.clear()
         self._gap_since_ms = None
-        self._aliases = _Aliases()
+        self._foreign.death()
+        self._declared = _Declared()
         self._devices.clear()
 
     # -- order --
@@ -274,42 +293,28 @@ class NodeSession:
         seq = message.seq
         if seq is None:
             raise MalformedPayloadError("no seq")
-        ahead = (seq - self._expected) % SEQ_COUNT
-        if ahead == 0:
-            self._expected = (seq + 1) % SEQ_COUNT
-            return [*self._apply(message, now_ms), *self._release(now_ms)]
+        if not self.ours:
+            return [fact for ready in self._foreign.offer(seq, message, now_ms) for fact in self._apply(ready, now_ms)]
+        self._check_order(seq, now_ms)
+        return self._apply(message, now_ms)
+
+    def _check_order(self, seq: int, now_ms: int) -> None:
+        """Note holes in a node of ours: they delay nothing, but one that stays open asks for a rebirth."""
+        ahead = (seq - self._expected) % SEQ_END
         if seq in self._missing:  # arrived out of order, within the timeout
             self._missing.discard(seq)
-            if not self._missing:
-                self._gap_since_ms = None
-            return self._apply(message, now_ms)
-        if ahead >= SEQ_COUNT // 2:  # behind us and not missing: a repeat; our frames carry their own numbers
-            return self._apply(message, now_ms) if self.ours else []
-        if self._gap_since_ms is None:
+        elif ahead < SEQ_END // 2:
+            self._missing |= {(self._expected + step) % SEQ_END for step in range(ahead)}
+            self._expected = next_seq(seq)
+        if not self._missing:
+            self._gap_since_ms = None
+        elif self._gap_since_ms is None:
             self._gap_since_ms = now_ms
-        if self.ours:
-            self._missing |= {(self._expected + step) % SEQ_COUNT for step in range(ahead)}
-            self._expected = (seq + 1) % SEQ_COUNT
-            return self._apply(message, now_ms)
-        if len(self._held) < REORDER_MESSAGES_MAX:
-            self._held[seq] = message
-        return []
 
     def _decode(self, topic: Topic, payload: bytes) -> _Message:
         if topic.kind in (MessageKind.DBIRTH, MessageKind.DDEATH):
             return _Message(topic, payload, decode_payload(payload, self._limits), None)
         return _Message(topic, payload, None, decode_data(payload, self._limits))
-
-    def _release(self, now_ms: int) -> list[Fact]:
-        """Hand on what was held back behind the message that just came."""
-        facts: list[Fact] = []
-        while self._expected in self._held:
-            message = self._held.pop(self._expected)
-            self._expected = (self._expected + 1) % SEQ_COUNT
-            facts += self._apply(message, now_ms)
-        if not self._held and not self._missing:
-            self._gap_since_ms = None
-        return facts
 
     def _apply(self, message: _Message, now_ms: int) -> list[Fact]:
         topic, device = message.topic, message.topic.device or ""
@@ -332,8 +337,7 @@ class NodeSession:
 
     def _declare(self, metrics: tuple[Metric, ...]) -> None:
         for metric in metrics:
-            if metric.alias is not None and metric.name is not None:
-                self._aliases.declare(metric.alias, self._tag_index.get(metric.name, IGNORED_ALIAS))
+            self._declared.declare(metric, self._tag_index.get(metric.name or "", IGNORED_ALIAS))
 
     def _frame(self, device: str, columns: DataColumns, message: _Message, now_ms: int) -> list[Fact]:
         facts: list[Fact] = []
@@ -342,32 +346,30 @@ class NodeSession:
                 facts.append(BlockArrived(metric.value))
             elif metric.name in (SPOOL_FAULT, CLOCK_SYNCED) and isinstance(metric.value, bool):
                 facts.append(NodeFact(metric.name, metric.value))
-        tag = self._tags(columns)
+        try:
+            return facts + self._values(device, columns)
+        except MalformedPayloadError as error:
+            refused = Refused(str(message.topic), error.reason, message.payload)
+            return [*facts, refused, *self._rebirth(error.reason, now_ms)]
+
+    def _values(self, device: str, columns: DataColumns) -> list[Fact]:
+        """Return the frame, or two when a foreign node mixes stored and current values.
+
+        Raises:
+            MalformedPayloadError: an alias no birth declared, or a value of another type than declared.
+        """
+        tag, datatype = self._declared.look_up(columns, self._tag_index)
         if bool((tag == UNKNOWN_ALIAS).any()):
-            refused = Refused(str(message.topic), "unknown alias", message.payload)
-            return [*facts, refused, *self._rebirth("unknown alias", now_ms)]
-        known = tag >= 0
+            raise MalformedPayloadError("unknown alias")
+        columns = conform(columns, datatype)
         marked = columns.stream > 0 and columns.sequence > 0
+        frames: list[Fact] = []
         for historical in (False, True):
-            rows = known & (columns.historical == historical)
+            rows = (tag >= 0) & (columns.historical == historical)
             if rows.any() or (marked and not historical):
-                batch = SampleBatch(
-                    tag[rows], columns.value[rows], columns.code[rows], columns.source_ms[rows]
-                )
-                facts.append(FrameArrived(device, columns.stream, columns.sequence, batch, historical))
-        return facts
-
-    def _batch(self, columns: DataColumns) -> SampleBatch:
-        tag = self._tags(columns)
-        rows = tag >= 0
-        return SampleBatch(tag[rows], columns.value[rows], columns.code[rows], columns.source_ms[rows])
-
-    def _tags(self, columns: DataColumns) -> NDArray[np.int32]:
-        """Return the tag index of every row: by alias where the row has one, else by name."""
-        tag = self._aliases.tags(columns.alias)
-        for row in np.flatnonzero(columns.alias < 0):
-            tag[row] = self._tag_index.get(columns.names[row] or "", IGNORED_ALIAS)
-        return tag
+                batch = SampleBatch(tag[rows], columns.value[rows], columns.code[rows], columns.source_ms[rows])
+                frames.append(FrameArrived(device, columns.stream, columns.sequence, batch, historical))
+        return frames
 
     def _rebirth(self, reason: str, now_ms: int) -> list[Fact]:
         """Ask for a rebirth, at most once a period that doubles while it goes unanswered."""

@@ -67,8 +67,6 @@ PUBLIC = [
     "SPOOL_STREAM",
     "SPOOL_UNFINISHED",
     "SampleBatch",
-    "SeqCheck",
-    "SeqVerdict",
     "ShapeMismatchError",
     "SpoolBlock",
     "StreamSpan",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire import ReorderBuffer, SeqCheck, SeqVerdict, next_bdseq, next_seq
+from wire import ReorderBuffer, next_bdseq, next_seq
 
 
 @pytest.mark.spec("tck-id-payloads-sequence-num-incrementing")
@@ -20,45 +20,6 @@ def test_counting_is_the_remainder_of_256(start, steps):
     for _ in range(steps):
         seq = next_seq(seq)
     assert seq == (start + steps) % 256
-
-
-@given(st.integers(1, 1_500))
-def test_an_unbroken_session_has_no_gap(messages):
-    check = SeqCheck()
-    check.birth()
-    assert all(check.take(number % 256) is SeqVerdict.IN_ORDER for number in range(1, messages + 1))
-    assert check.gaps == 0
-
-
-@pytest.mark.fault("F26")
-@given(st.integers(0, 600), st.integers(1, 255))
-def test_a_gap_is_found_wherever_it_is_and_reported_once(before, missing):
-    check = SeqCheck()
-    check.birth()
-    for number in range(1, before + 1):
-        check.take(number % 256)
-    after = before + 1 + missing
-    assert check.take(after % 256) is SeqVerdict.GAP
-    assert check.take((after + 1) % 256) is SeqVerdict.IN_ORDER
-    assert check.gaps == 1
-
-
-@pytest.mark.fault("F26")
-def test_what_comes_before_a_birth_or_after_a_death_is_named_so():
-    check = SeqCheck()
-    assert check.take(1) is SeqVerdict.BEFORE_BIRTH
-    check.birth()
-    check.death()
-    assert check.take(1) is SeqVerdict.BEFORE_BIRTH
-    assert check.expected is None
-
-
-@pytest.mark.spec("tck-id-payloads-nbirth-seq")
-def test_a_birth_that_does_not_begin_at_0_is_a_gap():
-    check = SeqCheck()
-    assert check.birth(0) is SeqVerdict.IN_ORDER
-    assert check.birth(7) is SeqVerdict.GAP
-    assert check.take(8) is SeqVerdict.IN_ORDER
 
 
 @pytest.mark.fault("F24")
