@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import replace
+from typing import Any
 
 from alerting.acts import ACT_TEXT_MAX, Act, ActKind, SystemCondition
 from alerting.alarm import FAULT_LIMIT, SYSTEM_LIMIT, AlarmState, Category, Transition, TransitionKind
@@ -71,10 +72,10 @@ class AlarmBook:
         """A GOOD sample ended the excursion of an alarm."""
         alarm = self.alarms[alarm_id]
         assert step.ordinal is not None, "only a sample returns an alarm"
-        changed = replace(alarm, value=_number(step.value), code=step.code, linked=None)
         step_id = event_id(alarm.site, alarm.tag, alarm.limit, step.stream, step.sequence, step.ordinal,
                            "returned", alarm.id)
-        return self._return(changed, step_id, engine_ms, step.at_ms)
+        return self._return(alarm, step_id, engine_ms, step.at_ms, value=_number(step.value), code=step.code,
+                            linked=None)
 
     def link(self, late: AlarmState, current_id: str) -> None:
         """From now on the late alarm returns when the current one does."""
@@ -92,14 +93,15 @@ class AlarmBook:
         transitions = []
         for late_id in self.linked.pop(current.alarm_id, ()):
             late = self.alarms[late_id]
-            changed = replace(late, value=current.alarm.value, code=current.alarm.code)
             step_id = timed_id(late.site, late.tag, late.limit, 0, 0, current.engine_ms, "returned",
                                f"{current.id},{late_id}")
-            transitions.append(self._return(changed, step_id, current.engine_ms, current.at_ms))
+            transitions.append(self._return(late, step_id, current.engine_ms, current.at_ms,
+                                            value=current.alarm.value, code=current.alarm.code))
         return transitions
 
-    def _return(self, alarm: AlarmState, step_id: str, engine_ms: int, at_ms: int) -> Transition:
-        transition = self._take(alarm, Event.RETURNED, step_id, engine_ms, at_ms, returned_ms=at_ms)
+    def _return(self, alarm: AlarmState, step_id: str, engine_ms: int, at_ms: int,
+                **changes: Any) -> Transition:
+        transition = self._take(alarm, Event.RETURNED, step_id, engine_ms, at_ms, returned_ms=at_ms, **changes)
         self.loosen(alarm.id)
         return transition
 
@@ -135,9 +137,8 @@ class AlarmBook:
     def _system_return(self, alarm_id: str, engine_ms: int, at_ms: int, told: SystemCondition) -> Transition:
         del self.system_alarm[told.key]
         alarm = self.alarms[alarm_id]
-        changed = replace(alarm, facts={**alarm.facts, **told.facts})
         step_id = self._system_id(told.key, engine_ms, at_ms, "returned")
-        return self._return(changed, step_id, engine_ms, at_ms)
+        return self._return(alarm, step_id, engine_ms, at_ms, facts={**alarm.facts, **told.facts})
 
     def _system_id(self, key: str, engine_ms: int, at_ms: int, kind: str) -> str:
         # Two events of one key may fall into one millisecond; counting tells them apart in every replay.
@@ -208,11 +209,11 @@ class AlarmBook:
             del self.records[oldest], self.alarms[oldest]
 
     def _take(self, alarm: AlarmState, event: Event, step_id: str, engine_ms: int, at_ms: int,
-              actor: str | None = None, **changes: str | int | None) -> Transition:
+              actor: str | None = None, **changes: Any) -> Transition:
         state = next_state(alarm.state, event)
         assert state is not None, f"{event} is no step of {alarm.state}"
         kind = TransitionKind.CLOSED if event is Event.WRITTEN_OFF else TransitionKind(event.value)
-        after = replace(alarm, state=state, revision=alarm.revision + 1, **changes)  # type: ignore[arg-type]
+        after = replace(alarm, state=state, revision=alarm.revision + 1, **changes)
         self.alarms[alarm.id] = after
         return Transition(id=step_id, alarm_id=alarm.id, revision=after.revision, kind=kind, alarm=after,
                           engine_ms=engine_ms, at_ms=at_ms, late=alarm.late, actor=actor)
