@@ -48,7 +48,7 @@ class SiteWords:
     def compile(cls, site: SiteConfig) -> SiteWords:
         """Take the names out of a checked site."""
         places = {
-            item.id: tuple(f"{_pair(source.name)[i]} {_pair(item.name)[i]}" for i in (0, 1))
+            item.id: (_place(source.name.zh, item.name.zh), _place(source.name.en, item.name.en))
             for source in site.hazard_sources
             for item in source.equipment
         }
@@ -135,6 +135,11 @@ class SiteWords:
 def clean(text: str) -> str:
     """Return foreign text as one bounded line: control and format characters become spaces."""
     return "".join(c if c.isprintable() else " " for c in text[:FREE_TEXT_CHARS_MAX])
+
+
+def _place(source: str, equipment: str) -> str:
+    """Join two names, unless the second already says the first."""
+    return equipment if source in equipment else f"{source} {equipment}"
 
 
 def _pair(names: Names) -> tuple[str, str]:
