@@ -21,7 +21,7 @@ import uvloop
 
 from cli.broker import BrokerMissingError, nats_server_path, write_nats_config
 from cli.children import Child, ChildGaveUpError, keep_running
-from cli.demo_report import account
+from cli.demo_report import account, in_words
 from cli.demo_view import show
 from cli.language import say
 from cli.running import EXIT_REFUSED, set_up_logging
@@ -85,13 +85,13 @@ def demo_command(scenario: str, seconds: float | None, *, as_json: bool, seed: i
         print(error, file=sys.stderr)
         print(say(f"数据目录：{folder}", f"data folder: {folder}"), file=sys.stderr)
         return EXIT_REFUSED
-    complete = not report["missing"]
     out = sys.stderr if as_json else sys.stdout
-    for problem in report["missing"]:
-        print(say(f"缺失：{problem}", f"missing: {problem}"), file=out)
+    for line in in_words(report):
+        print(line, file=out)
     print(say(f"数据目录：{folder}", f"data folder: {folder}"), file=out)
-    print(json.dumps(report, ensure_ascii=False), flush=True)
-    return 0 if complete else EXIT_MISSING
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False), flush=True)
+    return EXIT_MISSING if report["missing"] else 0
 
 
 async def _demo(scenario: str, seconds: float | None, folder: Path, seed: int, *, as_json: bool) -> dict[str, Any]:

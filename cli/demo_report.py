@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from cli.language import say
 from config import Grade, SiteConfig
 from gateway.core import LEDGER_NAME, LedgerReader
 from simulators import CHANGES_FILE, READS_FILE, WRITE_CODES, read_json_lines
@@ -68,6 +69,35 @@ def account(
         "restarts": restarts,
         "missing": missing,
     }
+
+
+def in_words(report: dict[str, Any]) -> list[str]:
+    """Return the account as lines for people."""
+    samples, alarms = report["samples"], report["alarms"]
+    latency, duplicates = report["read_to_webhook_ms"], report["duplicates_dropped"]
+    lines = [
+        say(
+            f"样本：采集 {samples['taken']}，提交 {samples['committed']}，确认 {samples['acked']}",
+            f"samples: {samples['taken']} taken, {samples['committed']} committed, {samples['acked']} acknowledged",
+        ),
+        say(
+            f"报警：红 {alarms['red']}，橙 {alarms['orange']}，黄 {alarms['yellow']}，蓝 {alarms['blue']}",
+            f"alarms: {alarms['red']} red, {alarms['orange']} orange, {alarms['yellow']} yellow, {alarms['blue']} blue",
+        ),
+        say(
+            f"通知：平台验签 {report['webhooks_verified']} 条，丢弃重复 {duplicates['webhooks']} 条",
+            f"notices: {report['webhooks_verified']} verified by the platform, {duplicates['webhooks']} duplicates dropped",
+        ),
+    ]
+    if latency["count"]:
+        total = report["change_to_webhook_ms"]
+        lines.append(say(
+            f"寄存器变化到平台验签：p50 {total['p50']} 毫秒，p99 {total['p99']} 毫秒（其中读出之后 {latency['p50']} / {latency['p99']}）",
+            f"register change to verified webhook: p50 {total['p50']} ms, p99 {total['p99']} ms"
+            f" ({latency['p50']} / {latency['p99']} of it after the read)",
+        ))  # fmt: skip
+    missing = [say(f"缺失：{problem}", f"missing: {problem}") for problem in report["missing"]]
+    return lines + (missing or [say("没有缺失", "nothing is missing")])
 
 
 def committed_samples(reader: LedgerReader) -> int:

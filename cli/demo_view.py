@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.language import language, say
-from config import Grade, SiteConfig
+from config import Grade, LimitRow, SiteConfig, TagConfig
 from gateway.core import LEDGER_NAME, FrameValues, LedgerReader
 from wire import Quality, describe, quality_of
 
@@ -191,26 +192,28 @@ def _values(seen: Seen, site: SiteConfig) -> Panel:
 
 
 def _nearness(seen: Seen, site: SiteConfig) -> Iterable[tuple[float, str, str, str, int]]:
-    """Yield (share of the way from mid-range to the limit, tag, value, limit, quality code) for tags with limits."""
+    """Yield (share of the way to the nearest limit, tag, value, limit, quality code) for tags with limits; 1 is on it."""
     for tag in site.tags:
         found = seen.values.get(tag.id)
         limits = tag.limit_rows()
         if found is None or not limits:
             continue
         value, code, _ = found
-        if value != value:
-            yield 2.0, tag.id, "--", "", code
+        if math.isnan(value):
+            yield math.inf, tag.id, "--", "", code
             continue
-        span = tag.span()
-        middle = (span.low + span.high) / 2
-        best = max(
-            limits,
-            key=lambda row: (value - middle) / (row.setpoint - middle) if row.setpoint != middle else 0.0,
-        )
-        share = (value - middle) / (best.setpoint - middle) if best.setpoint != middle else 0.0
-        if tag.quantity.startswith("gas"):
-            share = value / best.setpoint if best.setpoint else 0.0
-        yield share, tag.id, f"{value:.4g} {tag.unit or ''}", f"{best.kind} {best.setpoint:g}", code
+        share, row = max(((_share(tag, row, value), row) for row in limits), key=lambda item: item[0])
+        yield share, tag.id, f"{value:.4g} {tag.unit or ''}", f"{row.kind} {row.setpoint:g}", code
+
+
+def _share(tag: TagConfig, row: LimitRow, value: float) -> float:
+    """How far a value has come towards a limit, from the innermost limit of the other side or the end of the range."""
+    opposite = [other.setpoint for other in tag.limit_rows() if other.kind.high_side is not row.kind.high_side]
+    if row.kind.high_side:
+        calm = max(opposite, default=tag.span().low)
+    else:
+        calm = min(opposite, default=tag.span().high)
+    return (value - calm) / (row.setpoint - calm) if row.setpoint != calm else 0.0
 
 
 def _subject(alarm: dict[str, Any], site: SiteConfig) -> str:
