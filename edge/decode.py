@@ -7,6 +7,7 @@ function the gateway uses too, so both ends of the wire hold bit-equal numbers.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -91,12 +92,13 @@ class DeviceDecoder:
 
     def __init__(self, points: Sequence[RegisterPoint], blocks: Sequence[Block]) -> None:
         """Prepare to decode `points` (row i is points[i]) out of `blocks`, which cover all of them."""
-        self._base: dict[tuple[Table, int], int] = {}
+        self._starts: dict[Table, list[int]] = {}
+        self._bases: dict[Table, list[int]] = {}
         words = 0
-        for block in blocks:
-            for address in range(block.address, block.address + block.count):
-                self._base[block.table, address] = words
-                words += 1
+        for block in sorted(blocks, key=lambda block: block.address):
+            self._starts.setdefault(block.table, []).append(block.address)
+            self._bases.setdefault(block.table, []).append(words)
+            words += block.count
         # One element per register or coil, and at the end a zero for the words that narrow values lack.
         self._words = np.zeros(words + 1, dtype="<u2")
         self._zero = words
@@ -121,7 +123,7 @@ class DeviceDecoder:
 
         `content` has two bytes per register, or one bit per coil, lowest first; its length has been checked.
         """
-        base = self._base[block.table, block.address]
+        base = self._place(block.table, block.address)
         if block.table.is_bits:
             bits = np.unpackbits(np.frombuffer(content, np.uint8), count=block.count, bitorder="little")
             self._words[base : base + block.count] = bits
@@ -172,11 +174,17 @@ class DeviceDecoder:
         )
         return is_nan
 
+    def _place(self, table: Table, address: int) -> int:
+        """Return where in the word store an address lies that some block covers."""
+        starts = self._starts[table]
+        at = bisect_right(starts, address) - 1
+        return self._bases[table][at] + address - starts[at]
+
     def _indices(self, points: Sequence[RegisterPoint]) -> NDArray[np.intp]:
         """Return intp[points, 4]: where in the word store each value's words lie, least significant first."""
         index = np.full((len(points), WORDS_MAX), self._zero, dtype=np.intp)
         for row, point in enumerate(points):
-            base, width = self._base[point.table, point.address], REGISTERS_OF[point.native]
+            base, width = self._place(point.table, point.address), REGISTERS_OF[point.native]
             for word in range(width):
                 index[row, word] = base + (word if point.order.low_word_first else width - 1 - word)
         return index

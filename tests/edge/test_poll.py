@@ -103,7 +103,6 @@ def test_beyond_the_range_is_uncertain_with_the_value_as_measured(native, word, 
 
 
 @pytest.mark.fault("F10")
-@pytest.mark.fault("F16")
 @pytest.mark.parametrize("missing", [{0}, {63}, {99}, {40, 41}, {3, 50, 98}])
 def test_a_refused_address_is_isolated_in_the_first_poll_and_the_rest_has_values(missing):
     async def scenario():
