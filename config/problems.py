@@ -14,12 +14,8 @@ from enum import StrEnum
 NEAREST_CUTOFF = 0.55
 PROBLEMS_SHOWN_MAX = 200
 
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))}
-_ESCAPED |= {
-    code: f"\\u{code:04x}"
-    for code in (0x2028, 0x2029, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-}
-_ESCAPED |= {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_WIDE_SPACE = "\u3000"  # an ordinary space of Chinese text, though Python does not count it as printable
 
 
 class Severity(StrEnum):
@@ -30,8 +26,20 @@ class Severity(StrEnum):
 
 
 def one_line(text: str) -> str:
-    """Return `text` with everything escaped that could end a line or steer a terminal."""
-    return text.translate(_ESCAPED).encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return `text` with everything escaped that could end a line, steer a terminal or not be shown."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == _WIDE_SPACE else escaped(char) for char in text)
+
+
+def escaped(char: str) -> str:
+    """Return one character as an escape that YAML and Python both read."""
+    code = ord(char)
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 @dataclass(frozen=True, slots=True)

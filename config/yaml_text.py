@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from config.problems import escaped
+
 FLOW_WIDTH_MAX = 110
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:[./-][A-Za-z0-9_]+)*")
 # Words that some reader of some YAML version takes for a truth value or for nothing.
 _NOT_TEXT = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_QUOTED = {'"': '\\"', "\\": "\\\\"}
 
 
 def dump_yaml(document: dict[str, Any]) -> str:
@@ -72,13 +74,4 @@ def _scalar(value: Any) -> str:
 def _text(text: str) -> str:
     if _BARE.fullmatch(text) and text.lower() not in _NOT_TEXT:
         return text
-    return '"' + "".join(_ESCAPES.get(char) or _escaped(char) for char in text) + '"'
-
-
-def _escaped(char: str) -> str:
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    return '"' + "".join(_QUOTED.get(char) or (char if char.isprintable() else escaped(char)) for char in text) + '"'

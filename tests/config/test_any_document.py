@@ -56,9 +56,9 @@ def changed(place: tuple[str | int, ...], value: Any, document: Any) -> None:
         if part not in document if isinstance(document, dict) else int(part) >= len(document):
             return
         document = document[part]
-    if isinstance(document, dict) and isinstance(last, str):
-        document[last] = value
-    elif isinstance(document, list) and isinstance(last, int) and last < len(document):
+    if isinstance(document, dict) == isinstance(last, str) and isinstance(document, dict | list):
+        if isinstance(document, list) and int(last) >= len(document):
+            return
         document[last] = value
 
 
