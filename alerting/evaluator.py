@@ -18,20 +18,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alerting.bulk import Rules, run_bulk
 from alerting.lastframes import LastFrames
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
-from wire import Quality, Reason, quality_code
+from alerting.phases import (
+    ACTIVE,
+    CODE_NOT_A_NUMBER,
+    CODE_STALE,
+    CODE_UNHEARD,
+    ENTERING,
+    GOOD_FROM,
+    LEAVING,
+    NORMAL,
+    UNCERTAIN_FROM,
+    VALUE_MAX,
+)
 
-NORMAL, ENTERING, ACTIVE, LEAVING = 0, 1, 2, 3  # phases of a row: on-delay running, off-delay running
-GOOD_FROM, UNCERTAIN_FROM = int(Quality.GOOD), int(Quality.UNCERTAIN)
-CODE_STALE = quality_code(Quality.BAD, Reason.STALE)
-CODE_UNHEARD = quality_code(Quality.BAD, Reason.UNKNOWN)
-CODE_NOT_A_NUMBER = quality_code(Quality.BAD, Reason.NOT_A_NUMBER)
 NEVER_MS = int(np.iinfo(np.int64).max)
 
 SCRATCH_SAMPLES_MIN = 1_024
-VALUE_MAX = float(np.finfo(np.float64).max)
+BULK_MIN = 64  # below so many samples the one-by-one rules are quicker
 
 # The columns a dump holds, in its order.
 TAG_STATE: dict[str, Any] = {
@@ -97,8 +104,10 @@ class Evaluator:
         self.step_count = np.zeros(rows, np.int32)
         self._frames = LastFrames(tags, engine_ms)
         # Derived, never stored.
-        self._band_low, self._band_high = np.full(tags, np.inf), np.full(tags, -np.inf)
-        self._held = np.zeros(tags, np.bool_)
+        self.rules = Rules.of(limits)
+        self.place = np.zeros(tags, np.int32)
+        self.band_low, self.band_high = np.full(tags, np.inf), np.full(tags, -np.inf)
+        self.held = np.zeros(tags, np.bool_)
         self._marked = np.zeros(tags, np.bool_)
         self._scratch = Scratch(SCRATCH_SAMPLES_MIN)
         self._entering: set[int] = set()
@@ -108,15 +117,10 @@ class Evaluator:
 
     def _compile(self) -> None:
         """Build what the exact rules read."""
-        limits, side = self.limits, self.limits.side.astype(np.float64)
-        self._side = _view(side)
-        # Mirrored for the low side, so that one comparison serves both: over when side * value >= _raise.
-        self._raise = _view(side * limits.setpoint)
-        self._clear = _view(side * limits.setpoint - limits.deadband)
-        self._on_ms = _view(np.concatenate([limits.on_delay_ms, limits.fault_delay_ms]))
-        self._off_ms = _view(limits.off_delay_ms)
-        self._edge_normal = _view(np.nextafter(limits.setpoint, -side * np.inf))
-        self._edge_active = _view(limits.setpoint - side * limits.deadband)
+        limits, rules = self.limits, self.rules
+        self._side, self._raise, self._clear = _view(rules.side), _view(rules.over), _view(rules.clear)
+        self._on_ms, self._off_ms = _view(rules.on_ms), _view(rules.off_ms)
+        self._edge_normal, self._edge_active = _view(rules.edge_normal), _view(rules.edge_active)
         self._row_start = _view(limits.row_start)
         self._in_service = _view(limits.in_service)
         self._stale_after_ms = _view(limits.stale_after_ms)
@@ -144,14 +148,14 @@ class Evaluator:
         np.copyto(tag, observed.tag)
         assert int(tag.min()) >= 0, "a sample without a tag"
         base = self._frames.note(engine_ms, observed.frames)
-        np.greater_equal(value, self._band_low.take(tag, out=edge, mode="clip"), out=quiet)
-        np.less_equal(value, self._band_high.take(tag, out=edge, mode="clip"), out=below)
+        np.greater_equal(value, self.band_low.take(tag, out=edge, mode="clip"), out=quiet)
+        np.less_equal(value, self.band_high.take(tag, out=edge, mode="clip"), out=below)
         quiet &= below
         some_bad = int(code.min()) < UNCERTAIN_FROM
         if some_bad:
             bad = code < UNCERTAIN_FROM
             quiet &= ~bad
-            quiet |= bad & self._held.take(tag)
+            quiet |= bad & self.held.take(tag)
             value = np.where(bad, np.nan, value)
         exact: NDArray[Any] | None = None
         if not quiet.all():
@@ -170,20 +174,35 @@ class Evaluator:
             self._frames.slot[tag] = base
         else:
             self._frames.slot[tag] = np.add(observed.frame, np.int32(base), out=scratch.slot[:count])
-        steps: list[Step] = []
-        if exact is not None:
-            self._exact(engine_ms, observed, tag[exact].tolist(), value[exact].tolist(), code[exact].tolist(),
-                        exact, steps)
-        return steps
+        if exact is None:
+            return []
+        return self._exact(engine_ms, observed, exact, tag[exact], value[exact], code[exact])
 
-    def _exact(self, engine_ms: int, observed: Observed, tags: list[int], values: list[float],
-               codes: list[int], rows: NDArray[Any], steps: list[Step]) -> None:
-        frames, frame = observed.frames, observed.frame[rows].tolist()
-        source = observed.source_ms[rows].tolist()
-        for tag, value, code, at, source_ms in zip(tags, values, codes, frame, source, strict=True):
-            self._sample(tag, value, code, source_ms, frames[at], engine_ms, steps)
-        for tag in dict.fromkeys(tags):
-            self._settle(tag)
+    def _exact(self, engine_ms: int, observed: Observed, rows: NDArray[Any], tag: NDArray[np.intp],
+               value: NDArray[np.float64], code: NDArray[np.uint8]) -> list[Step]:
+        """Apply the exact rules to the samples in `rows` of the batch; the columns are theirs alone."""
+        frame, source = observed.frame[rows], observed.source_ms[rows]
+        placed: list[tuple[int, Step]] = []
+        left = np.arange(len(rows))
+        if len(rows) >= BULK_MIN:
+            done, crossed = run_bulk(self, tag, value, code)
+            for sample, row, raised in crossed:
+                key = observed.frames[frame[sample]]
+                placed.append((sample, self._step(row, int(tag[sample]), raised, float(value[sample]),
+                                                  int(code[sample]), int(source[sample]), key)))
+            left = np.flatnonzero(~done)
+        tags = tag[left].tolist()
+        columns = (left.tolist(), tags, value[left].tolist(), code[left].tolist(), source[left].tolist(),
+                   frame[left].tolist())
+        for sample, one, number, quality, source_ms, at in zip(*columns, strict=True):
+            steps: list[Step] = []
+            self._sample(one, number, quality, source_ms, observed.frames[at], engine_ms, steps)
+            placed += [(sample, step) for step in steps]
+        for one in dict.fromkeys(tags):
+            self._settle(one)
+        # Both kinds back into the order of the samples; several steps of one sample stay in theirs.
+        placed.sort(key=lambda entry: entry[0])
+        return [step for _, step in placed]
 
     def tick(self, engine_ms: int, at_ms: int | None = None) -> tuple[bool, list[Step]]:
         """Let time pass: on-delays ripen, silent tags become stale. Returns (anything changed, steps).
@@ -380,10 +399,10 @@ class Evaluator:
                 low = max(low, edge)
             else:
                 high = min(high, edge)
-        self._band_low[tag], self._band_high[tag] = (low, high) if quiet else (math.inf, -math.inf)
+        self.band_low[tag], self.band_high[tag] = (low, high) if quiet else (math.inf, -math.inf)
         # While held, a BAD sample changes nothing either.
         calm = not leaving and not self._silent_at[tag] and self._heard_at[tag]
-        self._held[tag] = calm and (fault == ACTIVE or not self._in_service[tag])
+        self.held[tag] = calm and (fault == ACTIVE or not self._in_service[tag])
 
     def _watch_entering(self) -> None:
         """Find the earliest time at which a running on-delay could ripen."""
