@@ -157,9 +157,7 @@ class Courier:
                 continue
             path.wakes[row.lane].set()
             if row.parked:
-                self._tell(
-                    path, "PARKED", True, {"lane": row.lane, "sequence": row.sequence, "notice": row.id}
-                )
+                self._tell(path, "PARKED", True, {"lane": row.lane, "sequence": row.sequence, "notice": row.id})
         return refused
 
     def offer_unjournaled(self, notices: Iterable[Notice]) -> list[Notice]:
@@ -202,9 +200,7 @@ class Courier:
         Returns: (receiver, lane) -> (ledger id, sequence) from which on to offer unaccepted rows again.
         """
         missing = {
-            (receiver, lane): path.lanes.shortfall(lane)
-            for receiver, path in self._paths.items()
-            for lane in LANES
+            (receiver, lane): path.lanes.shortfall(lane) for receiver, path in self._paths.items() for lane in LANES
         }
         return {key: (row.ledger_id, row.sequence) for key, row in missing.items() if row is not None}
 

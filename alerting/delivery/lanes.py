@@ -388,9 +388,7 @@ class ReceiverLanes:
     def _may_send(self, name: str, entry: Entry, now_ms: int) -> bool:
         if entry.due_ms > now_ms or not self.down:
             return entry.due_ms <= now_ms
-        return self._probe_from_ms(self._lanes[name], entry) <= now_ms and not self._probe_before(
-            name, now_ms
-        )
+        return self._probe_from_ms(self._lanes[name], entry) <= now_ms and not self._probe_before(name, now_ms)
 
     def _probe_before(self, name: str, now_ms: int) -> bool:
         """Whether a lane as urgent as this one has a probe out, or a more urgent one wants the next."""

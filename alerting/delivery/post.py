@@ -160,9 +160,7 @@ class HttpPost:
         except AddressRefusedError as error:
             self._unusable = NoAnswerError("address", str(error))
         except (OSError, ssl.SSLError) as error:
-            self._unusable = NoAnswerError(
-                "certificate", f"ca_file {ca_file}: {error}; name a readable PEM file"
-            )
+            self._unusable = NoAnswerError("certificate", f"ca_file {ca_file}: {error}; name a readable PEM file")
         self._session: aiohttp.ClientSession | None = None
         self._url = URL(url, encoded=True) if self._unusable is None else URL()
 
@@ -187,19 +185,13 @@ class HttpPost:
                     answer = await self._exchange(headers, body, progress)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
                     # A kept connection that the other side was just closing: the notice was not judged.
-                    if (
-                        not self._warm
-                        or progress.status is not None
-                        or isinstance(error, aiohttp.ClientConnectorError)
-                    ):
+                    if not self._warm or progress.status is not None or isinstance(error, aiohttp.ClientConnectorError):
                         raise
                     self._warm = False
                     answer = await self._exchange(headers, body, progress)
         except TimeoutError:
             self._warm = False
-            raise NoAnswerError(
-                "timeout", f"no complete answer within {deadline_s:g} s", progress.status
-            ) from None
+            raise NoAnswerError("timeout", f"no complete answer within {deadline_s:g} s", progress.status) from None
         except (aiohttp.ClientError, AddressRefusedError, OSError) as error:
             self._warm = False
             raise _no_answer(error, progress.status) from error
@@ -281,9 +273,7 @@ def _no_answer(error: Exception, status: int | None) -> NoAnswerError:
         case AddressRefusedError():
             return NoAnswerError("address", text)
         case aiohttp.ClientConnectorCertificateError():
-            return NoAnswerError(
-                "certificate", f"{_certificate_text(error)}; check its certificate and ca_file"
-            )
+            return NoAnswerError("certificate", f"{_certificate_text(error)}; check its certificate and ca_file")
         case aiohttp.ClientSSLError() | ssl.SSLError():
             return NoAnswerError("tls", text)
         case aiohttp.ClientConnectorDNSError() | socket.gaierror():

@@ -21,6 +21,8 @@ from alerting.delivery.words import SiteWords
 from config import Grade
 
 _DATA: Final = '"data":{'
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_ascii = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 _ALARM_TIMES: Final = ("start", "returned", "end", "acked")
 
 
@@ -53,7 +55,7 @@ def message(step: Transition, words: SiteWords) -> str:
 def render(notice: Notice, ledger_id: str) -> bytes:
     """Return the bytes to send for a row, or for a notice that is not journaled yet (sequence null)."""
     sequence = notice.sequence if isinstance(notice, OutboxRow) else None
-    own = _dump(
+    own = _encode(
         {
             "ledger": notice.ledger_id if isinstance(notice, OutboxRow) else ledger_id,
             "receiver": notice.receiver,
@@ -92,9 +94,9 @@ def render_heartbeat(
 
 def _dump(body: object) -> str:
     """Encode compactly; NaN is refused, a lone surrogate (from a person's terminal) is escaped."""
-    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _encode(body)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return _encode_ascii(body)
     return text

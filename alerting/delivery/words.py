@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ KIND_WORDS: Final = {
     TransitionKind.CLOSED: ("已结案", "CLOSED"),
 }
 LIMIT_WORDS: Final = {"LL": ("低低", "LL"), "L": ("低", "L"), "H": ("高", "H"), "HH": ("高高", "HH")}
+STAMPS_KEPT: Final = 256
 FREE_TEXT_CHARS_MAX: Final = 500
 """Longest part of a line that a person or a machine outside wrote."""
 
@@ -31,9 +33,8 @@ FREE_TEXT_CHARS_MAX: Final = 500
 class TagWords:
     """How people call a tag, each as (Chinese, English)."""
 
-    place: tuple[str, str]
-    label: str
-    name: tuple[str, str]
+    named: tuple[str, str]
+    """Where it is, its id, its label, its name."""
     guidance: Mapping[str, tuple[str, str]]
     """By limit: LL, L, H, HH."""
 
@@ -43,6 +44,9 @@ class SiteWords:
 
     def __init__(self, site: str, name: tuple[str, str], zone: tzinfo, tags: Mapping[str, TagWords]) -> None:
         self.site, self.name, self.zone, self._tags = site, name, zone, tags
+        # A flood of alarms shares a few times.
+        self.iso = lru_cache(STAMPS_KEPT)(self._iso)
+        self._clock = lru_cache(STAMPS_KEPT)(self._clock_text)
 
     @classmethod
     def compile(cls, site: SiteConfig) -> SiteWords:
@@ -55,8 +59,10 @@ class SiteWords:
         tags = {}
         for tag in site.tags:
             zh, en = places.get(tag.equipment, (tag.equipment, tag.equipment))
+            label_zh, label_en = (f"（{tag.label}）", f" ({tag.label})") if tag.label else ("", "")
+            named = (f"{zh} {tag.id}{label_zh} {tag.name.zh}", f"{en} {tag.id}{label_en} {tag.name.en}")
             guidance = {str(row.kind): _pair(row.guidance) for row in tag.limit_rows()}
-            tags[tag.id] = TagWords((zh, en), tag.label, _pair(tag.name), guidance)
+            tags[tag.id] = TagWords(named, guidance)
         return cls(site.site, _pair(site.name), ZoneInfo(site.timezone), tags)
 
     def local(self, at_ms: int) -> datetime:
@@ -64,13 +70,16 @@ class SiteWords:
         whole = datetime.fromtimestamp(at_ms // 1000, UTC)
         return whole.replace(microsecond=at_ms % 1000 * 1000).astimezone(self.zone)
 
-    def iso(self, at_ms: int) -> str:
+    def _iso(self, at_ms: int) -> str:
         """Return UTC epoch ms as ISO 8601 in the site's zone, with its offset."""
         return self.local(at_ms).isoformat(timespec="milliseconds")
 
+    def _clock_text(self, at_ms: int) -> str:
+        return self.local(at_ms).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
     def lines(self, step: Transition) -> dict[str, str]:
         """Return the line for a transition in both languages: {"zh": …, "en": …}."""
-        alarm, at = step.alarm, self.local(step.at_ms).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        alarm, at = step.alarm, self._clock(step.at_ms)
         return {"zh": self._line_zh(step, alarm, at), "en": self._line_en(step, alarm, at)}
 
     def _line_zh(self, step: Transition, alarm: AlarmState, at: str) -> str:
@@ -106,11 +115,8 @@ class SiteWords:
         if alarm.category is Category.SYSTEM:
             return f"{self.name[lang]} {('监测系统', 'monitoring system')[lang]} {clean(alarm.tag)}"
         tag = self._tags.get(alarm.tag)
-        if tag is None:  # the tag has left the configuration while its alarm stood
-            named = alarm.tag
-        else:
-            label = ("（{}）", " ({})")[lang].format(tag.label) if tag.label else ""
-            named = f"{tag.place[lang]} {alarm.tag}{label} {tag.name[lang]}"
+        # Without words, the tag has left the configuration while its alarm stood.
+        named = clean(alarm.tag) if tag is None else tag.named[lang]
         if alarm.category is Category.FAULT:
             cause = (alarm.cause_zh, alarm.cause_en)[lang] or describe(alarm.code, ("zh", "en")[lang])
             return f"{named} {('仪表故障', 'instrument fault')[lang]}{('：', ': ')[lang]}{clean(cause)}"
