@@ -30,7 +30,7 @@ demo: $(STAMP)
 	@$(BIN)/hazardgate demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m tests.run $(ARGS)
+	@$(BIN)/python -m pytest -q $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

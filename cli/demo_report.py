@@ -92,7 +92,8 @@ def in_words(report: dict[str, Any]) -> list[str]:
     if latency["count"]:
         total = report["change_to_webhook_ms"]
         lines.append(say(
-            f"寄存器变化到平台验签：p50 {total['p50']} 毫秒，p99 {total['p99']} 毫秒（其中读出之后 {latency['p50']} / {latency['p99']}）",
+            f"寄存器变化到平台验签：p50 {total['p50']} 毫秒，p99 {total['p99']} 毫秒"
+            f"（其中读出之后 {latency['p50']} / {latency['p99']}）",
             f"register change to verified webhook: p50 {total['p50']} ms, p99 {total['p99']} ms"
             f" ({latency['p50']} / {latency['p99']} of it after the read)",
         ))  # fmt: skip

@@ -209,10 +209,8 @@ def _nearness(seen: Seen, site: SiteConfig) -> Iterable[tuple[float, str, str, s
 def _share(tag: TagConfig, row: LimitRow, value: float) -> float:
     """How far a value has come towards a limit, from the innermost limit of the other side or the end of the range."""
     opposite = [other.setpoint for other in tag.limit_rows() if other.kind.high_side is not row.kind.high_side]
-    if row.kind.high_side:
-        calm = max(opposite, default=tag.span().low)
-    else:
-        calm = min(opposite, default=tag.span().high)
+    span = tag.span()
+    calm = max(opposite, default=span.low) if row.kind.high_side else min(opposite, default=span.high)
     return (value - calm) / (row.setpoint - calm) if row.setpoint != calm else 0.0
 
 
