@@ -14,6 +14,7 @@ from tests.alerting.plant import (
     RANGE,
     STALE,
     TWO_SIDED,
+    Bench,
     Limit,
     Sent,
     Tag,
@@ -306,3 +307,48 @@ class TestManyAtOnce:
         told: list[Transition] = site.engine.samples(site.now_ms, batch([Sent(0, 12.0, GOOD, far_ms, 1, 1)]))
         told += site.engine.samples(site.now_ms, batch([Sent(0, 5.0, GOOD, 0, 1, 2)]))
         assert words(told) == ["H raised", "H returned"]
+
+
+class TestFlood:
+    """Enough tags in one batch that the rules are applied to many at once."""
+
+    COUNT = 100
+
+    def site(self) -> Bench:
+        """A hundred tags with H at 10."""
+        return bench(*(Tag(f"T{number}.LEVEL", (Limit("H", 10),)) for number in range(self.COUNT)))
+
+    def send(self, site: Bench, value: float, code: int = GOOD) -> list[str]:
+        """Every tag sends the same, in one frame."""
+        site.now_ms += 1000
+        site.sequence += 1
+        sent = [Sent(tag, value, code, site.now_ms, 7, site.sequence) for tag in range(self.COUNT)]
+        return words(site.engine.samples(site.now_ms, batch(sent)))
+
+    def test_each_raises_and_returns_once(self) -> None:
+        site = self.site()
+        assert [len(self.send(site, value)) for value in (5, 12, 12, 9.5, 8.9, 8.9, 12)] == [
+            0, 100, 0, 0, 100, 0, 100]
+
+    def test_held_back_samples_lower_nothing(self) -> None:
+        site = self.site()
+        self.send(site, 12)
+        site.engine.raise_only(range(self.COUNT), True)
+        assert [self.send(site, 5), self.send(site, 5)] == [[], []]
+        site.engine.raise_only(range(self.COUNT), False)
+        assert self.send(site, 5) == ["H returned"] * self.COUNT
+
+    @pytest.mark.fault("F03")
+    def test_uncertain_lowers_nothing_and_makes_nothing_known(self) -> None:
+        site = self.site()
+        assert self.send(site, 12, RANGE) == ["H raised"] * self.COUNT
+        assert self.send(site, -50, RANGE) == []
+        assert not site.engine.tag_states().known.any()
+
+    @pytest.mark.fault("F01")
+    def test_bad_holds_every_level(self) -> None:
+        site = self.site()
+        self.send(site, 12)
+        assert self.send(site, math.nan, COMM) == ["FAULT raised"] * self.COUNT
+        assert self.send(site, math.nan, COMM) == []
+        assert self.send(site, 5) == ["H returned", "FAULT returned"] * self.COUNT
