@@ -18,17 +18,7 @@ def check_tags(draft: Draft) -> Iterator[Finding]:
     """F47 and its neighbours. What is wrong with a planned tag only warns."""
     for tag in draft.tags:
         for finding in _check_tag(tag):
-            if tag.part.planned and finding.severity is Severity.ERROR:
-                yield Finding(
-                    finding.path,
-                    finding.message,
-                    finding.message_zh,
-                    finding.hint,
-                    Severity.WARNING,
-                    finding.other,
-                )
-            else:
-                yield finding
+            yield finding.as_warning() if tag.part.planned else finding
 
 
 def _check_tag(tag: Placed[TagConfig]) -> Iterator[Finding]:

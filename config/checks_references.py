@@ -37,15 +37,16 @@ def check_references(draft: Draft) -> Iterator[Finding]:
     for tag in draft.tags:
         if tag.part.equipment not in equipment:
             yield _unknown((*tag.path, "equipment"), "equipment", tag.part.equipment, equipment, tag.part.planned)
-    for edge in draft.edges:
-        buses = {bus.id for bus in edge.part.buses}
-        for number, device in enumerate(edge.part.devices):
-            path = (*edge.path, "devices", number)
-            if device.bus not in buses:
-                yield _unknown((*path, "bus"), "bus", device.bus, buses)
-            for index, point in enumerate(device.points):
-                if point.tag not in tags:
-                    yield _unknown((*path, "points", index, "tag"), "tag", point.tag, tags)
+    for path, word in draft.lost_equipment:
+        if word not in equipment:
+            yield _unknown(path, "equipment", word, equipment)
+    for placed in draft.devices:
+        buses = draft.known("bus", str(placed.edge))
+        if placed.device.bus not in buses:
+            yield _unknown((*placed.path, "bus"), "bus", placed.device.bus, buses)
+    for point in draft.points:
+        if point.point.tag not in tags:
+            yield _unknown((*point.path, "tag"), "tag", point.point.tag, tags)
     for receiver in draft.receivers:
         region = receiver.part.region
         if region is not None and draft.region is not None:
@@ -67,28 +68,26 @@ def check_readers(draft: Draft) -> Iterator[Finding]:
     """Every in-service tag is read by exactly one point. A planned one may have none."""
     first: dict[str, DocumentPath] = {}
     planned = {tag.part.id for tag in draft.tags if tag.part.planned}
-    for edge in draft.edges:
-        for number, device in enumerate(edge.part.devices):
-            for index, point in enumerate(device.points):
-                path = (*edge.path, "devices", number, "points", index)
-                earlier = first.setdefault(point.tag, path)
-                if earlier is not path:
-                    severity = Severity.WARNING if point.tag in planned else Severity.ERROR
-                    yield Finding(
-                        (*path, "tag"),
-                        f"tag {point.tag} is already read by another point",
-                        f"测点 {point.tag} 已由另一处采集",
-                        "keep one point per tag",
-                        severity,
-                        earlier,
-                    )
-    if not draft.complete:
-        return
-    for tag in draft.tags:
-        if tag.part.id not in first and not tag.part.planned:
+    for placed in draft.points:
+        tag = placed.point.tag
+        earlier = first.setdefault(tag, placed.path)
+        if earlier is not placed.path:
             yield Finding(
-                (*tag.path, "id"),
-                f"no point of any edge reads tag {tag.part.id}",
-                f"没有任何边缘节点采集测点 {tag.part.id}",
+                (*placed.path, "tag"),
+                f"tag {tag} is already read by another point",
+                f"测点 {tag} 已由另一处采集",
+                "keep one point per tag",
+                Severity.WARNING if tag in planned else Severity.ERROR,
+                earlier,
+            )
+    if not draft.all_points:
+        return
+    for item in draft.tags:
+        tag = item.part.id
+        if tag not in first and not item.part.planned:
+            yield Finding(
+                (*item.path, "id"),
+                f"no point of any edge reads tag {tag}",
+                f"没有任何边缘节点采集测点 {tag}",
                 "add it under edges: devices: points:, or set state: planned",
             )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from config.draft import DocumentPath, Draft, Finding
-from config.edges import BusConfig, DeviceConfig, PointConfig
+from config.edges import DeviceConfig, PointConfig
 from config.problems import Severity
 from config.tags import TagConfig
 
@@ -20,28 +20,15 @@ def check_edges(draft: Draft) -> Iterator[Finding]:
     """All checks of points against their device, their tag and each other."""
     tags = {tag.part.id: tag.part for tag in draft.tags}
     planned = {tag.id for tag in tags.values() if tag.planned}
-    for edge in draft.edges:
-        yield from _check_units(edge.path, edge.part.buses, edge.part.devices)
-        yield from _check_overlaps(edge.path, edge.part.buses, edge.part.devices, planned)
-        for number, device in enumerate(edge.part.devices):
-            for index, point in enumerate(device.points):
-                path = (*edge.path, "devices", number, "points", index)
-                for finding in _check_point(path, device, point, tags.get(point.tag)):
-                    if point.tag in planned and finding.severity is Severity.ERROR:
-                        yield Finding(
-                            finding.path,
-                            finding.message,
-                            finding.message_zh,
-                            finding.hint,
-                            Severity.WARNING,
-                            finding.other,
-                        )
-                    else:
-                        yield finding
+    yield from _check_units(draft)
+    yield from _check_overlaps(draft, planned)
+    for placed in draft.points:
+        for finding in _check_point(placed.path, placed.device, placed.point, tags.get(placed.point.tag)):
+            yield finding.as_warning() if placed.point.tag in planned else finding
 
 
 def _check_point(
-    path: DocumentPath, device: DeviceConfig, point: PointConfig, tag: TagConfig | None
+    path: DocumentPath, device: DeviceConfig | None, point: PointConfig, tag: TagConfig | None
 ) -> Iterator[Finding]:
     in_bits = point.table in ("coil", "discrete")
     if in_bits and point.type != "bit":
@@ -75,7 +62,7 @@ def _check_point(
             "地址超出 65535",
             "check the address: on the wire it counts from 0",
         )
-    if not in_bits and width > device.registers_max:
+    if device is not None and not in_bits and width > device.registers_max:
         yield Finding(
             (*path, "type"),
             f"a {point.type} takes {width} registers, and registers_max is {device.registers_max}",
@@ -86,7 +73,9 @@ def _check_point(
         yield from _check_tag_fit(path, device, point, tag)
 
 
-def _check_tag_fit(path: DocumentPath, device: DeviceConfig, point: PointConfig, tag: TagConfig) -> Iterator[Finding]:
+def _check_tag_fit(
+    path: DocumentPath, device: DeviceConfig | None, point: PointConfig, tag: TagConfig
+) -> Iterator[Finding]:
     if tag.discrete != (point.type == "bit"):
         if tag.discrete:
             yield Finding(
@@ -112,7 +101,7 @@ def _check_tag_fit(path: DocumentPath, device: DeviceConfig, point: PointConfig,
             )
     elif tag.range is not None and tag.range.low < tag.range.high:
         yield from _check_expressible(path, point, tag)
-    if device.period_s > tag.stale_after_s / 2:
+    if device is not None and device.period_s > tag.stale_after_s / 2:
         yield Finding(
             (*path, "tag"),
             f"{device.id} is polled every {device.period_s:g} s, "
@@ -152,20 +141,18 @@ def _check_expressible(path: DocumentPath, point: PointConfig, tag: TagConfig) -
         )
 
 
-def _check_units(
-    edge: DocumentPath, buses: tuple[BusConfig, ...], devices: tuple[DeviceConfig, ...]
-) -> Iterator[Finding]:
+def _check_units(draft: Draft) -> Iterator[Finding]:
     """Two entries for one Modbus unit: allowed (two periods), but usually a slip of the unit id."""
-    places = {bus.id: (bus.host, bus.port) for bus in buses}
-    first: dict[tuple[tuple[str, int] | str, int], DocumentPath] = {}
-    for number, device in enumerate(devices):
-        path = (*edge, "devices", number, "unit")
-        earlier = first.setdefault((places.get(device.bus, device.bus), device.unit), path)
+    first: dict[object, DocumentPath] = {}
+    for placed in draft.devices:
+        path = (*placed.path, "unit")
+        unit = placed.device.unit
+        earlier = first.setdefault((placed.edge, draft.line_of(placed.edge, placed.device), unit), path)
         if earlier is not path:
             yield Finding(
                 path,
-                f"unit {device.unit} on this connection is listed twice",
-                f"同一连接上单元号 {device.unit} 出现两次",
+                f"unit {unit} on this connection is listed twice",
+                f"同一连接上单元号 {unit} 出现两次",
                 "right only if one instrument is polled at two periods",
                 Severity.WARNING,
                 earlier,
@@ -190,20 +177,17 @@ class _Stretch:
         return (self.first, one.type, self.order) == (other.first, two.type, other.order)
 
 
-def _check_overlaps(
-    edge: DocumentPath, buses: tuple[BusConfig, ...], devices: tuple[DeviceConfig, ...], planned: set[str]
-) -> Iterator[Finding]:
+def _check_overlaps(draft: Draft, planned: set[str]) -> Iterator[Finding]:
     """F46: each register has one meaning. Checked per connection, unit and table over all devices."""
-    places = {bus.id: (bus.host, bus.port) for bus in buses}
     stretches: defaultdict[object, list[_Stretch]] = defaultdict(list)
-    for number, device in enumerate(devices):
-        for index, point in enumerate(device.points):
-            if point.table in ("coil", "discrete"):
-                continue  # one bit has only one meaning
-            where = (places.get(device.bus, device.bus), device.unit, point.table)
-            path = (*edge, "devices", number, "points", index)
-            order = point.word_order or device.word_order
-            stretches[where].append(_Stretch(point.address, point.address + point.registers - 1, order, path, point))
+    for placed in draft.points:
+        point, device = placed.point, placed.device
+        if device is None or point.table in ("coil", "discrete"):
+            continue  # one bit has only one meaning
+        where = (placed.edge, draft.line_of(placed.edge, device), device.unit, point.table)
+        order = point.word_order or device.word_order
+        last = point.address + point.registers - 1
+        stretches[where].append(_Stretch(point.address, last, order, placed.path, point))
     for group in stretches.values():
         yield from _overlaps_in(group, planned)
 

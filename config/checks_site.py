@@ -41,7 +41,7 @@ def check_site_facts(draft: Draft) -> Iterator[Finding]:
                 "GB 18218-2018 Table 6",
                 Severity.WARNING,
             )
-    if draft.receivers and draft.tags:
+    if draft.receivers and draft.all_receivers and draft.tags:
         for grade in GRADES:
             if not any(grade in receiver.part.grades for receiver in draft.receivers):
                 yield Finding(

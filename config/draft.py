@@ -6,13 +6,13 @@ Cross checks run on this, so that a typo in one tag does not hide the contradict
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from config.edges import EdgeConfig
-from config.problems import Severity
+from config.edges import BusConfig, DeviceConfig, PointConfig
+from config.problems import Severity, nearest
 from config.receivers import ReceiverConfig
 from config.site import HazardSourceConfig, RegionPath, SiteConfig
 from config.tags import TagConfig
@@ -50,6 +50,29 @@ class Finding:
     severity: Severity = Severity.ERROR
     other: DocumentPath | None = None
 
+    def as_warning(self) -> Finding:
+        """Return the same finding as a warning."""
+        return replace(self, severity=Severity.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedDevice:
+    """A sound device, its points apart; `edge` is the position of its edge."""
+
+    path: DocumentPath
+    edge: int
+    device: DeviceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPoint:
+    """A sound point; `device` is None when the device around it is faulty."""
+
+    path: DocumentPath
+    edge: int
+    device: DeviceConfig | None
+    point: PointConfig
+
 
 @dataclass(slots=True)
 class Draft:
@@ -59,13 +82,22 @@ class Draft:
     hazard_sources: list[Placed[HazardSourceConfig]] = field(default_factory=list)
     tags: list[Placed[TagConfig]] = field(default_factory=list)
     receivers: list[Placed[ReceiverConfig]] = field(default_factory=list)
-    edges: list[Placed[EdgeConfig]] = field(default_factory=list)
+    buses: dict[tuple[int, str], BusConfig] = field(default_factory=dict)  # by position of the edge, and id
+    devices: list[PlacedDevice] = field(default_factory=list)
+    points: list[PlacedPoint] = field(default_factory=list)
     ids: list[PlacedId] = field(default_factory=list)
-    complete: bool = True  # False: parts are missing, so "nobody reads this tag" cannot be said
+    lost_equipment: list[tuple[DocumentPath, str]] = field(default_factory=list)  # named by tags too faulty to keep
+    all_points: bool = True  # False: points may be missing here, so "nobody reads this tag" cannot be said
+    all_receivers: bool = True
 
     def known(self, kind: str, scope: str | None = None) -> set[str]:
         """Return every id of a kind, of faulty parts too: one typo must not cause two complaints."""
         return {item.id for item in self.ids if item.kind == kind and (scope is None or item.scope == scope)}
+
+    def line_of(self, edge: int, device: DeviceConfig) -> tuple[str, int] | str:
+        """Return what tells one connection from another: host and port, or the bus id when the bus is faulty."""
+        bus = self.buses.get((edge, device.bus))
+        return (bus.host, bus.port) if bus is not None else device.bus
 
 
 def draft_of_site(site: SiteConfig) -> Draft:
@@ -74,43 +106,106 @@ def draft_of_site(site: SiteConfig) -> Draft:
     draft.hazard_sources = [Placed(("hazard_sources", i), part) for i, part in enumerate(site.hazard_sources)]
     draft.tags = [Placed(("tags", i), part) for i, part in enumerate(site.tags)]
     draft.receivers = [Placed(("receivers", i), part) for i, part in enumerate(site.receivers)]
-    draft.edges = [Placed(("edges", i), part) for i, part in enumerate(site.edges)]
-    draft.ids = list(
-        _ids(
-            {
-                name: [part.model_dump(include=_ID_FIELDS[name]) for part in parts]
-                for name, parts in (
-                    ("hazard_sources", site.hazard_sources),
-                    ("tags", site.tags),
-                    ("receivers", site.receivers),
-                    ("edges", site.edges),
-                )
-            }
-        )
-    )
+    for number, edge in enumerate(site.edges):
+        draft.buses.update(((number, bus.id), bus) for bus in edge.buses)
+        for index, device in enumerate(edge.devices):
+            path = ("edges", number, "devices", index)
+            draft.devices.append(PlacedDevice(path, number, device))
+            for place, point in enumerate(device.points):
+                draft.points.append(PlacedPoint((*path, "points", place), number, device, point))
+    draft.ids = list(_ids(site.model_dump(include=_ID_FIELDS)))
     return draft
 
 
+_ID = {"id": True}
 _ID_FIELDS: dict[str, Any] = {
-    "hazard_sources": {"id": True, "equipment": {"__all__": {"id": True}}},
-    "tags": {"id": True},
-    "receivers": {"id": True},
-    "edges": {"id": True, "buses": {"__all__": {"id": True}}, "devices": {"__all__": {"id": True}}},
+    "hazard_sources": {"__all__": {"id": True, "equipment": {"__all__": _ID}}},
+    "tags": {"__all__": _ID},
+    "receivers": {"__all__": _ID},
+    "edges": {"__all__": {"id": True, "buses": {"__all__": _ID}, "devices": {"__all__": _ID}}},
 }
 
 
-def draft_of_document(document: dict[str, Any]) -> Draft:
-    """Return what is sound in a document that did not validate as a whole."""
-    draft = Draft(complete=False)
+def draft_of_document(document: dict[str, Any], error: ValidationError) -> Draft:
+    """Return what is sound in a document that did not validate as a whole, for the reasons in `error`."""
+    draft = Draft(all_points=not _points_may_be_lost(document, error))
     draft.ids = list(_ids(document))
     draft.region = _sound(RegionPath, document.get("region"))
     draft.hazard_sources = list(_sound_items(HazardSourceConfig, "hazard_sources", document))
-    draft.tags = list(_sound_items(TagConfig, "tags", document))
     draft.receivers = list(_sound_items(ReceiverConfig, "receivers", document))
-    draft.edges = list(_sound_items(EdgeConfig, "edges", document))
-    edges = document.get("edges")
-    draft.complete = isinstance(edges, list) and len(draft.edges) == len(edges)
+    draft.all_receivers = len(draft.receivers) == len(list(_items(document, "receivers")))
+    for index, given in _items(document, "tags"):
+        tag = _salvaged_tag(given)
+        if tag is not None:
+            draft.tags.append(Placed(("tags", index), tag))
+        elif isinstance(given, dict) and isinstance(given.get("equipment"), str):
+            draft.lost_equipment.append((("tags", index, "equipment"), given["equipment"]))
+    for number, edge in _items(document, "edges"):
+        for _, given in _items(edge, "buses"):
+            bus = _sound(BusConfig, given)
+            if bus is not None:
+                draft.buses[number, bus.id] = bus
+        for index, given in _items(edge, "devices"):
+            _salvage_device(draft, number, ("edges", number, "devices", index), given)
     return draft
+
+
+def _salvage_device(draft: Draft, edge: int, path: DocumentPath, given: object) -> None:
+    """Take the device without its points, then each of its sound points."""
+    device = _sound(DeviceConfig, {**given, "points": []}) if isinstance(given, dict) else None
+    if device is not None:
+        draft.devices.append(PlacedDevice(path, edge, device))
+    for place, item in _items(given, "points"):
+        point = _sound(PointConfig, item)
+        if point is not None:
+            draft.points.append(PlacedPoint((*path, "points", place), edge, device, point))
+
+
+_SHAPE_FAULTS = frozenset(
+    {"extra_forbidden", "missing", "tuple_type", "model_type", "model_attributes_type", "too_long"}
+)
+
+
+def _points_may_be_lost(document: dict[str, Any], error: ValidationError) -> bool:
+    """Whether a key, a list or a tag id is so wrong that points may stand in the file unseen."""
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        path, kind = fault["loc"], fault["type"]
+        if path[0] == "edges" and (kind in _SHAPE_FAULTS or path[-1] == "tag"):
+            return True
+        if len(path) == 1 and kind == "extra_forbidden" and nearest(path[0], ("edges",)):
+            return True
+    return not isinstance(document.get("edges", []), list)
+
+
+# Faults in these keys leave the rest of a tag worth checking.
+_SIDE_KEYS = frozenset({"label", "fault_grade", "fault_delay_s", "safety_critical"})
+# A misspelt one of these would make the rest of the tag look wrong.
+_MAIN_KEYS = ("unit", "range", "state", "stale_after_s", "longest_silence_s")
+
+
+def _salvaged_tag(given: object) -> TagConfig | None:
+    """Return the tag, or what is left of it without its faulty limits and side keys; None when that says little."""
+    try:
+        return TagConfig.model_validate(given)
+    except ValidationError as error:
+        if not isinstance(given, dict):
+            return None
+        left = dict(given)
+        limits = dict(given["limits"]) if isinstance(given.get("limits"), dict) else {}
+        for fault in error.errors(include_url=False, include_input=False, include_context=False):
+            path = fault["loc"]
+            key = str(path[0])
+            if key == "name":
+                left["name"] = "?"
+            elif key == "limits":
+                limits = {kind: limit for kind, limit in limits.items() if len(path) > 1 and kind != path[1]}
+            elif fault["type"] == "default_factory_not_called":
+                continue  # follows from another fault
+            elif key in _SIDE_KEYS or (fault["type"] == "extra_forbidden" and not nearest(key, _MAIN_KEYS)):
+                left.pop(key, None)
+            else:
+                return None
+        return _sound(TagConfig, {**left, "limits": limits})
 
 
 def _sound(model: type[Model], given: object) -> Model | None:
@@ -133,6 +228,8 @@ def _items(parent: object, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _ids(document: dict[str, Any]) -> Iterator[PlacedId]:
+    """Every id that is text, whatever else is wrong around it."""
+
     def id_of(item: Any, path: DocumentPath, kind: str, scope: str = "") -> Iterator[PlacedId]:
         given = item.get("id") if isinstance(item, dict) else None
         if isinstance(given, str):

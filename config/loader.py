@@ -99,7 +99,7 @@ def _check_tree(root: Node, file: str) -> SiteCheck:
         draft = draft_of_site(site)
     except ValidationError as error:
         problems = structure_problems(error, SiteConfig, locator)
-        draft = draft_of_document(document)
+        draft = draft_of_document(document, error)
     return _checked(site, problems, list(_findings(draft)), locator)
 
 

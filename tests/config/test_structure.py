@@ -115,6 +115,29 @@ def test_a_slip_in_one_tag_does_not_hide_a_contradiction_in_another():
 
 
 @pytest.mark.fault("F45")
+def test_a_slip_in_a_tag_or_a_device_does_not_hide_contradictions_in_the_same_one():
+    text = spoiled("    name: Level\n", "    nmae: Level\n")
+    text = spoiled("setpoint: 10,", "setpoint: 8,", text)
+    text = spoiled("deadband: 0.2, grade: blue", "deadband: 0.2, grade: bleu", text)
+    text = spoiled("    unit: m\n", "    unit: MPa\n", text)
+    text = spoiled("        bus: B1\n", "        bus: B2\n        timeout: 1\n", text)
+    text = spoiled("address: 2, type: i16", "address: 1, type: i16", text)
+    text = spoiled("table: coil, address: 0", "tabel: coil, address: 0", text)
+    assert [p.place.replace("edges[E1].devices[D1]", "D1") for p in problems_of(text)] == [
+        "tags[T101.LEVEL].name",
+        "tags[T101.LEVEL].nmae",
+        "tags[T101.LEVEL].unit",
+        "tags[T101.LEVEL].limits.L.grade",
+        "tags[T101.LEVEL].limits.HH.setpoint",
+        "D1.timeout",
+        "D1.points[T101.INLET_OPEN].table",
+        "D1.points[T101.INLET_OPEN].tabel",
+    ]
+    (overlap,) = [p for p in problems_of(spoiled("        timeout: 1\n", "", text)) if "overlaps" in p.message]
+    assert overlap.place.endswith("points[T101.TEMPERATURE].address")
+
+
+@pytest.mark.fault("F45")
 def test_a_faulty_tag_or_edge_causes_no_second_complaint():
     assert len(problems_of(spoiled("unit: °C", "unit: Cels"))) == 1
     assert len(problems_of(spoiled("host: 10.0.0.5", "hots: 10.0.0.5"))) == 2  # unknown key, missing key
