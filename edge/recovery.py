@@ -59,18 +59,25 @@ def open_spool(disk: Disk, node: str, table: PointTable, max_bytes: int) -> Spoo
     """
     spool = Spool(disk, node, table, max_bytes)
     cuts: list[Cut] = []
+    damaged: list[tuple[Chain, int, int]] = []
     for number, suffix in _spool_files(disk):
         file = SpoolFile(number, suffix, None)
         spool.next_number = number + 1
         content = disk.read(file.name)
         spool.files[number] = file
         try:
-            for record, body in walk(content, file.name):
-                _restore(spool, file, record, body)
+            for record, body in walk(content, file.name, past_damage=suffix == BLOCKS_SUFFIX):
+                if body is not None:
+                    _restore(spool, file, record, body)
+                else:
+                    chain = Chain(record.stream, record.predecessor, record.predecessor_last)
+                    damaged.append((chain, record.first, record.last))
                 file.size = record.end
         except BadRecordError as error:
             cuts.append(Cut(file.name, file.size, len(content) - file.size, error.reason))
             disk.truncate(file.name, file.size)
+    for chain, first, last in damaged:
+        spool.state_dropped(chain, first, last, DAMAGED)
     for held, first, last in spool.holdings.settle():
         spool.state_dropped(Chain(held.stream, held.predecessor, held.predecessor_last), first, last, DAMAGED)
     spool.cuts = tuple(cuts)
@@ -89,7 +96,9 @@ def read_spool(folder: Path) -> list[SpooledSample]:
     for number, suffix in _spool_files(disk, tidy=False):
         file = SpoolFile(number, suffix, None)
         try:
-            for record, body in walk(disk.read(file.name), file.name):
+            for record, body in walk(disk.read(file.name), file.name, past_damage=suffix == BLOCKS_SUFFIX):
+                if body is None:
+                    continue
                 if record.kind is Kind.SCHEMA:
                     file.table = unpack_schema(body)[1]
                 for sample in _samples(file, record, body):

@@ -192,8 +192,14 @@ def checked_body(record: Record, body: bytes) -> bytes:
     return body
 
 
-def walk(content: bytes, name: str) -> Iterator[tuple[Record, memoryview]]:
+def walk(content: bytes, name: str, *, past_damage: bool = False) -> Iterator[tuple[Record, memoryview | None]]:
     """Yield every record of a whole file with its checked body.
+
+    Args:
+        content: the file.
+        name: of the file, for messages.
+        past_damage: of a record whose header is sound and whose body is not, yield None for the body and go on.
+            Only for files that were synced before they got their name: elsewhere it is a torn tail.
 
     Raises:
         BadRecordError: at the first record that is torn or changed; everything yielded before it is sound.
@@ -204,9 +210,10 @@ def walk(content: bytes, name: str) -> Iterator[tuple[Record, memoryview]]:
         body = view[record.body_offset : record.end]
         if len(body) < record.body_length:
             raise BadRecordError(offset, "the file ends inside a record")
-        if zlib.crc32(body) != record.body_checksum:
+        sound = zlib.crc32(body) == record.body_checksum
+        if not sound and not past_damage:
             raise BadRecordError(offset, "body checksum")
-        yield record, body
+        yield record, body if sound else None
         offset = record.end
 
 

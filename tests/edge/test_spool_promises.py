@@ -85,12 +85,16 @@ class SpoolPromises(RuleBasedStateMachine):
         if done:
             self.taken |= self.used
 
-    @rule(device=st.integers(0, 2), bits=st.lists(st.integers(0, 65535), min_size=1, max_size=3))
-    def frame(self, device: int, bits: list[int]) -> None:
-        frame = self.numbering.number(scan_of(TABLE, device, bits, START_MS + round(self.now_s * 1000)))
-        self.written |= samples_of(frame)
-        self.used[frame.stream] = frame.sequence
-        self.spool.append(frame)
+    @rule(
+        devices=st.lists(st.integers(0, 2), min_size=1, max_size=9),
+        bits=st.lists(st.integers(0, 65535), min_size=1, max_size=3),
+    )
+    def frames(self, devices: list[int], bits: list[int]) -> None:
+        for device in devices:
+            frame = self.numbering.number(scan_of(TABLE, device, bits, START_MS + round(self.now_s * 1000)))
+            self.written |= samples_of(frame)
+            self.used[frame.stream] = frame.sequence
+            self.spool.append(frame)
 
     @rule()
     def sync(self) -> None:
@@ -170,4 +174,4 @@ class SpoolPromises(RuleBasedStateMachine):
 
 
 TestSpoolPromises = pytest.mark.fault("F72")(SpoolPromises.TestCase)
-TestSpoolPromises.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestSpoolPromises.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
