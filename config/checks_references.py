@@ -40,8 +40,9 @@ def check_references(draft: Draft) -> Iterator[Finding]:
     for path, word in draft.lost_equipment:
         if word not in equipment:
             yield _unknown(path, "equipment", word, equipment)
+    buses_of = {edge: draft.known("bus", str(edge)) for edge in {placed.edge for placed in draft.devices}}
     for placed in draft.devices:
-        buses = draft.known("bus", str(placed.edge))
+        buses = buses_of[placed.edge]
         if placed.device.bus not in buses:
             yield _unknown((*placed.path, "bus"), "bus", placed.device.bus, buses)
     for point in draft.points:
