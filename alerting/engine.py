@@ -158,6 +158,15 @@ class AlarmEngine:
         """Return the open alarms in memory, in the order they were raised or adopted."""
         return list(self.book.alarms.values())
 
+    def alarm(self, alarm_id: str) -> AlarmState | None:
+        """Return an alarm that is in memory."""
+        return self.book.alarms.get(alarm_id)
+
+    def standing_condition(self, key: str) -> AlarmState | None:
+        """Return the alarm of a system condition that stands now."""
+        alarm_id = self.book.system_alarm.get(key)
+        return None if alarm_id is None else self.book.alarms[alarm_id]
+
     def tag_states(self) -> TagStates:
         """Return what is known of every tag now."""
         now = self._evaluator
