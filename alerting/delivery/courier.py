@@ -270,13 +270,7 @@ class Courier:
     async def _attempt(self, path: _Path, entry: Entry) -> None:
         at_ms, began_ms, notice = self._wall_ms(), self._mono_ms(), entry.notice
         body = render(notice, self._ledger_id)
-        landed = False
-        try:
-            verdict = await self._send(path, notice.id, body, at_ms)
-            landed = True
-        finally:
-            if not landed:
-                path.lanes.put_back(entry, self._mono_ms())
+        verdict = await self._send(path, notice.id, body, at_ms)
         now_ms, wall_ms, was_down = self._mono_ms(), self._wall_ms(), path.lanes.down
         settled = path.lanes.settle(entry, verdict, now_ms, 2 * self._random() - 1)
         path.accepted += settled.accepted

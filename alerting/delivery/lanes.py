@@ -242,7 +242,7 @@ class ReceiverLanes:
     # what goes out
 
     def take(self, name: str, now_ms: int) -> list[Entry]:
-        """Return the entries of a lane to send now; they are in flight until `settle` or `put_back`."""
+        """Return the entries of a lane to send now; they are in flight until `settle`."""
         lane, taken = self._lanes[name], []
         while (entry := lane.next_due()) is not None and self._may_send(name, entry, now_ms):
             entry.in_flight = True
@@ -290,12 +290,6 @@ class ReceiverLanes:
             self._forget_failure_if_idle()
         lane.requeue(entry)
         return Settled(entry.attempts, delay, accepted=False, parked=entry.parked)
-
-    def put_back(self, entry: Entry, now_ms: int) -> None:
-        """Undo a `take`: the attempt was broken off by us and does not count."""
-        lane = self._land(entry)
-        entry.due_ms = now_ms
-        lane.requeue(entry)
 
     def wake_ms(self, name: str, now_ms: int) -> int | None:
         """Return when to call `take` next if nothing else happens; None: not before something does."""

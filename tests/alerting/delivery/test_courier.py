@@ -221,6 +221,48 @@ def test_failing_heartbeats_alone_find_a_dead_path_before_an_alarm_needs_it() ->
     virtual(scenario())
 
 
+def test_a_probe_that_is_accepted_sends_the_waiting_of_every_lane_at_once() -> None:
+    async def scenario() -> None:
+        down = True
+
+        async def answer(request: TwinRequest) -> Answer:
+            return Answer(500 if down else 200)
+
+        post = TwinPost(answer)
+        async with running({"CITY": post}) as at_work:
+            at_work.courier.offer([row(n, lane=lane, attempts=6) for n, lane in enumerate(("yellow", "blue", "blue"), 1)])
+            await asyncio.sleep(95)  # by their own schedule they would be hours off
+            down = False
+            at_work.courier.offer([row(1, lane="red")])
+            await asyncio.sleep(0.01)
+            assert at_work.courier.status()["CITY"].due == 0
+            assert at_work.courier.status()["CITY"].accepted == 4
+
+    virtual(scenario())
+
+
+def test_a_failing_heartbeat_is_repeated_sooner_and_its_success_hastens_the_probe() -> None:
+    async def scenario() -> None:
+        down = True
+
+        async def answer(request: TwinRequest) -> Answer:
+            return Answer(500 if down else 200)
+
+        post = TwinPost(answer)
+        async with running({"CITY": post}) as at_work:
+            at_work.courier.offer([row(1, lane="blue", attempts=6)])
+            await asyncio.sleep(95)
+            beats = [request.at_s for request in post.requests if request.heartbeat]
+            assert [round(at_s - beats[0]) for at_s in beats] == list(range(0, 95, 10))
+            down = False
+            await asyncio.sleep(10)
+            assert at_work.courier.status()["CITY"].accepted == 1
+            downs = [standing for key, standing in at_work.gather().conditions if key == "RECEIVER.CITY.DOWN"]
+            assert downs == [True, False]
+
+    virtual(scenario())
+
+
 def test_a_platform_without_use_for_heartbeats_is_not_down() -> None:
     async def scenario() -> None:
         async def picky(request: TwinRequest) -> Answer:

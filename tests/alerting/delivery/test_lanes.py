@@ -201,15 +201,6 @@ def test_an_earlier_revision_overtakes_a_later_one_that_failed() -> None:
     assert desk.after(1_000).names() == ["a/1"]
 
 
-def test_an_attempt_put_back_does_not_count() -> None:
-    desk = Desk()
-    desk.offer(row(1))
-    (entry,) = desk.take()
-    desk.lanes.put_back(entry, 0)
-    (again,) = desk.take()
-    assert desk.settle(again).attempt == 1
-
-
 def test_a_full_lane_takes_nothing_until_the_first_missing_row_is_back() -> None:
     desk = Desk(entries_max=4)
     assert desk.offer(*(row(n) for n in range(1, 8))) == [True] * 4 + [False] * 3

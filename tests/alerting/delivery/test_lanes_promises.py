@@ -88,11 +88,6 @@ class DeliveryPromises(RuleBasedStateMachine):
     def an_answer(self, pick: int, outcome: Outcome, jitter: float) -> None:
         self.answer(self.flying.pop(pick % len(self.flying)), outcome, jitter)
 
-    @precondition(lambda self: self.flying)
-    @rule(pick=st.integers(0, 100))
-    def an_attempt_is_broken_off(self, pick: int) -> None:
-        self.lanes.put_back(self.flying.pop(pick % len(self.flying)), self.now_ms)
-
     @rule(alive=st.booleans())
     def a_heartbeat(self, alive: bool) -> None:
         self.lanes.beat(alive, self.now_ms)
