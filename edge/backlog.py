@@ -15,7 +15,7 @@ from edge.blocks import WireBlock
 UNACKED_BLOCKS_MAX: Final = 8
 RESEND_S_MIN: Final = 5.0
 RESEND_S_MAX: Final = 60.0
-PROMPT_S: Final = 2.0
+PROMPT_S: Final = 0.5
 """An acknowledgement within this long shows that the link carries what is under way."""
 
 

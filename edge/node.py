@@ -197,4 +197,4 @@ class EdgeNode:
         step_ms = self.clock.step()
         if step_ms:
             log.warning("clock moved by %d ms; the stream is sealed", step_ms)
-            self._carry_out(self.session.clock_stepped(step_ms, self.now()))
+            self._carry_out(self.session.clock_stepped(step_ms, self.clock.synced, self.clock.offset_ms, self.now()))

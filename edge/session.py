@@ -257,8 +257,9 @@ class EdgeSession:
         sealing = self._next_stream("spool works again")
         return [*sealing, *self._births(now)] if self.phase is Phase.LIVE else sealing
 
-    def clock_stepped(self, step_ms: int, now: Now) -> list[Command]:
-        """The wall clock moved by `step_ms` against the monotonic one; `now` is after the step."""
+    def clock_stepped(self, step_ms: int, synced: bool, offset_ms: int, now: Now) -> list[Command]:
+        """The wall clock moved by `step_ms` against the monotonic one; the rest is how it is after the step."""
+        self._clock_synced, self._clock_offset_ms = synced, offset_ms
         sealing = self._next_stream("clock stepped")
         self._numbering.shift(step_ms)
         return [*sealing, *self._births(now)] if self.phase is Phase.LIVE else sealing
