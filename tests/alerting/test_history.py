@@ -84,6 +84,12 @@ class TestHoleFilledLater:
         assert (returned.late, with_it.late, with_it.at_ms) == (False, True, 7000)
         assert {alarm.state for alarm in node.engine.alarms()} == {State.RETURNED_UNACKED}
 
+    def test_a_run_that_reaches_that_return_later_tells_it_no_second_time(self) -> None:
+        node = Node(frames(5, 5), frames(12, first=6))
+        (raised,) = node.fill(frames(12, 12, first=3))
+        assert [made.alarm_id for made in node.samples(frames(5, first=7))][1:] == [raised.alarm_id]
+        assert node.fork.samples(batch(frames(5, first=7))) == []
+
     def test_one_that_ended_in_the_hole_loses_its_link(self) -> None:
         node = Node(frames(5), frames(12, first=6))
         raised, returned = node.fill(frames(12, 5, first=2))
@@ -177,6 +183,23 @@ class TestStored:
             assert (engine.dump(), fork.dump()) == (engine_dump, fork_dump)
             assert told + fork.samples(batch(hole[stop:] + node.after)) == expected
             assert engine.digest() == whole.engine.digest()
+
+    def test_a_restored_run_still_holds_its_alarm(self) -> None:
+        node = Node(frames(5), [])
+        (raised,) = node.fill(frames(12, first=2))
+        engine = AlarmEngine.restore(node.engine.limits, node.engine.dump())
+        fork = HistoryFork.restore(engine, node.fork.dump())
+        with pytest.raises(ActRefusedError, match="still stands"):
+            engine.act(NOW_MS, Act(ActKind.CLOSE, raised.alarm_id, "wang", 9, "pump", "stopped"))
+        assert words(fork.samples(batch(frames(5, first=3)))) == ["H returned"]
+
+    def test_a_late_alarm_whose_limit_is_gone_can_be_closed_like_the_live_one(self) -> None:
+        node = Node(frames(5), frames(12, first=6))
+        (raised,) = node.fill(frames(12, first=2))
+        engine = AlarmEngine.restore(table(Tag("T2.TEMP")), node.engine.dump())
+        for alarm_id in (node.live[0].alarm_id, raised.alarm_id):
+            (closed,) = engine.act(NOW_MS, Act(ActKind.CLOSE, alarm_id, "wang", 9, "removed", "limit gone"))
+            assert closed.alarm.state is State.CLOSED
 
     def test_without_its_run_a_late_alarm_waits_for_a_person(self) -> None:
         node = Node(frames(5), [])
