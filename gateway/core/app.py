@@ -82,6 +82,7 @@ class Core:
         clock = EngineClock(recovered.engine_ms + down.ms, monotonic)
         words = SiteWords.compile(site)
         self._reader = LedgerReader.open(folder / LEDGER_NAME)
+        self._space_reader = LedgerReader.open(folder / LEDGER_NAME)  # one connection for each thread of use
         numbers = self._ledger.tag_numbers([tag.id for tag in site.tags])
         machine = recovered.machine
         late_frames = FrameReader(machine, dict(zip(numbers, (tag.id for tag in site.tags), strict=True)))
@@ -167,6 +168,7 @@ class Core:
                 await asyncio.to_thread(self._last_snapshot)
                 self._late_reader.close()
                 self._reader.close()
+                self._space_reader.close()
                 self._ledger.close()
             self._lock.close()
 
@@ -251,7 +253,7 @@ class Core:
     async def _retention(self) -> None:
         while True:
             await asyncio.sleep(RETENTION_S)
-            used = await asyncio.to_thread(self._reader.size_bytes)
+            used = await asyncio.to_thread(self._space_reader.size_bytes)
             cap = cap_bytes(self._site.storage.ledger_max_bytes, shutil.disk_usage(self._folder).total)
             decision = decide(used, cap, oldest_kept(self._folder), self._wall_ms(), self._site.storage.frames_days)
             self.loop.prune_before = decision.prune_before
@@ -259,7 +261,7 @@ class Core:
             self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, {"used_bytes": used, "cap_bytes": cap})
             for row in self._courier.shortfalls():
                 log.warning("lane %s of %s has room again", row[1], row[0])
-                self._courier.offer(await asyncio.to_thread(self._reader.due_outbox))
+                self._courier.offer(await asyncio.to_thread(self._space_reader.due_outbox))
                 break
 
     def _heartbeat(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ BLOCKS_PER_CYCLE_MAX: Final = 2
 INBOX_MESSAGES_MAX: Final = 20_000
 INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 TICK_MS: Final = 100
+HOUSEKEEPING_MS: Final = 500
 STALL_MS: Final = 500  # a commit that takes longer no longer holds its notices back
 UNCOMMITTED_BYTES_MAX: Final = 64 * 1024 * 1024
 LIVE_ACK_MS: Final = 1_000
@@ -108,6 +109,8 @@ class CoreLoop:
         self._late_ready: tuple[LateWant, int, list[Arrived]] | None = None
         self._late_task: asyncio.Task[None] | None = None
         self._late_checked_pos = -1
+        self._late_turn = -1
+        self._last_housekeeping_ms = 0
         self._acts_in_flight: dict[int, list[tuple[WaitingAct, Transition]]] = {}
         self.acks: dict[tuple[str, int], int] = {}  # committed, not yet sent
         self.urgent_nodes: set[str] = set()
@@ -209,6 +212,8 @@ class CoreLoop:
         if engine_ms - self._last_tick_ms >= TICK_MS:
             self._last_tick_ms = engine_ms
             build.tick()
+        if engine_ms - self._last_housekeeping_ms >= HOUSEKEEPING_MS:
+            self._last_housekeeping_ms = engine_ms
             self._housekeeping(engine_ms)
         if self._attempts:
             build.attempts(self._attempts)
@@ -330,7 +335,10 @@ class CoreLoop:
         if self._late_checked_pos == self.counters.committed_pos:
             return
         self._late_checked_pos = self.counters.committed_pos
-        for name in self.machine.nodes:
+        names = list(self.machine.nodes)
+        for _ in names:
+            self._late_turn = (self._late_turn + 1) % len(names)  # every node's history gets its turn
+            name = names[self._late_turn]
             want = self._builder.late_step(name)
             if want is not None:
                 pos = self.counters.committed_pos

@@ -34,7 +34,7 @@ from gateway.core.books import BirthFindings, Loss, NodeBook, Verdict
 from gateway.core.conditions import system_condition
 from wire import SampleBatch, StreamSpan
 
-LATE_FRAMES_MAX: Final = 500  # frames one late run may take, so that a cycle stays short
+LATE_FRAMES_MAX: Final = 1_000  # frames one late run may take, so that a cycle stays short
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +174,7 @@ class Machine:
             transitions = self._evaluate(engine_ms, current)
             live.evaluated = max(live.evaluated, last)
         fresh = node.book.arrive_block(stream, first, last)
-        if frames:
+        if frames and fresh:
             newest = max(frames, key=lambda frame: int(frame.source_ms.max(initial=0)))
             node.book.time(stream, last, int(newest.source_ms.max(initial=0)))
         return bool(fresh) or bool(losses), losses, transitions
@@ -189,7 +189,10 @@ class Machine:
         spans = [StreamSpan(*row) for row in facts["spans"]]
         findings = BirthFindings((), new_stream=False, restored_disk=False, two_boxes=False)
         if facts["live"]:
+            stranger = node.book.live == 0
             findings = node.book.born(facts["live"], spans)
+            if stranger:
+                self._fork_at_first(node, spans)
             self._follow_chain(node)
         transitions = self._condition(engine_ms, at_ms, f"EDGE.{node_name}.OFFLINE", standing=False)
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CONFIG", standing=bool(facts["config_wrong"]))
@@ -288,6 +291,24 @@ class Machine:
         if node.history is None and len(node.tags):
             node.history = HistoryRun(self.engine.fork(node.tags), stream, evaluated)
 
+    def _fork_at_first(self, node: NodeState, spans: Sequence[StreamSpan]) -> None:
+        """A node heard for the first time may hold streams from before: history begins at the first of them."""
+        told = {span.stream: span for span in spans}
+        first = told.get(node.book.live)
+        while first is not None and first.predecessor in told:
+            first = told.pop(first.predecessor)
+        if first is not None and first.stream != node.book.live:
+            self._fork(node, first.stream, first.first - 1)
+
+    def _fork_at_birth(self, node: NodeState, live: int, spans: Sequence[StreamSpan]) -> None:
+        """A new stream begins: what the streams before it still bring is history from here on."""
+        if live == node.book.live:
+            return
+        if node.book.live:
+            self._fork(node, node.book.live, self._evaluated(node, node.book.live))
+        elif spans[0].stream != live:  # the node worked before this gateway knew it
+            self._fork(node, spans[0].stream, spans[0].first - 1)
+
     @staticmethod
     def _end_history(node: NodeState) -> None:
         if node.history is not None:
@@ -331,7 +352,8 @@ class Machine:
                     return None
                 return LateWant(node_name, run.stream, following)
             elif run.stream == node.book.live:
-                if run.number >= state.evaluated:
+                # Between sessions it waits: the next birth may tell of streams that lie in between.
+                if node.online and run.number >= state.evaluated:
                     self._end_history(node)
                 return None
             elif state.last is not None and run.number >= state.last:

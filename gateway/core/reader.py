@@ -97,14 +97,23 @@ class LedgerReader:
         ).fetchone()
         return _entry(row) if row else None
 
-    def frames_from(self, node: str, stream: int, number: int, pos_max: int, rows_max: int) -> list[Entry]:
-        """Return frame and block rows of a stream that hold `number` or later ones, logged up to `pos_max`."""
+    def live_frames_from(self, node: str, stream: int, number: int, pos_max: int, rows_max: int) -> list[Entry]:
+        """Return FRAME rows of a stream from `number` on, in order, logged up to `pos_max`."""
         rows = self._db.execute(
-            f"SELECT {_LOG_COLUMNS} FROM log WHERE node = ? AND stream = ? AND stream <> 0 AND last >= ? AND pos <= ?"  # noqa: S608
-            " AND kind IN ('F', 'B') ORDER BY first LIMIT ?",
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = 'F' AND node = ? AND stream = ? AND first >= ? AND pos <= ?"  # noqa: S608
+            " ORDER BY first LIMIT ?",
             (node, stream, number, pos_max, rows_max),
         )
         return [_entry(row) for row in rows]
+
+    def block_with(self, node: str, stream: int, number: int, pos_max: int) -> Entry | None:
+        """Return a BLOCK row that speaks for a frame number, logged up to `pos_max`."""
+        row = self._db.execute(
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = 'B' AND node = ? AND stream = ? AND last >= ? AND first <= ?"  # noqa: S608
+            " AND pos <= ? ORDER BY last LIMIT 1",
+            (node, stream, number, number, pos_max),
+        ).fetchone()
+        return None if row is None else _entry(row)
 
     def tag_names(self) -> dict[int, str]:
         """Return the tag table."""

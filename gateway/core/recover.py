@@ -70,20 +70,26 @@ class FrameReader:
         ]  # fmt: skip
 
 
-def fetch_late(reader: LedgerReader, frames: FrameReader, want: LateWant, pos_max: int, frames_max: int) -> list[Arrived]:
+def fetch_late(
+    reader: LedgerReader, frames: FrameReader, want: LateWant, pos_max: int, frames_max: int
+) -> list[Arrived]:
     """Return frames `want.number`… of a stream as far as they stand in the ledger without a hole.
 
     Only rows up to `pos_max` are read, so that replay finds what the first run found.
     """
-    found: dict[int, Arrived] = {}
-    for entry in reader.frames_from(want.node, want.stream, want.number, pos_max, frames_max):
-        for frame in frames.frames(entry):
-            if frame.sequence >= want.number:
-                found.setdefault(frame.sequence, frame)
+    rows = reader.live_frames_from(want.node, want.stream, want.number, pos_max, frames_max)
+    found = {entry.first: frame for entry in rows for frame in frames.frames(entry)}
     stretch: list[Arrived] = []
     number = want.number
-    while number in found and len(stretch) < frames_max:
-        stretch.append(found[number])
+    while len(stretch) < frames_max:
+        if number not in found:
+            block = reader.block_with(want.node, want.stream, number, pos_max)
+            held = [] if block is None else frames.frames(block)
+            for frame in held:
+                found.setdefault(frame.sequence, frame)
+            if number not in found:
+                return stretch
+        stretch.append(found.pop(number))
         number += 1
     return stretch
 

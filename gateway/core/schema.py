@@ -21,7 +21,8 @@ CREATE TABLE log (
   node TEXT NOT NULL, device TEXT NOT NULL, stream INTEGER NOT NULL,
   first INTEGER NOT NULL, last INTEGER NOT NULL, samples INTEGER NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX log_frames ON log (node, stream, first) WHERE stream <> 0;
+CREATE INDEX log_frames ON log (node, stream, first) WHERE kind = 'F';
+CREATE INDEX log_blocks ON log (node, stream, last) WHERE kind = 'B';
 
 -- The journal: what happened to alarms, hash-chained in order of `row`.
 CREATE TABLE transition (

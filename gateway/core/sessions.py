@@ -6,7 +6,6 @@ else's tags.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, Final
 
 from config import SiteConfig
@@ -14,7 +13,8 @@ from gateway.core.host import Fact, NodeDied, NodeSession, Refused
 from gateway.core.machine import Machine
 from wire import MalformedTopicError, PayloadLimits, parse_topic
 
-STRANGERS_MAX: Final = 1_000
+STRANGER: Final = "STRANGER"
+STRANGER_EVERY_MS: Final = 60_000
 
 
 class Sessions:
@@ -27,7 +27,7 @@ class Sessions:
         self._site = site
         self.nodes = {edge: NodeSession(tags, limits) for edge, tags in owned.items()}
         self._awaited_since_ms = dict.fromkeys(self.nodes, now_ms)
-        self._strangers: OrderedDict[str, None] = OrderedDict()
+        self._stranger_said_ms: int | None = None
         self._left: list[tuple[str, Fact]] = []
         self.refused = 0
 
@@ -42,22 +42,20 @@ class Sessions:
             return []
         session = self.nodes.get(topic.node)
         if session is None:
-            return self._stranger(topic.node, topic_text)
+            return self._stranger(topic.node, topic_text, now_ms)
         facts = session.message(topic, payload, now_ms)
         if session.online:
             self._awaited_since_ms.pop(topic.node, None)
         self.refused += sum(isinstance(fact, Refused) for fact in facts)
         return [(topic.node, fact) for fact in facts]
 
-    def _stranger(self, node: str, topic: str) -> list[tuple[str, Fact]]:
-        """Tell once of a node that the site does not know."""
+    def _stranger(self, node: str, topic: str, now_ms: int) -> list[tuple[str, Fact]]:
+        """Tell of a node that the site does not know: once a minute, however many names it goes by."""
         self.refused += 1
-        if node in self._strangers:
+        if self._stranger_said_ms is not None and now_ms - self._stranger_said_ms < STRANGER_EVERY_MS:
             return []
-        self._strangers[node] = None
-        if len(self._strangers) > STRANGERS_MAX:
-            self._strangers.popitem(last=False)
-        return [(node, Refused(topic, "not an edge of this site", b""))]
+        self._stranger_said_ms = now_ms
+        return [(STRANGER, Refused(topic, f"{node} is not an edge of this site", b""))]
 
     def poll(self, now_ms: int) -> list[tuple[str, Fact]]:
         """Return what time alone brings, and what the loss of our own link ended."""
