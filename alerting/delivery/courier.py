@@ -39,7 +39,7 @@ HEARTBEAT_FAILING_S: Final = 10.0
 """Period while heartbeats fail, so that a dead path is told 30 s after the first failure."""
 STOP_S_MAX: Final = 2.0
 RESULTS_MAX: Final = 50_000
-"""Above it only the newest result of each notice is kept until somebody takes them."""
+"""Above it (or twice the notices there are, if more) only the newest result of each notice is kept."""
 REFUSED_LISTED_MAX: Final = 64
 
 
@@ -119,6 +119,7 @@ class Courier:
         self._words, self._ledger_id, self._fields = words, ledger_id, heartbeat_fields
         self._wall_ms, self._random, self._on_result = wall_ms, random, on_result
         self._results: list[Attempt] = []
+        self._results_max = RESULTS_MAX
         self._conditions: list[ReceiverCondition] = []
         self.results_ready = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -178,7 +179,7 @@ class Courier:
 
     def take_results(self) -> list[Attempt]:
         """Return the attempts since the last call, oldest first, for the next commit."""
-        taken, self._results = self._results, []
+        taken, self._results, self._results_max = self._results, [], RESULTS_MAX
         if not self._conditions:
             self.results_ready.clear()
         return taken
@@ -286,8 +287,9 @@ class Courier:
                 settled.accepted, settled.parked, entry.unjournaled,
             )
         )  # fmt: skip
-        if len(self._results) > RESULTS_MAX:
+        if len(self._results) > self._results_max:
             self._results = _newest_only(self._results)
+            self._results_max = max(RESULTS_MAX, 2 * len(self._results))
         if verdict.outcome is Outcome.REFUSED and path.lanes.refused_count:
             self._tell(path, "PARKED", True, {
                 "lane": notice.lane, "notice": notice.id, "status": verdict.status, "detail": verdict.detail,
