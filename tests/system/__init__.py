@@ -1,0 +1,1 @@
+"""The whole chain as real processes on loopback: killed, restored, badly started, and counted afterwards."""
