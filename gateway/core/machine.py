@@ -189,7 +189,9 @@ class Machine:
         spans = [StreamSpan(*row) for row in facts["spans"]]
         findings = BirthFindings((), new_stream=False, restored_disk=False, two_boxes=False)
         if facts["live"]:
-            stranger = node.book.live == 0
+            stranger, previous = node.book.live == 0, node.book.live
+            if previous and facts["live"] != previous:  # its death may have gone unheard
+                self._fork(node, previous, self._evaluated(node, previous))
             findings = node.book.born(facts["live"], spans)
             if stranger:
                 self._fork_at_first(node, spans)
@@ -299,15 +301,6 @@ class Machine:
             first = told.pop(first.predecessor)
         if first is not None and first.stream != node.book.live:
             self._fork(node, first.stream, first.first - 1)
-
-    def _fork_at_birth(self, node: NodeState, live: int, spans: Sequence[StreamSpan]) -> None:
-        """A new stream begins: what the streams before it still bring is history from here on."""
-        if live == node.book.live:
-            return
-        if node.book.live:
-            self._fork(node, node.book.live, self._evaluated(node, node.book.live))
-        elif spans[0].stream != live:  # the node worked before this gateway knew it
-            self._fork(node, spans[0].stream, spans[0].first - 1)
 
     @staticmethod
     def _end_history(node: NodeState) -> None:
