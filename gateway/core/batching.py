@@ -275,7 +275,7 @@ class BatchBuilder:
         self._flush()
         before = self._machine.history_position(node)
         want = self._machine.late_want(node)
-        if want is None and self._machine.history_position(node) != before:
+        if self._machine.history_position(node) != before:
             self._add_entry(EntryKind.LATE, pack_json({"pos_max": 0, "count": 0}), node, "")
         return want
 

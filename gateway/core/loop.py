@@ -89,8 +89,9 @@ class CoreLoop:
         clock: EngineClock,
         wall_ms: Callable[[], int],
         next_pos: int,
-        fetch_late: Callable[[LateWant, int, int], list[Arrived]],
+        fetch_late: Callable[[LateWant, int, int], list[Arrived] | None],
     ) -> None:
+        """`fetch_late` reads frames from the ledger, in a thread; None if it cannot be read just now."""
         self.machine, self.sessions, self._planner = machine, sessions, planner
         self._clock, self._wall_ms, self._fetch_late = clock, wall_ms, fetch_late
         self.counters = Counters(committed_pos=next_pos - 1)
@@ -106,8 +107,8 @@ class CoreLoop:
         self._flight_bytes = 0
         self._state_due = False
         self._last_tick_ms = 0
-        self._late_ready: tuple[LateWant, int, list[Arrived]] | None = None
-        self._late_task: asyncio.Task[None] | None = None
+        self._late_want: tuple[LateWant, int] | None = None  # and the log position that holds it
+        self._late_task: asyncio.Task[list[Arrived] | None] | None = None
         self._late_checked_pos = -1
         self._late_turn = -1
         self._last_housekeeping_ms = 0
@@ -329,42 +330,44 @@ class CoreLoop:
     # -- history --
 
     def _start_late(self) -> None:
-        """Fetch the next stretch for a fork, in a thread; what it finds is applied by a later cycle."""
-        if self._late_task is not None or self._late_ready is not None:
-            return
-        if self._late_checked_pos == self.counters.committed_pos:
-            return
-        self._late_checked_pos = self.counters.committed_pos
-        names = list(self.machine.nodes)
-        for _ in names:
-            self._late_turn = (self._late_turn + 1) % len(names)  # every node's history gets its turn
-            name = names[self._late_turn]
-            want = self._builder.late_step(name)
-            if want is not None:
-                pos = self.counters.committed_pos
-                self._late_task = asyncio.get_running_loop().create_task(
-                    self._run_fetch(want, pos), name=f"late-fetch-{name}"
-                )
-                return
+        """Find what a fork needs next, and fetch it in a thread once the disk holds all that is booked by now.
 
-    async def _run_fetch(self, want: LateWant, pos: int) -> None:
-        frames = await asyncio.to_thread(self._fetch_late, want, pos, LATE_FRAMES_MAX)
-        self._late_ready = (want, pos, frames)
-        self._late_task = None
-        self.wake.set()
+        Fetched earlier, a frame that is booked but not yet committed would be taken for one removed by age.
+        """
+        if self._late_task is not None:
+            return
+        if self._late_want is None and self._late_checked_pos != self.counters.committed_pos:
+            self._late_checked_pos = self.counters.committed_pos
+            names = list(self.machine.nodes)
+            for _ in names:
+                self._late_turn = (self._late_turn + 1) % len(names)  # every node's history gets its turn
+                want = self._builder.late_step(names[self._late_turn])
+                if want is not None:
+                    self._late_want = want, self._builder.last_pos
+                    break
+        if self._late_want is not None and self.counters.committed_pos >= self._late_want[1]:
+            want, pos = self._late_want
+            self._late_task = asyncio.get_running_loop().create_task(
+                asyncio.to_thread(self._fetch_late, want, pos, LATE_FRAMES_MAX), name=f"late-fetch-{want.node}"
+            )
+            self._late_task.add_done_callback(lambda _: self.wake.set())
 
     def _take_late(self) -> None:
-        if self._late_ready is None:
+        if self._late_task is None or not self._late_task.done() or self._late_want is None:
             return
-        want, pos, frames = self._late_ready
-        self._late_ready = None
-        self._builder.late(want, pos, frames)
-        self._late_checked_pos = -1
+        frames = self._late_task.result()  # a bug in the fetch ends core here
+        want, pos = self._late_want
+        self._late_task = self._late_want = None
+        if frames is not None:
+            self._builder.late(want, pos, frames)
+            self._late_checked_pos = -1
 
     @property
     def idle(self) -> bool:
         """Nothing waits: used to stop in order."""
-        return not (self._inbox or self._backlog or self._flight or self._acts or self._late_task or self._late_ready)
+        return not (
+            self._inbox or self._backlog or self._flight or self._acts or self._attempts or self._facts or self._late_task
+        )
 
     def state_bytes(self) -> tuple[int, dict[str, bytes]]:
         """Return the last log position applied, and all state after it."""
