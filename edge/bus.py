@@ -24,10 +24,10 @@ KEEPALIVE_INTERVAL_S: Final = 3
 KEEPALIVE_PROBES_MAX: Final = 3
 UNACKED_MS_MAX: Final = 10_000
 """The kernel drops a connection whose peer has not acknowledged what we sent for so long (half-open)."""
-MUTE_TIMEOUTS_MAX: Final = 2
-"""Timeouts in a row without one byte received, after which the connection is taken for half-open."""
-MUTE_TIMEOUTS_MAX_DIALLED: Final = 6
-"""The same for gateways that ignore transaction ids: often radio modems that take long to dial again."""
+MUTE_TIMEOUTS_PER_UNIT: Final = 2
+"""Timeouts in a row without one byte received, after which the connection is taken for half-open …"""
+MUTE_TIMEOUTS_MAX: Final = 6
+"""… but never more than this. Gateways without transaction ids get as many: a radio modem dials slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,12 @@ class BusCounts:
 class TcpBus:
     """A bus with its lock: readers wait here for their turn, first come first served."""
 
-    def __init__(self, address: BusAddress, *, monotonic: Callable[[], float], rng: random.Random) -> None:
+    def __init__(
+        self, address: BusAddress, *, monotonic: Callable[[], float], rng: random.Random, units: int = 1
+    ) -> None:
+        """`units`: how many share the connection; some of them may be dead while the connection is not."""
         self.address = address
+        self._mute_max = min(MUTE_TIMEOUTS_PER_UNIT * units, MUTE_TIMEOUTS_MAX)
         self.counts = BusCounts()
         self.turns = ProbeTurns()
         self._monotonic = monotonic
@@ -156,7 +160,7 @@ class TcpBus:
         self, link: _Link, request: ReadRequest, sent: float, timeout_s: float, match_transaction: bool
     ) -> None:
         self._mute_timeouts = 0 if link.heard else self._mute_timeouts + 1
-        mute_max = MUTE_TIMEOUTS_MAX if match_transaction else MUTE_TIMEOUTS_MAX_DIALLED
+        mute_max = self._mute_max if match_transaction else MUTE_TIMEOUTS_MAX
         if not match_transaction:
             self._silence.timed_out(request, sent, self._monotonic())
         if self._mute_timeouts >= mute_max:

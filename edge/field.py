@@ -71,13 +71,16 @@ class FieldSide:
         """
         edge = edge_file.edge
         self._now_ms = now_ms
+        units_on = Counter(device.bus for device in edge.devices if device.points)
         self._buses = {
             bus.id: TcpBus(
-                BusAddress(bus.id, bus.host, bus.port, bus.connect_timeout_s), monotonic=monotonic, rng=random
+                BusAddress(bus.id, bus.host, bus.port, bus.connect_timeout_s),
+                monotonic=monotonic,
+                rng=random,
+                units=max(1, units_on[bus.id]),
             )
             for bus in edge.buses
         }
-        units_on = Counter(device.bus for device in edge.devices if device.points)
         self._pollers: list[DevicePoller] = []
         first_point = 0
         for position, device in enumerate(edge.devices):

@@ -12,8 +12,8 @@ PROBE_SHARE: Final = 0.1
 """Most of a bus's time that questions to silent units may take."""
 PATIENCE_S: Final = 2.0
 """Somebody ahead in the queue who has not asked for so long is passed over this time."""
-WAIT_S_MAX: Final = 60.0
-"""Who has waited so long gets a turn whatever the share: nobody is forgotten."""
+WAIT_S_MIN: Final = 60.0
+"""Who has waited so long, and twice as long as all who wait would need, gets a turn whatever the share."""
 
 
 class ProbeTurns:
@@ -28,7 +28,8 @@ class ProbeTurns:
         """Return whether `name` may probe now; if so, the bus is taken to be lost for `cost_s`."""
         first_asked, _ = self._asked.get(name, (now, now))
         self._asked[name] = (first_asked, now)
-        if now - first_asked < WAIT_S_MAX and (now < self._open_from or self._somebody_ahead(name, now)):
+        wait_s_max = max(WAIT_S_MIN, 2 * len(self._asked) * cost_s / PROBE_SHARE)
+        if now - first_asked < wait_s_max and (now < self._open_from or self._somebody_ahead(name, now)):
             return False
         del self._asked[name]
         self._open_from = now + cost_s / PROBE_SHARE

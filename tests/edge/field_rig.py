@@ -181,6 +181,8 @@ class Watch:
 
     edge_file: EdgeFile
     scans: list[Scan] = field(default_factory=list)
+    arrived_s: list[float] = field(default_factory=list)
+    """When each scan came, in seconds since the start."""
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -198,10 +200,18 @@ class Watch:
 
     async def for_s(self, duration_s: float) -> None:
         """Run the field side for so long from now. Whatever it raises is raised here."""
-        task = asyncio.create_task(self.field.run(self.scans.append), name="field")
+        task = asyncio.create_task(self.field.run(self._take), name="field")
         done, _ = await asyncio.wait({task}, timeout=duration_s)
         task.cancel()
         await asyncio.gather(task, return_exceptions=not done)
+
+    def _take(self, scan: Scan) -> None:
+        self.scans.append(scan)
+        self.arrived_s.append((self.now_ms() - EPOCH_MS) / 1000)
+
+    def arrivals(self, point: int) -> list[float]:
+        """When something was reported of one point."""
+        return [at for at, scan in zip(self.arrived_s, self.scans, strict=True) if point in scan.point]
 
     def of(self, point: int) -> list[tuple[float, float, int]]:
         """What was reported of one point: seconds since the start, value, code."""

@@ -167,6 +167,50 @@ def test_a_gateway_without_transaction_ids_never_gives_one_address_the_content_o
     in_virtual_time(scenario)
 
 
+@pytest.mark.fault("F15")
+def test_after_a_timeout_a_line_without_transaction_ids_rests_before_any_unit_is_asked():
+    async def scenario():
+        instrument = Instrument()
+        instrument.behave = lambda ask: [Wait(0.3), instrument.honest(ask)] if ask.unit == 1 else []
+        await instrument.listen()
+        bus = bus_to()
+        assert await outcome(bus, match_transaction=False) == TRUE
+        silent = ReadRequest(2, ReadFunction.READ_HOLDING_REGISTERS, 0, 5)
+        assert await outcome(bus, silent, match_transaction=False) is ReadTimeoutError
+        gave_up = asyncio.get_running_loop().time()
+        assert await outcome(bus, match_transaction=False) == TRUE
+        assert instrument.asks[-1].at - gave_up == pytest.approx(0.3, abs=0.01)
+        # With transaction ids nothing can be mistaken, and nobody waits.
+        assert await outcome(bus, silent) is ReadTimeoutError
+        gave_up = asyncio.get_running_loop().time()
+        assert await outcome(bus) == TRUE
+        assert instrument.asks[-1].at == gave_up
+        bus.close()
+
+    in_virtual_time(scenario)
+
+
+def test_a_request_that_crosses_with_the_close_of_an_idle_connection_is_repeated_on_a_new_one():
+    async def scenario():
+        instrument = Instrument()
+        seen = set()
+
+        def behave(ask):
+            if ask.connection in seen:
+                return [Close]
+            seen.add(ask.connection)
+            return [instrument.honest(ask)]
+
+        instrument.behave = behave
+        await instrument.listen()
+        bus = bus_to()
+        assert [await outcome(bus) for _ in range(5)] == [TRUE] * 5
+        assert bus.counts.connects == 5
+        bus.close()
+
+    in_virtual_time(scenario)
+
+
 def test_a_pause_is_kept_between_the_end_of_one_exchange_and_the_next_request():
     async def scenario():
         instrument = Instrument()

@@ -11,7 +11,7 @@ from edge.modbus import ReadFunction, ReadRequest
 from edge.plan import PlanLimits, Span, Table, plan_reads
 from edge.reads import BAD_COMM, BAD_CONFIG, REPROBE_S, SPLITS_PER_CYCLE_MAX, DeviceReads
 from edge.silence import MARGIN_S, REPLY_S_MAX, LineSilence
-from edge.turns import PROBE_SHARE, WAIT_S_MAX, ProbeTurns
+from edge.turns import PROBE_SHARE, ProbeTurns
 
 
 def reads_of(count, *, shared=False, step=1):
@@ -150,14 +150,13 @@ def test_jitter_only_shortens_and_by_a_fifth_at_most(rng):
 @given(units=st.integers(1, 20), cost_s=st.sampled_from([0.2, 1.0, 3.0]))
 def test_probes_take_their_share_of_the_bus_and_everybody_gets_a_turn(units, cost_s):
     turns, granted = ProbeTurns(), []
-    duration_s = 600
+    duration_s = 1000
     for second in range(duration_s):
         for unit in range(units):
             if turns.take(str(unit), float(second), cost_s):
                 granted.append((second, unit))
     assert {unit for _, unit in granted} == set(range(units))
-    forced = units * duration_s / WAIT_S_MAX  # whoever waited a minute goes ahead whatever the share
-    assert len(granted) * cost_s <= PROBE_SHARE * duration_s + cost_s * (forced + 1)
+    assert len(granted) * cost_s <= PROBE_SHARE * duration_s + cost_s
 
 
 def test_who_polls_once_a_minute_is_not_forgotten_among_who_poll_every_second():
@@ -167,7 +166,7 @@ def test_who_polls_once_a_minute_is_not_forgotten_among_who_poll_every_second():
             slow += turns.take("slow", float(second), 1.0)
         for unit in range(12):
             turns.take(str(unit), float(second), 1.0)
-    assert slow >= 8
+    assert slow >= 4
 
 
 # the line that has no transaction ids

@@ -65,6 +65,16 @@ def test_what_is_sent(limited, deadband, samples, expected):
     assert sent(filter_of(limited=limited, deadband=deadband), samples) == expected
 
 
+def test_register_content_behind_a_bad_value_is_not_news():
+    report, nan = filter_of(limited=True), np.array([np.nan])
+    code = np.array([quality_code(Quality.BAD, Reason.NOT_A_NUMBER)], np.uint8)
+    picked = [
+        bool(report.pick(slice(None), np.array([bits], np.uint64), nan, code, np.array([START_MS + at_ms]))[0])
+        for at_ms, bits in ((0, 0x7FC00000), (1000, 0x7FC00001))
+    ]
+    assert picked == [True, False]
+
+
 histories = st.lists(
     st.tuples(
         st.integers(100, 3000),
