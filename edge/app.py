@@ -85,8 +85,7 @@ async def run_edge(
     ports: Ports | None = None,
     field_side: Field | None = None,
 ) -> None:
-    """Run one edge until `stop` is set, then end in order: poll no more, sync, await acknowledgements, say
-    goodbye.
+    """Run one edge until `stop` is set, then end in order: no more polls, sync, await receipts, goodbye.
 
     Args:
         edge_file: the edge's own configuration.

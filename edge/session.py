@@ -1,10 +1,9 @@
 """The Sparkplug session of an edge node: facts in, commands out.
 
-Pure: it holds no socket, no clock and no file. Whoever drives it tells it what happened (connected, a
-message, a scan, time passed) and carries out the commands it returns, in order and before the next fact.
-Streams begin and
-end here: at a session's start and end, at a step of the clock, when acknowledgements stall, and when a
-    spool that had failed works again.
+Pure: it holds no socket, no clock and no file. Whoever drives it tells it what happened (connected, a message,
+a scan, time passed) and carries out the commands it returns, in order and before the next fact. Streams begin
+and end here: at a session's start and end, at a step of the clock, when acknowledgements stall, and when a
+spool that had failed works again.
 """
 
 from __future__ import annotations

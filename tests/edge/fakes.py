@@ -31,6 +31,7 @@ from wire import (
     Quality,
     Received,
     SpoolBlock,
+    Topic,
     Will,
     build_topic,
     decode_block,
@@ -42,7 +43,6 @@ from wire import (
     parse_topic,
     quality_of,
     state_topic,
-    Topic,
 )
 
 START_MS = 1_800_000_000_000

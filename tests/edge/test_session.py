@@ -12,7 +12,6 @@ from edge.session import (
     ACK_STALL_S_MIN,
     REBIRTH_SPACING_S,
     Command,
-    Disconnect,
     EdgeSession,
     Forget,
     HostTime,

@@ -244,7 +244,7 @@ def test_a_spool_of_another_format_version_is_refused_with_the_next_step() -> No
     content = disk.files[name].content
     content[5] = 9
     content[HEADER_BYTES - 4 : HEADER_BYTES] = zlib.crc32(bytes(content[: HEADER_BYTES - 4])).to_bytes(4, "little")
-    with pytest.raises(SpoolFormatError, match="spool format 9.*move the spool folder aside"):
+    with pytest.raises(SpoolFormatError, match=r"spool format 9.*move the spool folder aside"):
         open_spool(disk, "E1", TABLE, 10**9)
 
 

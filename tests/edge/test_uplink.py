@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 from collections.abc import AsyncIterator
@@ -311,7 +312,7 @@ def test_a_refused_client_waits_longer_and_gets_in_at_last(tmp_path: Path) -> No
                 tries.append(site.world.monotonic()) if link.client_id == CLIENT else None, enter(link))[1]
             site.start_edge()
             await asyncio.sleep(300)
-            gaps = [after - before for before, after in zip(tries, tries[1:], strict=False)]
+            gaps = [after - before for before, after in itertools.pairwise(tries)]
             assert min(gaps) >= 5
             assert max(gaps) <= 61
             site.broker.refused_clients = set()
@@ -398,7 +399,7 @@ def test_a_wire_block_is_what_a_metered_edge_sends_live(tmp_path: Path) -> None:
 @pytest.mark.fault("F30")
 def test_a_thousand_nodes_come_back_spread_over_two_seconds() -> None:
     delays = sorted(reconnect_delay_s(f"{GROUP}-E{number}") for number in range(1000))
-    assert 0 <= delays[0]
+    assert delays[0] >= 0
     assert delays[-1] < RECONNECT_S_MAX
     in_tenths = [sum(tenth / 10 <= delay < (tenth + 1) / 10 for delay in delays) for tenth in range(20)]
     assert max(in_tenths) <= 85, "no tenth of a second gets much more than its share of 50"
@@ -427,11 +428,12 @@ def test_the_window_of_blocks_grows_with_prompt_answers_and_shrinks_with_silence
     assert sizes == [1, 2, 4, 8, 8, 8, 8, 8, 8, 8, 8, 8]
     assert UNACKED_BLOCKS_MAX == 8
     assert fill(100.0) == 8
-    resends = [second for second in range(100, 400) for _ in iter(lambda: backlog.due(float(second)), None)]
-    first = resends[0:1]
-    assert first == [100 + RESEND_S_MIN]
-    per_block = sorted(set(resends))
-    assert per_block == [105, 115, 135, 175, 235, 295, 355]
+    resends: dict[int, int] = {}
+    for second in range(100, 400):
+        while backlog.due(float(second)) is not None:
+            resends[second] = resends.get(second, 0) + 1
+    assert min(resends) == 100 + RESEND_S_MIN
+    assert resends == dict.fromkeys((105, 115, 135, 175, 235, 295, 355), 8)
     backlog.acked(1, number, 400.0)
     assert len(backlog) == 0
     assert fill(400.0) == 1
