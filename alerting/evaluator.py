@@ -233,11 +233,15 @@ class Evaluator:
         return changed, steps
 
     def stale(self, engine_ms: int, tags: Iterable[int], at_ms: int | None = None) -> tuple[bool, list[Step]]:
-        """Make tags stale at once: the node or device that brought them has died. Returns as `tick` does."""
+        """Make tags stale at once: the node or device that brought them has died. Returns as `tick` does.
+
+        The death is an alarm of its own, so the tags' faults wait for their delay: a node that is back within it
+        does not fill the list with one fault for each of its tags.
+        """
         steps: list[Step] = []
         fresh = [tag for tag in tags if not self._silent_at[tag]]
         for tag in fresh:
-            self._go_stale(tag, engine_ms, at_ms, steps)
+            self._go_stale(tag, engine_ms, at_ms, steps, died=True)
         return bool(fresh), steps
 
     def downtime(self, ms: int) -> None:
@@ -363,8 +367,8 @@ class Evaluator:
         self._entering.add(row)
         self._entering_due_ms = min(self._entering_due_ms, self._since_engine_ms_at[row] + self._on_ms[row])
 
-    def _go_stale(self, tag: int, engine_ms: int, at_ms: int | None, steps: list[Step]) -> None:
-        """A tag has fallen silent: BAD/STALE, every level held, and a fault alarm."""
+    def _go_stale(self, tag: int, engine_ms: int, at_ms: int | None, steps: list[Step], *, died: bool = False) -> None:
+        """A tag has fallen silent: BAD/STALE, every level held, and a fault alarm, by and by if its node died."""
         self.value[tag], self.code[tag] = np.nan, CODE_STALE
         self._silent_at[tag] = True
         for row in range(self._row_start[tag], self._row_start[tag + 1]):
@@ -372,11 +376,20 @@ class Evaluator:
                 self._phase_at[row] = ACTIVE
         row = self.fault_row + tag
         if self._in_service[tag] and self._phase_at[row] != ACTIVE:
-            self._entering.discard(row)
-            self._phase_at[row] = ACTIVE
             if self._heard_at[tag]:
                 at_ms = int(self.source_ms[tag]) + engine_ms - int(self._frames.seen_engine_ms()[tag])
-            steps.append(self._timed_step(row, tag, engine_ms if at_ms is None else at_ms))
+            elif at_ms is None:
+                at_ms = engine_ms
+            running = self._phase_at[row] == ENTERING
+            delay_ms = self._on_ms[row] if died else 0
+            if running and died:
+                pass  # it was BAD before, and its delay runs on
+            elif self._ripe(row, False, delay_ms, at_ms, self.last_frame(tag).stream, engine_ms):
+                self._entering.discard(row)
+                self._phase_at[row] = ACTIVE
+                steps.append(self._timed_step(row, tag, at_ms))
+            else:
+                self._enter(row)
         self._settle(tag)
 
     # -- what follows from the state ---------------------------------------------------------------------

@@ -33,6 +33,7 @@ PERSISTED_BYTES_MAX = 1024 * 1024 * 1024
 FAIL_S_MAX = 3600.0
 TOLERANCE_S = 300.0
 STOP_S_MAX = 2.0
+KEEP_ALIVE_S = 75  # longer than the pause between two heartbeats
 
 
 class Failure(BaseModel):
@@ -347,6 +348,7 @@ async def run_platform(
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=int(STOP_S_MAX),
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="platform-http")

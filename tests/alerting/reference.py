@@ -96,6 +96,7 @@ class Instrument:
     stale: bool = False
     known: bool = False
     source_ms: int | None = None
+    stream: int = 0
 
     def __post_init__(self) -> None:
         self.rows = [Row(limit) for limit in self.tag.limits]
@@ -114,6 +115,7 @@ class ReferenceEngine:
         bad = math.isnan(sent.value)
         trusted = sent.code == 192 and sent.tag not in self.only_raise
         one.seen_engine_ms, one.source_ms, one.stale = engine_ms, sent.source_ms, False
+        one.stream = sent.stream
         seen = []
         for row in one.rows:
             kind = row.sample(sent, trusted, engine_ms)
@@ -156,7 +158,7 @@ class ReferenceEngine:
 
     def death(self, engine_ms: int, tags: list[int]) -> list[Seen]:
         """The node of some tags has died."""
-        return [found for tag in tags for found in self._silence(self.instruments[tag], engine_ms)]
+        return [found for tag in tags for found in self._silence(self.instruments[tag], engine_ms, died=True)]
 
     def downtime(self, ms: int) -> None:
         """Nobody watched for a while: delays did not run."""
@@ -166,15 +168,17 @@ class ReferenceEngine:
                 if timer is not None:
                     timer.engine_ms += ms
 
-    def _silence(self, one: Instrument, engine_ms: int) -> list[Seen]:
+    def _silence(self, one: Instrument, engine_ms: int, *, died: bool = False) -> list[Seen]:
         if one.stale:
             return []
-        one.stale, one.failing = True, None
+        one.stale = True
         for row in one.rows:
             row.off = None
         if one.fault or not one.tag.in_service:
             return []
-        one.fault = True
-        heard = one.source_ms is not None
-        at_ms = one.source_ms + engine_ms - one.seen_engine_ms if heard else engine_ms
+        at_ms = engine_ms if one.source_ms is None else one.source_ms + engine_ms - one.seen_engine_ms
+        if died and (one.failing is not None or one.tag.fault_ms > 0):
+            one.failing = one.failing or Timer(at_ms, one.stream, engine_ms)  # a death's fault waits for its delay
+            return []
+        one.fault, one.failing = True, None
         return [Seen(one.tag.name, "FAULT", "raised", at_ms)]

@@ -230,13 +230,24 @@ class TestSilence:
         assert [words(site.tick(30_000)), words(site.send(5)), words(site.tick(30_000))] == [
             ["FAULT raised"], ["FAULT returned"], ["FAULT raised"]]
 
-    def test_the_death_of_its_node_makes_it_stale_at_once(self) -> None:
-        site = bench(H10, Tag("T2.TEMP"))
+    def test_the_death_of_its_node_makes_it_stale_at_once_and_faulty_after_the_delay(self) -> None:
+        site = bench(Tag("T1.PRESSURE", (Limit("H", 10),), fault_ms=4_000), Tag("T2.TEMP"))
         site.send(12)
-        told = site.engine.stale(site.now_ms + 10, [0])
-        assert words(told) == ["FAULT raised"]
-        assert site.engine.stale(site.now_ms + 10, [0]) == []
+        assert site.engine.stale(site.now_ms, [0]) == []
+        assert site.engine.stale(site.now_ms, [0]) == []
         assert site.engine.tag_states().code.tolist()[0] == STALE
+        assert [words(site.tick(3_999)), words(site.tick(1))] == [[], ["FAULT raised"]]
+
+    def test_a_node_that_is_back_within_the_delay_leaves_no_fault(self) -> None:
+        site = bench(Tag("T1.PRESSURE", (Limit("H", 10),), fault_ms=4_000))
+        site.send(12)
+        site.engine.stale(site.now_ms, [0])
+        assert [words(site.tick(2_000)), words(site.send(12)), words(site.tick(4_000))] == [[], [], []]
+
+    def test_without_a_delay_the_death_is_a_fault_at_once(self) -> None:
+        site = bench(H10)
+        site.send(12)
+        assert words(site.engine.stale(site.now_ms + 10, [0])) == ["FAULT raised"]
 
     def test_uncertain_after_silence_keeps_the_fault(self) -> None:
         site = bench(H10)
