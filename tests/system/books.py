@@ -1,0 +1,170 @@
+"""All books of a chain read together: the ledger's, the edges', the platform's and the plant's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alerting import AlarmEngine, AlarmState
+from edge import SpooledSample
+from gateway.core import LEDGER_NAME, Core, LedgerReader
+from tests.system.chain import Chain, wait_until
+from tests.system.oracle import (
+    Committed,
+    Entry,
+    Journalled,
+    Verdict,
+    chains,
+    committed,
+    holes,
+    judge,
+    missing_samples,
+    read_journal,
+    read_log,
+    sequence_faults,
+    undelivered,
+    unknown_notices,
+)
+from tests.system.site import RECEIVERS
+from wire import MemoryBroker, MemoryConnector
+
+DRAIN_S_MAX = 30.0
+QUIET_SYSTEM_ALARMS = frozenset({"EDGE.E1.OFFLINE", "EDGE.E2.OFFLINE"})
+
+
+@dataclass(slots=True)
+class Books:
+    """What a ledger holds, judged."""
+
+    log: list[Entry]
+    journal: list[Journalled]
+    found: Committed
+    holes: list[str]
+    verdict: Verdict
+    losses: list[tuple[Any, ...]]
+
+    def system_alarms(self) -> set[str]:
+        """Keys of all system conditions that were ever raised."""
+        return {row.step.tag for row in self.journal if row.category == "system"}
+
+    def steps(self, key: str) -> list[str]:
+        """Return what happened to a tag's or a condition's alarms, in journal order, as `H raised`."""
+        return [f"{row.step.limit} {row.step.kind}" for row in self.journal if row.step.tag == key]
+
+
+def read_books(chain: Chain) -> Books:
+    """Read and judge the ledger, beside a running core or after it."""
+    with chain.ledger() as reader:
+        log = read_log(reader, chain.site)
+        journal = read_journal(reader)
+        found = committed(log, chain.site)
+        losses = reader.rows("SELECT node, stream, first, last, cause FROM loss LIMIT 1000")
+        verdict = judge(journal, log, found, chains(reader, found), chain.site)
+        return Books(log, journal, found, holes(reader, found), verdict, losses)
+
+
+def drained(chain: Chain) -> bool:
+    """Every edge is live and holds nothing but the end of its live stream."""
+    for name in chain.edges:
+        status = chain.edge_status(name)
+        if not status.get("live") or [span for span in status["unfinished"] if span["stream"] != status["stream"]]:
+            return False
+    return True
+
+
+def stop_edges(chain: Chain) -> None:
+    """Let the backlog drain, end every edge in order, and hold its counters to their promise."""
+    wait_until(lambda: drained(chain), "every edge's backlog is acknowledged", DRAIN_S_MAX)
+    for name, edge in chain.edges.items():
+        edge.stop()
+        status = chain.edge_status(name)
+        assert status["stopped"]
+        assert status["unfinished"] == []
+        assert status["samples_taken"] == status["samples_acked"] > 0
+        assert status["samples_dropped"] == 0
+
+
+def settle(chain: Chain) -> Books:
+    """Wait until history has run to its end and nothing is due for delivery; return the books of then."""
+    last: list[Books] = []
+
+    def complete() -> bool:
+        last[:] = [read_books(chain)]
+        return last[0].verdict.complete and not last[0].holes
+
+    try:
+        wait_until(complete, "the journal says what the frames say", DRAIN_S_MAX, every_s=0.5)
+    except AssertionError:
+        raise AssertionError(f"{last[0].verdict} {last[0].holes}") from None
+    wait_deliveries(chain)
+    return read_books(chain)
+
+
+def wait_deliveries(chain: Chain, timeout_s: float = DRAIN_S_MAX) -> None:
+    """Wait until core has nothing due for any receiver, in the ledger as in its own words."""
+
+    def delivered() -> bool:
+        beat = chain.heartbeat()
+        fresh = time.time() * 1000 - beat.get("at_ms", 0) < 3_000
+        idle = fresh and all(lane["due"] == 0 for lane in beat["deliveries"].values())
+        return idle and chain.rows("SELECT count(*) FROM outbox WHERE state <> 'accepted'") == [(0,)]
+
+    wait_until(delivered, "nothing is due for any receiver", timeout_s)
+
+
+def nothing_missing(chain: Chain, books: Books, taken: Mapping[str, Sequence[SpooledSample]]) -> None:
+    """Every promise that the books can show; for a chain whose core has stopped."""
+    assert books.verdict.lost == []
+    assert books.verdict.phantom == []
+    assert books.holes == []
+    assert books.losses == []
+    for node, samples in taken.items():
+        missing = missing_samples(chain.site, node, samples, books.found)
+        assert missing == [], f"{len(missing)} of {len(samples)} samples that {node} had taken are not in the ledger"
+    delivered_all(chain, books)
+    assert books.system_alarms() <= QUIET_SYSTEM_ALARMS
+    assert chain.write_requests() == []
+
+
+def delivered_all(chain: Chain, books: Books) -> None:
+    """Everything wanted arrived verified, nothing arrived that was never journalled, no number is missing."""
+    received = chain.received()
+    assert undelivered(books.journal, received, chain.site) == []
+    with chain.ledger() as reader:
+        assert unknown_notices(reader, received) == []
+    assert sequence_faults(received) == []
+    assert chain.rejected() == []
+
+
+def revived(chain: Chain, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Core, list[AlarmState]]:
+    """Start a core on a copied folder as far as recovery; return it and what it had to take from the journal."""
+    adopted: list[AlarmState] = []
+    adopt = AlarmEngine.adopt
+
+    def watched(engine: AlarmEngine, alarm: AlarmState) -> None:
+        adopted.append(alarm)
+        adopt(engine, alarm)
+
+    secrets = {receiver: chain.environment[variable] for receiver, variable in RECEIVERS.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(AlarmEngine, "adopt", watched)
+        core = Core(chain.site, folder, MemoryConnector(MemoryBroker()), secrets, chain.site_file.parent)
+    return core, adopted
+
+
+def same_alarms_after_restart(chain: Chain, name: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Recover from a dead core's folder, aside: engine, ledger and journal must agree. Return the open alarms."""
+    folder = chain.copy(chain.core_folder, name)
+    core, adopted = revived(chain, folder, monkeypatch)
+    assert core.recovered.differences == ()
+    assert adopted == [], "the engine had to be told of alarms by the ledger"
+    reader = LedgerReader.open(folder / LEDGER_NAME)
+    stored = {alarm.id: alarm for alarm in reader.open_alarms()}
+    reader.close()
+    assert {alarm.id: alarm for alarm in core.recovered.machine.engine.alarms()} == stored
+    return len(stored)
