@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import uvloop
 
-REGISTERS = 124
+REGISTERS = 80
 TOPIC = b"bare/chain"
 RECORD_BYTES = 4096
 CONNACK, PUBLISH, SUBACK = 0x20, 0x30, 0x90

@@ -1,5 +1,7 @@
 """The whole chain for a benchmark: our edge, broker and core as the processes that ship, a plant and a receiver.
 
+Broker, plant and receiver come first, so that a benchmark can use them before ours runs; `start_ours` starts the rest.
+
 The plant runs in the benchmark's own process, which steps its registers and learns when each left in an answer;
 the receiver is a process of its own. Everything ends with the `async with` block.
 """
@@ -114,7 +116,26 @@ class Chain:
     plant: SyntheticPlant
     receiver: Receiver
     broker_port: int
-    children: dict[str, Child]
+    environment: dict[str, str]
+    ends: AsyncExitStack
+    children: dict[str, Child] = field(default_factory=dict)
+
+    async def start_ours(self) -> None:
+        """Start core and edge; returns once the edge is online."""
+        own, folder = [sys.executable, "-m", "cli"], self.folder
+        await self.start("core", [*own, "core", str(folder / "site.yaml"), "--data", str(folder)], lambda: bool(self.heartbeat()))
+        await self.start(
+            "edge", [*own, "edge", "run", str(folder / "edge.yaml"), "--data", str(folder / "edge")],
+            lambda: any(node["online"] for node in self.heartbeat().get("nodes", ())),
+        )  # fmt: skip
+
+    async def start(self, name: str, command: Sequence[str], ready: Callable[[], bool]) -> None:
+        """Start one part and wait until it is ready. Raises BenchmarkError when it does not come up."""
+        child = Child(name, command, self.folder / "logs" / f"{name}.log", self.environment)
+        child.start()
+        self.children[name] = child
+        self.ends.push_async_callback(child.stop, STOP_S_MAX)
+        await _wait_for(child, ready)
 
     def heartbeat(self) -> dict[str, Any]:
         """What core last said of itself."""
@@ -135,7 +156,7 @@ class Chain:
 
 @asynccontextmanager
 async def running_chain(folder: Path, *, tags: int, devices: int, seed: int) -> AsyncIterator[Chain]:
-    """Start everything on `folder`, give the chain out once its edge is online, and stop it in order."""
+    """Start broker, plant and receiver on `folder`, give the chain out, and stop all of it in order."""
     async with AsyncExitStack() as ends:
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         receiver = await _receiver(secret, ends)
@@ -152,25 +173,9 @@ async def running_chain(folder: Path, *, tags: int, devices: int, seed: int) -> 
         site = rebind(site, addresses, ("127.0.0.1", broker_port))
         (folder / "site.yaml").write_text(dump_site(site), encoding="utf-8")
         (folder / "edge.yaml").write_text(dump_edge(export_edge(site, "EDGE1")), encoding="utf-8")
-        own = [sys.executable, "-m", "cli"]
-        commands: dict[str, Sequence[str]] = {
-            "broker": [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", broker_port))],
-            "core": [*own, "core", str(folder / "site.yaml"), "--data", str(folder)],
-            "edge": [*own, "edge", "run", str(folder / "edge.yaml"), "--data", str(folder / "edge")],
-        }
-        children: dict[str, Child] = {}
-        chain = Chain(site, folder, plant, receiver, broker_port, children)
-        ready: dict[str, Callable[[], bool]] = {
-            "broker": lambda: answers(broker_port),
-            "core": lambda: bool(chain.heartbeat()),
-            "edge": lambda: any(node["online"] for node in chain.heartbeat().get("nodes", ())),
-        }
-        for name, command in commands.items():
-            child = Child(name, command, folder / "logs" / f"{name}.log", {SECRET_ENV: secret})
-            child.start()
-            children[name] = child
-            ends.push_async_callback(child.stop, STOP_S_MAX)
-            await _wait_for(child, ready[name])
+        chain = Chain(site, folder, plant, receiver, broker_port, {SECRET_ENV: secret}, ends)
+        nats = [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", broker_port))]
+        await chain.start("broker", nats, lambda: answers(broker_port))
         yield chain
 
 
