@@ -240,12 +240,12 @@ class DevicePoller:
         self._note(error, f"exception {error.exception_code}")
         self._misses_in_a_row = 0
         refused, code = judge(error.exception_code)
-        is_retry, has_failed_before = self._reads.is_split_whole(part), part.failures > 0
+        is_retry = self._reads.is_split_whole(part)
         self._halves = self._reads.refused(part, error.exception_code, self._monotonic())
         if refused is Refused.OFFLINE:
             return Outcome.OFFLINE
         self._answers += 1
-        if refused is Refused.BUSY and patient and not has_failed_before and self._has_time:
+        if refused is Refused.BUSY and patient and self._has_time:
             return Outcome.BUSY
         if not is_retry and not self._halves:
             self.gather.failed(part.rows, code, self._now_ms())

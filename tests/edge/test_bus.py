@@ -206,6 +206,8 @@ def test_a_request_that_crosses_with_the_close_of_an_idle_connection_is_repeated
         bus = bus_to()
         assert [await outcome(bus) for _ in range(5)] == [TRUE] * 5
         assert bus.counts.connects == 5
+        # An answer owed to an old connection must not fit a request on the new one.
+        assert len({ask.transaction for ask in instrument.asks}) == len(instrument.asks) == 9
         bus.close()
 
     in_virtual_time(scenario)

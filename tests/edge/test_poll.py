@@ -136,10 +136,27 @@ def test_a_refused_address_is_asked_again_slowly_and_its_block_is_whole_again_wh
         alone = [ask for ask in instrument.asks if ask.count == 1 and ask.address == 5]
         assert 1 <= len(alone) <= 3
         assert watch.codes(5)[-1] == GOOD
+        for other in {*range(10)} - {5}:
+            assert set(watch.codes(other)) == {GOOD}, "asking again must not touch what is read well"
         recovered = next(at for at, _, code in watch.of(5) if code == GOOD)
         assert REPROBE_S * 2.5 <= recovered <= REPROBE_S * 3.5 + 2
         assert [ask.count for ask in instrument.asks[-5:]] == [10] * 5
         assert watch.field.faults == {}
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.fault("F10")
+def test_a_whole_block_that_is_swallowed_when_asked_again_costs_no_value_of_its_pieces():
+    async def scenario():
+        instrument = Instrument(missing={5})
+        instrument.behave = lambda ask: [] if ask.count == 10 and ask.at > 30 else [instrument.honest(ask)]
+        await instrument.listen()
+        watch = Watch(one_device(10, timeout_s=0.2))
+        await watch.for_s(REPROBE_S * 2.5)
+        assert len([ask for ask in instrument.asks if ask.count == 10]) == 3
+        for other in {*range(10)} - {5}:
+            assert set(watch.codes(other)) == {GOOD}
 
     in_virtual_time(scenario)
 
@@ -373,6 +390,21 @@ def test_a_silent_unit_on_a_shared_bus_leaves_the_others_nine_tenths_of_their_ra
         await watch.for_s(62)
         for unit in (1, 2, 3):
             assert watch.codes((unit - 1) * 4)[-1] == GOOD
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.fault("F21")
+def test_when_the_serial_line_is_mended_all_its_units_are_back_within_half_a_minute():
+    async def scenario():
+        instrument = Instrument()
+        instrument.behave = lambda ask: [] if ask.at < 300 else [instrument.honest(ask)]
+        await instrument.listen()
+        watch = Watch(one_device(2, units=range(1, 13), timeout_s=1.0))
+        await watch.for_s(340)
+        for unit in range(12):
+            back = next(at for at, _, code in watch.of(2 * unit) if code == GOOD)
+            assert back <= 300 + 35, unit
 
     in_virtual_time(scenario)
 
