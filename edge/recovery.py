@@ -18,12 +18,14 @@ from edge.held import Entry
 from edge.points import PointTable
 from edge.spool import BLOCKS_SUFFIX, DAMAGED, JOURNAL_SUFFIX, PART_SUFFIX, Cut, Spool, SpoolFile
 from edge.spool_file import (
+    HEADER_BYTES,
     BadRecordError,
     JournalFrames,
     Kind,
     Record,
     unpack_checkpoint,
     unpack_frames,
+    unpack_header,
     unpack_schema,
     walk,
 )
@@ -59,25 +61,18 @@ def open_spool(disk: Disk, node: str, table: PointTable, max_bytes: int) -> Spoo
     """
     spool = Spool(disk, node, table, max_bytes)
     cuts: list[Cut] = []
-    damaged: list[tuple[Chain, int, int]] = []
     for number, suffix in _spool_files(disk):
         file = SpoolFile(number, suffix, None)
         spool.next_number = number + 1
-        content = disk.read(file.name)
         spool.files[number] = file
         try:
-            for record, body in walk(content, file.name, past_damage=suffix == BLOCKS_SUFFIX):
-                if body is not None:
-                    _restore(spool, file, record, body)
-                else:
-                    chain = Chain(record.stream, record.predecessor, record.predecessor_last)
-                    damaged.append((chain, record.first, record.last))
-                file.size = record.end
+            if suffix == BLOCKS_SUFFIX:
+                _restore_blocks(spool, disk, file)
+            else:
+                _restore_journal(spool, disk, file)
         except BadRecordError as error:
-            cuts.append(Cut(file.name, file.size, len(content) - file.size, error.reason))
+            cuts.append(Cut(file.name, file.size, disk.size(file.name) - file.size, error.reason))
             disk.truncate(file.name, file.size)
-    for chain, first, last in damaged:
-        spool.state_dropped(chain, first, last, DAMAGED)
     for held, first, last in spool.holdings.settle():
         spool.state_dropped(Chain(held.stream, held.predecessor, held.predecessor_last), first, last, DAMAGED)
     spool.cuts = tuple(cuts)
@@ -122,6 +117,24 @@ def _spool_files(disk: Disk, *, tidy: bool = True) -> list[tuple[int, str]]:
             disk.unlink(SpoolFile(number, JOURNAL_SUFFIX, None).name)
         found[number] = BLOCKS_SUFFIX if number in found else dot + suffix
     return sorted(found.items())
+
+
+def _restore_journal(spool: Spool, disk: Disk, file: SpoolFile) -> None:
+    for record, body in walk(disk.read(file.name), file.name):
+        assert body is not None
+        _restore(spool, file, record, body)
+        file.size = record.end
+
+
+def _restore_blocks(spool: Spool, disk: Disk, file: SpoolFile) -> None:
+    """Read the headers alone: three days of backlog must not delay the start. Bodies are checked when sent."""
+    whole = disk.size(file.name)
+    while file.size < whole:
+        record = unpack_header(disk.read(file.name, file.size, HEADER_BYTES), file.size, file.name)
+        if record.end > whole:
+            raise BadRecordError(file.size, "the file ends inside a record")
+        _restore(spool, file, record, memoryview(b""))
+        file.size = record.end
 
 
 def _restore(spool: Spool, file: SpoolFile, record: Record, body: memoryview) -> None:

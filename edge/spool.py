@@ -7,6 +7,7 @@ synced again: what it did not take goes into a new one. `recovery.open_spool` ma
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -336,6 +337,9 @@ class Spool:
             self._append.close()
         if self._writer is not None and self._writer.number not in self.files:  # nothing in it was ever promised
             self._remove(self._writer.name)
+        elif self._writer is not None:
+            with contextlib.suppress(OSError):  # or else recovery meets the same frames twice, and takes them once
+                self._disk.truncate(self._writer.name, self._writer.size)
         self._append = self._writer = None
         self._fault, self._retry_at_s = reason, now_s + self._retry_s
         self._retry_s = min(RETRY_S_MAX, self._retry_s * 2)
