@@ -21,6 +21,7 @@ MARK_EVERY_MS: Final = 250
 MARKS_MAX: Final = 32
 UNFINISHED_LISTED_MAX: Final = 256  # a full list may hide the rest, so nothing is concluded from absence
 STREAMS_KEPT_MAX: Final = 4_096  # finished streams a node; a duplicate of an older one is stored again, not lost
+UNCOUNTED_RANGES_MAX: Final = 64
 TWO_BOXES_WITHIN_STREAMS: Final = 8  # a second wrong predecessor within so many streams is no restored disk
 
 
@@ -55,6 +56,7 @@ class StreamState:
     last_source_ms: int = 0
     marks: list[tuple[int, int]] = field(default_factory=list)  # (number, source_ms), newest last
     lost: list[tuple[int, int]] = field(default_factory=list)
+    uncounted: list[tuple[int, int]] = field(default_factory=list)  # stored while there was no interval left
 
     @property
     def finished(self) -> bool:
@@ -67,6 +69,22 @@ class StreamState:
         if not after:
             return 0
         return self.last_source_ms - after[0] if self.marks[0][0] <= number else UNSYNCED_TAIL_MS_MAX + 1
+
+    @property
+    def length_ms(self) -> int:
+        """Source time from the first mark kept to the newest frame; right as far as a second and beyond."""
+        return self.last_source_ms - self.marks[0][1] if self.marks else 0
+
+    def stored_uncounted(self, number: int) -> bool:
+        """This frame came when there was no interval left, and is in the ledger."""
+        return any(lo <= number <= hi for lo, hi in self.uncounted)
+
+    def note_uncounted(self, number: int) -> None:
+        """Remember a frame that is stored but not counted; they come in ascending order."""
+        if self.uncounted and self.uncounted[-1][1] == number - 1:
+            self.uncounted[-1] = (self.uncounted[-1][0], number)
+        else:
+            self.uncounted = [*self.uncounted[1 - UNCOUNTED_RANGES_MAX :], (number, number)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,7 @@ class NodeBook:
         except IntervalsFullError:
             if stream == self.live and sequence > state.evaluated:
                 state.evaluated = sequence
+                state.note_uncounted(sequence)
                 return Verdict.UNCOUNTED
             return Verdict.DUPLICATE  # not counted, so the edge sends it again when there is room
         if not fresh:
@@ -105,15 +124,30 @@ class NodeBook:
         if stream == self.live and sequence > state.evaluated:
             state.evaluated = sequence
             return Verdict.CURRENT
-        return Verdict.LATE
+        return Verdict.DUPLICATE if state.stored_uncounted(sequence) else Verdict.LATE
 
-    def arrive_block(self, stream: int, first: int, last: int) -> list[tuple[int, int]]:
-        """Book a block's frames first..last; return the ranges not seen before (none: a duplicate)."""
+    def arrive_block(
+        self, stream: int, first: int, last: int, dropped: Sequence[tuple[int, int, str]]
+    ) -> tuple[list[tuple[int, int]], list[Loss]] | None:
+        """Book a block's frames first..last, of which the edge had to drop some.
+
+        Returns:
+            The ranges not seen before (none: a duplicate) and the losses among them; None when there is no room
+            to count it: nothing was booked, and it comes again.
+        """
         state = self.streams.setdefault(stream, StreamState())
         try:
-            return state.received.add(first, last)
+            fresh = state.received.add(first, last)
         except IntervalsFullError:
-            return []
+            return None
+        losses = []
+        for dropped_lo, dropped_hi, reason in dropped:
+            for fresh_lo, fresh_hi in fresh:
+                lo, hi = max(dropped_lo, fresh_lo), min(dropped_hi, fresh_hi)
+                if lo <= hi:
+                    state.lost.append((lo, hi))
+                    losses.append(Loss(stream, lo, hi, f"dropped by the edge: {reason}"))
+        return fresh, losses
 
     def time(self, stream: int, number: int, source_ms: int) -> None:
         """Note a frame's newest source time, for telling a restored disk from a torn tail."""
@@ -160,9 +194,18 @@ class NodeBook:
         known = self.streams.get(stream)
         if known is None:
             return len(told) >= UNFINISHED_LISTED_MAX  # the list was cut: nothing is concluded
-        # The predecessor is a stream we know but not the newest: a torn tail if the newer one is within a second.
-        newest = self.streams[self.live]
-        return newest.last_source_ms - known.last_source_ms <= UNSYNCED_TAIL_MS_MAX
+        # The predecessor is a stream we know but not the newest: a torn tail if all after it is within a second.
+        return self._held_after(stream) <= UNSYNCED_TAIL_MS_MAX
+
+    def _held_after(self, stream: int) -> int:
+        """Return how much source time, in ms, the streams from `stream` up to the live one hold."""
+        held_ms, at, steps = 0, self.live, 0
+        while at != stream:
+            state = self.streams.get(at)
+            if state is None or steps > len(self.streams):
+                return UNSYNCED_TAIL_MS_MAX + 1
+            held_ms, at, steps = held_ms + state.length_ms, state.predecessor, steps + 1
+        return held_ms
 
     def _learn(self, span: StreamSpan, *, sealed: bool) -> list[Loss]:
         """Take one listed stream in; what its edge no longer holds and we never got is lost."""
@@ -215,16 +258,6 @@ class NodeBook:
             for stream in [s for s, state in self.streams.items() if state.finished and s != self.live][:extra]:
                 del self.streams[stream]
 
-    def drop_range(self, stream: int, first: int, last: int, cause: str) -> list[Loss]:
-        """A record in the stream says that the edge had to drop these frames."""
-        state = self.streams.setdefault(stream, StreamState())
-        try:
-            fresh = state.received.add(first, last)
-        except IntervalsFullError:
-            return []
-        state.lost += fresh
-        return [Loss(stream, lo, hi, f"dropped by the edge: {cause}") for lo, hi in fresh]
-
     def unsettled(self) -> list[int]:
         """Streams that still wait for frames, oldest knowledge first."""
         return [stream for stream, state in self.streams.items() if not state.finished and stream != self.live]
@@ -248,7 +281,7 @@ class NodeBook:
             "streams": [
                 [
                     stream, state.received.to_json(), state.last, state.predecessor, state.predecessor_last,
-                    state.evaluated, state.last_source_ms, state.marks, state.lost,
+                    state.evaluated, state.last_source_ms, state.marks, state.lost, state.uncounted,
                 ]
                 for stream, state in self.streams.items()
             ],
@@ -260,10 +293,13 @@ class NodeBook:
         book = cls()
         book.live, book.live_count = facts["live"], facts["live_count"]
         book.strangers = list(facts["strangers"])
-        for stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost in facts["streams"]:
+        for (
+            stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted
+        ) in facts["streams"]:  # fmt: skip
             book.streams[stream] = StreamState(
                 Received.from_json(received), last, predecessor, predecessor_last, evaluated, last_ms,
                 [(number, at_ms) for number, at_ms in marks], [(lo, hi) for lo, hi in lost],
+                [(lo, hi) for lo, hi in uncounted],
             )
         return book
 

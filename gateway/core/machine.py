@@ -30,7 +30,7 @@ from alerting import (
     condition,
 )
 from config import SiteConfig
-from gateway.core.books import BirthFindings, Loss, NodeBook, Verdict
+from gateway.core.books import UNFINISHED_LISTED_MAX, BirthFindings, Loss, NodeBook, Verdict
 from gateway.core.conditions import system_condition
 from wire import SampleBatch, StreamSpan
 
@@ -159,25 +159,26 @@ class Machine:
         """Book a spool block; the frames of it that are current (a block-encoded live stream) are evaluated.
 
         Returns:
-            Whether anything in it was new, losses the block records, transitions.
+            Whether it belongs in the log, losses the block records, transitions.
         """
         node = self.node(node_name)
-        losses: list[Loss] = []
-        for lo, hi, reason in dropped:
-            losses += node.book.drop_range(stream, lo, hi, reason)
+        booked = node.book.arrive_block(stream, first, last, dropped)
+        state = node.book.streams[stream]
+        ahead = stream == node.book.live and last > state.evaluated
+        if booked is None and not ahead:
+            return False, [], []  # no room to count it: it comes again
+        fresh, losses = booked or ([], [])
+        if booked is not None and not fresh:
+            return False, [], []
         transitions: list[Transition] = []
-        if stream == node.book.live:
-            live = node.book.streams[stream]
-            current = [frame for frame in frames if frame.sequence > live.evaluated]
-            if current and current[0].sequence > live.evaluated + 1:
-                self._fork(node, stream, live.evaluated)
-            transitions = self._evaluate(engine_ms, current)
-            live.evaluated = max(live.evaluated, last)
-        fresh = node.book.arrive_block(stream, first, last)
-        if frames and fresh:
-            newest = max(frames, key=lambda frame: int(frame.source_ms.max(initial=0)))
-            node.book.time(stream, last, int(newest.source_ms.max(initial=0)))
-        return bool(fresh) or bool(losses), losses, transitions
+        if ahead:
+            if first > state.evaluated + 1:
+                self._fork(node, stream, state.evaluated)
+            transitions = self._evaluate(engine_ms, [frame for frame in frames if frame.sequence > state.evaluated])
+            state.evaluated = last
+        if frames:
+            node.book.time(stream, last, max(int(frame.source_ms.max(initial=0)) for frame in frames))
+        return True, losses, transitions
 
     # -- sessions --
 
@@ -195,7 +196,8 @@ class Machine:
             findings = node.book.born(facts["live"], spans)
             if stranger:
                 self._fork_at_first(node, spans)
-            self._follow_chain(node)
+            if len(spans) < UNFINISHED_LISTED_MAX:  # a full list may hide the link
+                self._follow_chain(node)
         transitions = self._condition(engine_ms, at_ms, f"EDGE.{node_name}.OFFLINE", standing=False)
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CONFIG", standing=bool(facts["config_wrong"]))
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.SPOOL", standing=bool(facts["spool_fault"]))

@@ -42,7 +42,7 @@ CALM = {LEVEL: 3.0, PRESSURE: 0.5, GAS: 0.1, TEMP: 20.0}
 class WatchingWriter(ManualWriter):
     """Notes the whole state at every log position, and copies the ledger after every commit it is asked to."""
 
-    def __init__(self, bench: Bench, states: dict[int, dict[str, bytes]]) -> None:
+    def __init__(self, bench: WatchedBench, states: dict[int, dict[str, bytes]]) -> None:
         super().__init__(bench.ledger)
         self._bench, self._states = bench, states
 

@@ -1,0 +1,412 @@
+"""What the gateway may acknowledge, and what it must call lost: tables, and a reference model that only knows sets."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gateway.core.books import (
+    STREAMS_KEPT_MAX,
+    UNFINISHED_LISTED_MAX,
+    BirthFindings,
+    Loss,
+    NodeBook,
+    Verdict,
+    books_from_bytes,
+    books_to_bytes,
+    ranges_text,
+)
+from wire import INTERVALS_MAX, StreamSpan
+
+A, B, C, D = 101, 102, 103, 104
+
+
+def span(stream: int, first: int, last: int, predecessor: int = 0, predecessor_last: int = 0) -> StreamSpan:
+    return StreamSpan(stream, first, last, predecessor, predecessor_last)
+
+
+def book_with(stream: int, last: int, *, every_ms: int = 100) -> NodeBook:
+    """A book whose live stream has frames 1..last, each `every_ms` after the one before."""
+    book = NodeBook()
+    book.born(stream, [span(stream, 1, 0)])
+    for number in range(1, last + 1):
+        assert book.arrive(stream, number) is Verdict.CURRENT
+        book.time(stream, number, 1_000_000 + number * every_ms)
+    return book
+
+
+def booked(book: NodeBook, first: int, last: int, *dropped: tuple[int, int]) -> tuple[list[tuple[int, int]], list[Loss]]:
+    found = book.arrive_block(A, first, last, [(lo, hi, "disk full") for lo, hi in dropped])
+    assert found is not None
+    return found
+
+
+def causes(findings: BirthFindings) -> list[tuple[int, int, int]]:
+    return [(loss.stream, loss.first, loss.last) for loss in findings.losses]
+
+
+# -- frames ------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_is_current_once_then_a_duplicate() -> None:
+    book = book_with(A, 3)
+    assert [book.arrive(A, number) for number in (4, 4, 2)] == [Verdict.CURRENT, Verdict.DUPLICATE, Verdict.DUPLICATE]
+
+
+def test_a_hole_delays_nothing_and_is_late_when_filled() -> None:
+    book = book_with(A, 3)
+    assert book.arrive(A, 6) is Verdict.CURRENT
+    assert book.streams[A].received.upto == 3
+    assert book.arrive(A, 5) is Verdict.LATE
+    assert book.arrive(A, 4) is Verdict.LATE
+    assert book.streams[A].received.upto == 6
+
+
+def test_frames_of_any_stream_but_the_live_one_are_late() -> None:
+    book = book_with(A, 3)
+    assert book.arrive(B, 1) is Verdict.LATE
+
+
+def test_at_the_65th_interval_live_frames_are_evaluated_but_not_counted() -> None:
+    book = book_with(A, 1)
+    for at in range(INTERVALS_MAX):
+        assert book.arrive(A, 3 + 2 * at) is Verdict.CURRENT
+    beyond = 3 + 2 * INTERVALS_MAX
+    assert book.arrive(A, beyond) is Verdict.UNCOUNTED
+    assert beyond not in book.streams[A].received
+    assert book.arrive(A, beyond) is Verdict.DUPLICATE, "there is no room yet: it comes again"
+    assert beyond not in book.streams[A].received
+    for hole in range(2, 2 * INTERVALS_MAX + 2, 2):
+        assert book.arrive(A, hole) is Verdict.LATE
+    assert book.arrive(A, beyond) is Verdict.DUPLICATE, "stored when it first came; now it counts too"
+    assert beyond in book.streams[A].received
+
+
+def test_an_uncounted_frame_counts_as_one_stored_even_within_a_block() -> None:
+    book = book_with(A, 1)
+    for at in range(INTERVALS_MAX + 1):
+        book.arrive(A, 3 + 2 * at)
+    fresh, losses = booked(book, 2, 4 + 2 * INTERVALS_MAX)
+    assert (book.streams[A].received.upto, losses) == (4 + 2 * INTERVALS_MAX, [])
+    assert fresh
+
+
+# -- births: what is lost --------------------------------------------------------------------------------------
+
+
+def test_the_first_birth_of_a_new_edge_loses_nothing() -> None:
+    findings = NodeBook().born(A, [span(A, 1, 0)])
+    assert causes(findings) == []
+    assert findings.new_stream
+    assert not findings.restored_disk
+
+
+def test_a_restored_gateway_names_what_it_acknowledged_and_forgot() -> None:
+    """The edge forgot 1..50 on the word of a gateway that knew them; this one knows 1..20."""
+    book = book_with(A, 20)
+    findings = book.born(B, [span(A, 51, 80, 0, 0), span(B, 1, 0, A, 80)])
+    assert causes(findings) == [(A, 21, 50)]
+    assert book.streams[A].received.upto == 50
+
+
+def test_an_unknown_predecessor_is_a_loss() -> None:
+    book = book_with(A, 5)
+    findings = book.born(C, [span(C, 1, 0, B, 40)])
+    assert (B, 1, 40) in causes(findings)
+    assert findings.restored_disk is True
+
+
+def test_a_predecessor_that_ends_above_what_is_committed_has_lost_its_tail() -> None:
+    """All of A was acknowledged by the gateway before its restore: no birth lists it any more."""
+    book = book_with(A, 5)
+    findings = book.born(B, [span(B, 1, 0, A, 9)])
+    assert causes(findings) == [(A, 6, 9)]
+
+
+def test_an_edge_restored_by_more_than_a_second_is_told() -> None:
+    book = book_with(A, 50)
+    findings = book.born(B, [span(A, 31, 30), span(B, 1, 0, A, 30)])
+    assert causes(findings) == [(A, 31, 50)]
+    assert findings.restored_disk
+
+
+def test_a_torn_tail_within_a_second_is_no_alarm() -> None:
+    book = book_with(A, 50)
+    findings = book.born(B, [span(A, 46, 45), span(B, 1, 0, A, 45)])
+    assert causes(findings) == []
+    assert not findings.restored_disk
+
+
+def test_a_whole_stream_that_lived_less_than_a_second_is_a_torn_tail_too() -> None:
+    """Killed between its first frames and their sync, however long the instruments had been silent before."""
+    book = book_with(A, 50)
+    book.born(B, [span(B, 1, 0, A, 50)])
+    for number in (1, 2):
+        book.arrive(B, number)
+        book.time(B, number, 1_000_000 + 60_000 + 50 * number)
+    findings = book.born(C, [span(C, 1, 0, A, 50)])
+    assert causes(findings) == []
+    assert not findings.restored_disk
+
+
+def test_a_whole_stream_of_more_than_a_second_that_the_edge_forgot_is_a_restored_disk() -> None:
+    book = book_with(A, 50)
+    book.born(B, [span(B, 1, 0, A, 50)])
+    for number in range(1, 30):
+        book.arrive(B, number)
+        book.time(B, number, 1_100_000 + 100 * number)
+    findings = book.born(C, [span(C, 1, 0, A, 50)])
+    assert findings.restored_disk
+
+
+def test_holes_that_no_birth_lists_any_more_are_closed() -> None:
+    book = book_with(A, 5)
+    book.arrive(A, 8)
+    findings = book.born(B, [span(B, 1, 0, A, 8)])
+    assert causes(findings) == [(A, 6, 7)]
+    assert book.streams[A].finished
+    assert book.streams[A].lost == [(6, 7)]
+
+
+def test_holes_that_the_birth_still_lists_are_waited_for() -> None:
+    book = book_with(A, 5)
+    book.arrive(A, 8)
+    findings = book.born(B, [span(A, 6, 8), span(B, 1, 0, A, 8)])
+    assert causes(findings) == []
+    assert book.unsettled() == [A]
+    assert book.arrive_block(A, 6, 8, ()) == ([(6, 7)], [])
+    assert book.unsettled() == []
+
+
+def test_a_full_list_of_streams_proves_nothing_about_those_it_leaves_out() -> None:
+    book = book_with(A, 5)
+    book.arrive(A, 8)
+    many = [span(1_000 + at, 1, 2, 999 + at if at else D, 2) for at in range(UNFINISHED_LISTED_MAX)]
+    findings = book.born(5_000, [*many, span(5_000, 1, 0, 4_999, 7)])
+    assert (A, 6, 7) not in causes(findings)
+    assert not book.streams[A].finished
+
+
+def test_a_loss_is_named_once() -> None:
+    book = book_with(A, 20)
+    book.born(B, [span(A, 51, 80), span(B, 1, 0, A, 80)])
+    assert causes(book.born(B, [span(A, 51, 80), span(B, 1, 3, A, 80)])) == []
+
+
+def test_two_boxes_with_one_id() -> None:
+    book = book_with(A, 50)
+    first = book.born(B, [span(B, 1, 0)])
+    assert (first.restored_disk, first.two_boxes) == (True, False)
+    second = book.born(C, [span(C, 1, 0, A, 50)])
+    assert second.two_boxes
+
+
+def test_a_long_honest_life_is_never_two_boxes() -> None:
+    book = book_with(1, 5)
+    for stream in range(2, 40):
+        findings = book.born(stream, [span(stream, 1, 0, stream - 1, 5)])
+        assert not findings.restored_disk
+        for number in range(1, 6):
+            book.arrive(stream, number)
+    assert book.strangers == []
+
+
+def test_two_restores_far_apart_are_not_two_boxes() -> None:
+    book = book_with(1, 5)
+    assert not book.born(2, [span(2, 1, 0)]).two_boxes
+    for stream in range(3, 30):
+        book.arrive(stream - 1, 1)
+        book.born(stream, [span(stream, 1, 0, stream - 1, 1)])
+    assert not book.born(99, [span(99, 1, 0)]).two_boxes
+
+
+def test_streams_taken_offline_form_a_chain_that_is_followed() -> None:
+    book = book_with(A, 5)
+    spans = [span(A, 6, 5), span(B, 1, 9, A, 5), span(C, 1, 7, B, 9), span(D, 1, 0, C, 7)]
+    findings = book.born(D, spans[1:])
+    assert not findings.restored_disk
+    assert causes(findings) == []
+    assert [book.successor(stream) for stream in (A, B, C, D)] == [B, C, D, 0]
+
+
+# -- ranges the edge dropped ------------------------------------------------------------------------------------
+
+
+def test_a_dropped_range_is_a_loss_and_counts_as_settled() -> None:
+    book = book_with(A, 2)
+    book.born(B, [span(A, 3, 10), span(B, 1, 0, A, 10)])
+    fresh, losses = booked(book, 3, 10, (5, 7))
+    assert fresh == [(3, 10)]
+    assert [(loss.first, loss.last, loss.cause) for loss in losses] == [(5, 7, "dropped by the edge: disk full")]
+    assert book.streams[A].lost == [(5, 7)]
+    assert book.arrive_block(A, 3, 10, [(5, 7, "disk full")]) == ([], [])
+
+
+def test_a_dropped_range_that_came_live_before_is_no_loss() -> None:
+    book = book_with(A, 6)
+    _, losses = booked(book, 3, 10, (5, 8))
+    assert [(loss.first, loss.last) for loss in losses] == [(7, 8)]
+
+
+def test_a_dropped_range_is_journalled_even_when_there_is_no_room_for_another_interval() -> None:
+    book = book_with(A, 1)
+    for at in range(INTERVALS_MAX):
+        book.arrive(A, 3 + 10 * at)
+    _, losses = booked(book, 4, 8, (6, 7))
+    assert [(loss.first, loss.last) for loss in losses] == [(6, 7)]
+
+
+def test_a_block_for_which_there_is_no_room_counts_nothing() -> None:
+    book = book_with(A, 1)
+    for at in range(INTERVALS_MAX):
+        book.arrive(A, 3 + 10 * at)
+    assert book.arrive_block(A, 5_000, 5_010, [(5_001, 5_002, "disk full")]) is None
+    assert 5_000 not in book.streams[A].received
+
+
+# -- keeping -----------------------------------------------------------------------------------------------------
+
+
+def test_a_book_reads_back_as_it_was_written() -> None:
+    book = book_with(A, 40)
+    book.arrive(A, 50)
+    book.born(B, [span(A, 41, 60), span(B, 1, 0, A, 60)])
+    book.arrive_block(A, 44, 46, [(45, 45, "x")])
+    book.born(C, [span(C, 1, 0)])
+    again = books_from_bytes(books_to_bytes({"E1": book}))["E1"]
+    assert again.to_facts() == book.to_facts()
+    assert again.arrive(A, 50) is Verdict.DUPLICATE
+
+
+def test_the_number_of_finished_streams_is_bounded_and_open_ones_stay() -> None:
+    book = NodeBook()
+    book.born(1, [span(1, 1, 0)])
+    book.arrive(1, 2)  # never finished: 1 is missing
+    for stream in range(2, STREAMS_KEPT_MAX + 20):
+        book.arrive(stream - 1, 1 if stream > 2 else 3)
+        book.born(stream, [span(1, 1, 3), span(stream, 1, 0, stream - 1, 1)])
+    assert len(book.streams) <= STREAMS_KEPT_MAX
+    assert 1 in book.streams
+    assert stream in book.streams
+
+
+def test_ranges_are_written_as_people_read_them() -> None:
+    assert ranges_text([(3, 5), (9, 9)]) == "3-5, 9"
+
+
+# -- the promise: nothing is acknowledged that did not arrive or was not journalled as a loss --------------------------
+
+
+class AckPromise(RuleBasedStateMachine):
+    """An edge that is honest about what it holds, restores and losses of either side, and a book of sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = NodeBook()
+        self.next = 100
+        self.live = 0
+        self.predecessor: dict[int, tuple[int, int]] = {}
+        self.last: dict[int, int] = {}
+        self.held: dict[int, set[int]] = {}  # what the edge still has
+        self.arrived: dict[int, set[int]] = {}
+        self.lost: dict[int, set[int]] = {}
+        self.begin()
+        self.keep_a_copy()
+
+    def note(self, findings: BirthFindings) -> None:
+        for loss in findings.losses:
+            named = set(range(loss.first, loss.last + 1))
+            if not loss.cause.startswith("edge restored"):  # which names what we hold and the edge forgot
+                assert not named & self.arrived.get(loss.stream, set()), loss
+            self.lost.setdefault(loss.stream, set()).update(named)
+
+    @rule()
+    def begin(self) -> None:
+        if self.live and self.last[self.live] == 0:
+            return
+        before = (self.live, self.last.get(self.live, 0))
+        self.next += 1
+        self.live = self.next
+        self.predecessor[self.live], self.last[self.live], self.held[self.live] = before, 0, set()
+        self.birth()
+
+    @rule()
+    def birth(self) -> None:
+        spans = [
+            span(stream, min(held, default=self.last[stream] + 1), self.last[stream], *self.predecessor[stream])
+            for stream, held in self.held.items()
+            if held or stream == self.live
+        ]
+        self.note(self.book.born(self.live, spans[-200:]))
+
+    @rule(arrives=st.booleans(), count=st.integers(1, 5))
+    def scan(self, arrives: bool, count: int) -> None:
+        for _ in range(count):
+            self.last[self.live] += 1
+            self.held[self.live].add(self.last[self.live])
+            if arrives:
+                self.frame(self.live, self.last[self.live])
+
+    @rule(at=st.integers(0, 10**6))
+    def lone_frame(self, at: int) -> None:
+        """Frame by frame with a hole before each: intervals run out."""
+        self.last[self.live] += 1
+        self.held[self.live].add(self.last[self.live])
+        self.scan(True, 1)
+
+    def frame(self, stream: int, number: int) -> None:
+        before = number in self.book.streams[stream].received if stream in self.book.streams else False
+        verdict = self.book.arrive(stream, number)
+        self.arrived.setdefault(stream, set()).add(number)
+        if before:
+            assert verdict is Verdict.DUPLICATE
+        self.book.time(stream, number, number * 50)
+
+    @rule(at=st.integers(0, 10**6), size=st.integers(1, 30), drop=st.booleans())
+    def block(self, at: int, size: int, drop: bool) -> None:
+        sealed = [(stream, number) for stream, held in self.held.items() for number in held if stream != self.live]
+        if not sealed:
+            return
+        stream, first = sorted(sealed)[at % len(sealed)]
+        last = min(first + size, self.last[stream])
+        dropped = [(first, first, "full")] if drop else []
+        found = self.book.arrive_block(stream, first, last, dropped)
+        brought = set(range(first, last + 1)) - ({first} if drop else set())
+        if found is not None:
+            self.arrived.setdefault(stream, set()).update(brought)
+            for loss in found[1]:
+                self.lost.setdefault(stream, set()).update(range(loss.first, loss.last + 1))
+
+    @rule()
+    def acknowledge(self) -> None:
+        for stream, held in self.held.items():
+            state = self.book.streams.get(stream)
+            if state is not None:
+                self.held[stream] = {number for number in held if number > state.received.upto}
+
+    @rule()
+    def gateway_restored(self) -> None:
+        """An older copy of the book; what it no longer knows has to be named."""
+        self.book = NodeBook.from_facts(self.kept)
+        self.arrived = {stream: set(numbers) for stream, numbers in self.kept_arrived.items()}
+        self.lost = {stream: set(numbers) for stream, numbers in self.kept_lost.items()}
+        self.birth()
+
+    @rule()
+    def keep_a_copy(self) -> None:
+        self.kept = self.book.to_facts()
+        self.kept_arrived = {stream: set(numbers) for stream, numbers in self.arrived.items()}
+        self.kept_lost = {stream: set(numbers) for stream, numbers in self.lost.items()}
+
+    @invariant()
+    def only_what_arrived_or_was_called_lost_is_acknowledged(self) -> None:
+        for stream, state in self.book.streams.items():
+            known = self.arrived.get(stream, set()) | self.lost.get(stream, set())
+            counted = set(range(1, state.received.upto + 1))
+            counted |= {number for lo, hi in state.received.intervals for number in range(lo, hi + 1)}
+            assert counted <= known, (stream, sorted(counted - known)[:5])
+
+
+TestAckPromise = AckPromise.TestCase
+TestAckPromise.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
