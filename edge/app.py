@@ -272,6 +272,7 @@ class _Run:
 
     def _synced(self) -> None:
         self._node.room.set()
+        self._node.news.set()
 
     def _status(self, stopped: bool) -> EdgeStatus:
         edge, node = self._edge, self._node

@@ -34,6 +34,8 @@ from wire import Message, Will
 OUTGOING_MESSAGES_MAX: Final = 10_000
 OUTGOING_BYTES_MAX: Final = 32 * 1024 * 1024
 REFUSALS_LOGGED_MAX: Final = 20
+OPENING_S_MAX: Final = 0.5
+"""How long births of a new stream may wait for its first frames to be on the disk."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class EdgeNode:
         self.backlog = Backlog()
         self.outgoing: deque[Publish | Disconnect] = deque()
         self._outgoing_bytes = 0
+        self._opening: tuple[int, float] | None = None
         self.subscriptions: tuple[tuple[str, int], ...] = ()
         self.news = asyncio.Event()
         """Set when there is something to send."""
@@ -130,7 +133,13 @@ class EdgeNode:
     # ---- for the uplink ------------------------------------------------------------------------------------
 
     def next_message(self) -> Publish | Disconnect | None:
-        """Return the next message to publish: live first, then one block that is due; None if nothing is."""
+        """Return the next message to publish: live first, then one block that is due; None if nothing is.
+
+        A stream's births wait for its first frames to be synced: a gateway must never know a stream of which an
+        edge killed in this moment would remember nothing, for it would take the edge's disk for a restored one.
+        """
+        if self._opens():
+            return None
         if self.outgoing:
             message = self.outgoing.popleft()
             if isinstance(message, Publish):
@@ -142,6 +151,16 @@ class EdgeNode:
                 return self.session.block(block.payload, self.now())
         return None
 
+    def _opens(self) -> bool:
+        """Whether births of a new stream still wait for the disk; a disk that fails or dawdles holds nothing up."""
+        if self._opening is None:
+            return False
+        stream, until_s = self._opening
+        if self.spool.waits(stream, 1) and not self.spool.fault and self._monotonic() < until_s:
+            return True
+        self._opening = None
+        return False
+
     # ---- commands ------------------------------------------------------------------------------------------
 
     def _carry_out(self, commands: Sequence[Command]) -> None:
@@ -150,6 +169,8 @@ class EdgeNode:
                 self._send(command)
             elif isinstance(command, Store):
                 self.spool.append(command.frame)
+                if self.live and command.frame.sequence == 1:
+                    self._opening = (command.frame.stream, self._monotonic() + OPENING_S_MAX)
                 self._stored()
             elif isinstance(command, Forget):
                 self._forget(command)
@@ -190,6 +211,7 @@ class EdgeNode:
     def _clear(self) -> None:
         self.outgoing.clear()
         self._outgoing_bytes = 0
+        self._opening = None
         self.backlog.clear()
         self.jammed.clear()
 

@@ -137,6 +137,11 @@ class Spool:
             if self._pending_samples > PENDING_SAMPLES_MAX and not self._fault:
                 self._fault = f"{self._pending_samples} samples wait for the disk"
 
+    def waits(self, stream: int, sequence: int) -> bool:
+        """Whether this frame was appended and is not on the disk yet."""
+        with self._lock:
+            return any(frame.stream == stream and frame.sequence == sequence for frame in self._pending)
+
     def acked(self, stream: int, upto: int, now_s: float) -> bool:
         """Forget a stream's frames up to `upto`; False when that was known."""
         with self._lock:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge import run_edge
+from edge import read_spool, run_edge
 from edge.backlog import RESEND_S_MIN, UNACKED_BLOCKS_MAX, Backlog
 from edge.blocks import WireBlock
 from edge.uplink import RECONNECT_S_MAX, reconnect_delay_s
@@ -221,6 +221,34 @@ def test_a_crash_of_the_edge_loses_nothing_that_was_synced(tmp_path: Path) -> No
             bdseqs = [metric.value for payload in site.gateway.of_kind(MessageKind.NBIRTH)
                       for metric in payload.metrics if metric.name == BDSEQ]
             assert bdseqs == [5], "one number per CONNECT, over restarts"
+
+    virtual(scenario)
+
+
+def test_a_stream_is_on_the_disk_before_the_gateway_hears_of_it(tmp_path: Path) -> None:
+    """Else an edge killed at its birth would know nothing of a stream the gateway has: a restored disk, it seems."""
+
+    async def scenario() -> None:
+        async with site_at(tmp_path) as site:
+            site.start_gateway()
+            take = site.gateway.take
+            heard: list[bool] = []
+
+            async def watched(message: Message) -> None:
+                known = set(site.gateway.books)
+                on_disk = {sample.stream for sample in read_spool(site.data_dir / "spool")}
+                await take(message)
+                heard.extend(stream in on_disk for stream in set(site.gateway.books) - known)
+
+            site.gateway.take = watched  # type: ignore[method-assign]
+            for run in range(4):
+                site.start_edge()
+                await asyncio.sleep(3)
+                site.instruments.give(run % 2, run)
+                await asyncio.sleep(0.05)
+                await site.kill_edge()
+            assert len(heard) >= 4
+            assert all(heard)
 
     virtual(scenario)
 
