@@ -198,6 +198,7 @@ class NodeSession:
         self._foreign: ReorderBuffer[_Message] = ReorderBuffer(REORDER_TIMEOUT_MS)
         self._declared = _Declared()
         self._devices: set[str] = set()
+        self._rebirth_wanted: str | None = None
         self._rebirth_wait_ms = REBIRTH_FIRST_MS
         self._rebirth_after_ms: int | None = None
 
@@ -219,7 +220,16 @@ class NodeSession:
             return [Refused(str(topic), str(error), payload), *self._rebirth(f"unusable message: {error}", now_ms)]
 
     def poll(self, now_ms: int) -> list[Fact]:
-        """Return what time alone brings: a hole that stayed open past the reorder timeout asks for a rebirth."""
+        """Return what time alone brings: a hole that stayed open past the reorder timeout asks for a rebirth.
+
+        A wish for one that came too soon after the last, or that nobody answered, is said again in its time.
+        """
+        facts = self._overdue(now_ms)
+        if self._rebirth_wanted is not None and RebirthWanted(self._rebirth_wanted) not in facts:
+            facts += self._rebirth(self._rebirth_wanted, now_ms)
+        return facts
+
+    def _overdue(self, now_ms: int) -> list[Fact]:
         if not self.ours:
             expired = self._foreign.expire(now_ms)
             if expired is None:
@@ -234,10 +244,9 @@ class NodeSession:
 
     def lost(self) -> list[Fact]:
         """Core's own link is gone, or core starts: nothing is known of the node until it is born again."""
-        if not self.online:
-            return []
+        was_online = self.online
         self._forget()
-        return [NodeDied()]
+        return [NodeDied()] if was_online else []
 
     # -- births and deaths --
 
@@ -252,7 +261,6 @@ class NodeSession:
         live = _integer(metrics.get(SPOOL_STREAM)) or 0
         self.ours = live > 0
         self._foreign.birth()
-        self._rebirth_wait_ms, self._rebirth_after_ms = REBIRTH_FIRST_MS, None
         self._declare(birth.metrics)
         born = NodeBorn(
             live=live,
@@ -271,13 +279,13 @@ class NodeSession:
         """Only the death whose bdSeq is the birth's ends this session; another one is an old will."""
         death = decode_payload(payload, self._limits)
         bdseq = next((_integer(metric) for metric in death.metrics if metric.name == BDSEQ), None)
-        if not self.online or bdseq != self._bdseq:
+        if self.online and bdseq != self._bdseq:
             return []
-        self._forget()
-        return [NodeDied()]
+        return self.lost()
 
     def _forget(self) -> None:
         self.online = False
+        self._rebirth_wanted = None
         self._missing.clear()
         self._gap_since_ms = None
         self._foreign.death()
@@ -372,9 +380,17 @@ class NodeSession:
         return frames
 
     def _rebirth(self, reason: str, now_ms: int) -> list[Fact]:
-        """Ask for a rebirth, at most once a period that doubles while it goes unanswered."""
-        if self._rebirth_after_ms is not None and now_ms < self._rebirth_after_ms:
+        """Ask for a rebirth, or remember the wish if the last was asked for too recently.
+
+        The period doubles while the wishes go on, births in between or not: a node that never learns is not
+        asked as fast as the network can carry it. It begins anew after a quiet time.
+        """
+        self._rebirth_wanted = reason
+        after_ms = self._rebirth_after_ms
+        if after_ms is not None and now_ms < after_ms:
             return []
+        if after_ms is None or now_ms - after_ms >= REBIRTH_MAX_MS:
+            self._rebirth_wait_ms = REBIRTH_FIRST_MS
         self._rebirth_after_ms = now_ms + self._rebirth_wait_ms
         self._rebirth_wait_ms = min(2 * self._rebirth_wait_ms, REBIRTH_MAX_MS)
         return [RebirthWanted(reason)]
