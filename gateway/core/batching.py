@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from alerting import Act, Transition
+from alerting import Act, ActRefusedError, Transition
 from alerting.delivery import Attempt, NoticePlanner
 from config import Grade
 from gateway.core.books import Loss, Verdict
@@ -178,7 +178,7 @@ class BatchBuilder:
 
     def block_frames(self, node: str, body: bytes) -> list[Arrived]:
         """Return a block's frames, conditioned."""
-        frames, _unknown = frames_of(decode_block(body), self._machine.site.tag_index)
+        frames, _unknown = frames_of(decode_block(body), self._machine.tag_index(node))
         return [
             self._machine.conditioned(node, frame.device, frame.stream, frame.sequence, frame.batch) for frame in frames
         ]
@@ -250,8 +250,14 @@ class BatchBuilder:
             ActRefusedError: nothing changed.
         """
         self._flush()
-        transitions = self._machine.act(self._engine_ms, act, adopted)
-        self._add_entry(EntryKind.ACT, pack_json({"act": asdict(act), "adopted": adopted}), "", "")
+        body = pack_json({"act": asdict(act), "adopted": adopted})
+        try:
+            transitions = self._machine.act(self._engine_ms, act, adopted)
+        except ActRefusedError:
+            if adopted is not None:  # it is in memory now, and replay has to find it there
+                self._add_entry(EntryKind.ACT, body, "", "")
+            raise
+        self._add_entry(EntryKind.ACT, body, "", "")
         self._transitions(transitions)
         return transitions[-1]
 

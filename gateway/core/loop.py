@@ -241,6 +241,8 @@ class CoreLoop:
             build.condition({"key": "CORE.REPLAY.DIFFERS", "standing": None, "facts": facts})
 
     def _take_messages(self, engine_ms: int, wall_ms: int) -> None:
+        for node, fact in self.sessions.ended():
+            self._apply(node, fact, wall_ms)
         for _ in range(min(len(self._inbox), MESSAGES_PER_CYCLE_MAX)):
             topic, payload = self._inbox.popleft()
             self._inbox_bytes -= len(payload)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerting import (
+    ACT_TEXT_MAX,
     Act,
     ActKind,
+    ActRefusedError,
     AlarmEngine,
     AlarmState,
     CorruptDumpError,
@@ -94,11 +96,11 @@ class Machine:
         self.engine = AlarmEngine(site) if engine is None else engine
         self.low = np.array([tag.span().low for tag in site.tags], np.float64)
         self.high = np.array([tag.span().high for tag in site.tags], np.float64)
-        owners: dict[str, list[int]] = {}
+        self._owned: dict[str, dict[str, int]] = {edge.id: {} for edge in site.edges}
         for tag, edge in site.edge_of.items():
-            owners.setdefault(edge, []).append(site.tag_index[tag])
+            self._owned[edge][tag] = site.tag_index[tag]
         self.nodes: dict[str, NodeState] = {
-            edge.id: NodeState(np.array(sorted(owners.get(edge.id, [])), np.int32)) for edge in site.edges
+            edge: NodeState(np.array(sorted(owned.values()), np.int32)) for edge, owned in self._owned.items()
         }
 
     def node(self, name: str) -> NodeState:
@@ -106,6 +108,10 @@ class Machine:
         if name not in self.nodes:
             self.nodes[name] = NodeState(np.empty(0, np.int32))
         return self.nodes[name]
+
+    def tag_index(self, node: str) -> Mapping[str, int]:
+        """Return the site's index of every tag that this node may speak for."""
+        return self._owned.get(node, {})
 
     def conditioned(self, node: str, device: str, stream: int, sequence: int, batch: SampleBatch, *,
                     unmarked: bool = False) -> Arrived:  # fmt: skip
@@ -271,7 +277,7 @@ class Machine:
             adopted: the state of an old alarm that is in the ledger but no longer in the engine's memory.
 
         Raises:
-            ActRefusedError: the life cycle does not allow it; nothing changed.
+            ActRefusedError: the life cycle does not allow it; nothing changed but that `adopted` is in memory.
         """
         if adopted is not None:
             self.engine.adopt(AlarmState.from_json(adopted))
@@ -280,6 +286,7 @@ class Machine:
             # Closing the identity alarm is how a person says that the box now live is the right one.
             key = f"EDGE.{name}.IDENTITY"
             if self.engine.book.system_alarm.get(key) == act.alarm_id and act.kind is ActKind.CLOSE:
+                _check_said(act)
                 transitions += self._condition(engine_ms, act.at_ms, key, standing=False)
                 self.engine.raise_only(node.tags, False)
         return transitions + self.engine.act(engine_ms, act)
@@ -408,6 +415,13 @@ class Machine:
                     continue
                 node.history = HistoryRun(fork, stream, number)
         return machine
+
+
+def _check_said(act: Act) -> None:
+    """Refuse a closing without a person, a reason and a measure, before anything is changed for it."""
+    for name, text in (("actor", act.actor), ("reason", act.reason), ("measure", act.measure)):
+        if not (text or "").strip() or len(text or "") > ACT_TEXT_MAX:
+            raise ActRefusedError(act.alarm_id, f"close needs {name}, at most {ACT_TEXT_MAX} characters")
 
 
 def observed(frames: Sequence[Arrived]) -> Observed:

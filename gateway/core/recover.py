@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alerting import Act, ActKind, Transition
+from alerting import Act, ActKind, ActRefusedError, Transition
 from config import SiteConfig
 from gateway.core.entries import Entry, EntryKind, unpack_columns, unpack_json
 from gateway.core.errors import LedgerOlderError
@@ -53,7 +53,7 @@ class FrameReader:
     def frames(self, entry: Entry) -> list[Arrived]:
         """Return the frames of a FRAME or BLOCK entry; samples of tags that have left the site are skipped."""
         if entry.kind is EntryKind.BLOCK:
-            found, _unknown = frames_of(decode_block(entry.body), self._machine.site.tag_index)
+            found, _unknown = frames_of(decode_block(entry.body), self._machine.tag_index(entry.node))
             return [
                 self._machine.conditioned(entry.node, frame.device, frame.stream, frame.sequence, frame.batch)
                 for frame in found
@@ -166,7 +166,10 @@ class Replay:
             case EntryKind.ACT:
                 facts = unpack_json(entry.body)
                 act = Act(**{**facts["act"], "kind": ActKind(facts["act"]["kind"])})
-                return machine.act(engine_ms, act, facts["adopted"])
+                try:
+                    return machine.act(engine_ms, act, facts["adopted"])
+                except ActRefusedError:  # as it was the first time; had it been done then, the journal says so
+                    return []
             case EntryKind.LATE:
                 return self._late(entry)
             case EntryKind.START:

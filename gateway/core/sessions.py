@@ -57,10 +57,14 @@ class Sessions:
         self._stranger_said_ms = now_ms
         return [(STRANGER, Refused(topic, f"{node} is not an edge of this site", b""))]
 
-    def poll(self, now_ms: int) -> list[tuple[str, Fact]]:
-        """Return what time alone brings, and what the loss of our own link ended."""
+    def ended(self) -> list[tuple[str, Fact]]:
+        """Return what the loss of our own link ended, once: to be applied before any later message."""
         left, self._left = self._left, []
-        return left + [(name, fact) for name, session in self.nodes.items() for fact in session.poll(now_ms)]
+        return left
+
+    def poll(self, now_ms: int) -> list[tuple[str, Fact]]:
+        """Return what time alone brings."""
+        return [(name, fact) for name, session in self.nodes.items() for fact in session.poll(now_ms)]
 
     def link_lost(self, now_ms: int) -> None:
         """Our link to the broker is gone: every session is over for us, though the node may be well."""
