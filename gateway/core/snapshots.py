@@ -15,7 +15,7 @@ from typing import Final
 
 SNAPSHOTS_KEPT: Final = 2
 _HEAD: Final = struct.Struct("<8sQI32s")  # magic, position, sections, digest of the rest
-_MAGIC: Final = b"HGSNAP1\n"
+_MAGIC: Final = b"HGSNAP2\n"
 _PREFIX: Final = "snapshot-"
 
 
@@ -30,7 +30,7 @@ class Snapshot:
 def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     """Write aside, sync, rename, sync the folder; then drop all but the newest two. Returns the file."""
     body = pack_sections(snapshot.sections)
-    head = _HEAD.pack(_MAGIC, snapshot.pos, len(snapshot.sections), _digest(snapshot.pos, body))
+    head = _HEAD.pack(_MAGIC, snapshot.pos, len(snapshot.sections), _digest(snapshot.pos, len(snapshot.sections), body))
     path = folder / f"{_PREFIX}{snapshot.pos:020d}.bin"
     aside = path.with_suffix(".tmp")
     with aside.open("wb") as file:
@@ -39,7 +39,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
         os.fsync(file.fileno())
     aside.rename(path)
     _sync_folder(folder)
-    for old in _files(folder)[SNAPSHOTS_KEPT:]:
+    for old in [*_files(folder)[SNAPSHOTS_KEPT:], *folder.glob(f"{_PREFIX}*.tmp")]:
         old.unlink()
     return path
 
@@ -59,26 +59,30 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
 def newest_position(folder: Path) -> int:
     """Return the position of the newest snapshot by its name, 0 if there is none."""
     files = _files(folder)
-    return int(files[0].stem.removeprefix(_PREFIX)) if files else 0
+    return _position(files[0]) if files else 0
 
 
 def oldest_kept(folder: Path) -> int:
     """Return the position of the older of the two snapshots kept, 0 while there are not two."""
     files = _files(folder)
-    return int(files[-1].stem.removeprefix(_PREFIX)) if len(files) >= SNAPSHOTS_KEPT else 0
+    return _position(files[-1]) if len(files) >= SNAPSHOTS_KEPT else 0
 
 
 def set_aside_after(folder: Path, pos: int) -> list[Path]:
     """Put snapshots of positions after `pos` aside: they belong to a ledger that is no longer here."""
     moved = []
     for path in _files(folder):
-        if int(path.stem.removeprefix(_PREFIX)) > pos:
+        if _position(path) > pos:
             moved.append(path.rename(path.with_suffix(".superseded")))
     return moved
 
 
+def _position(path: Path) -> int:
+    return int(path.stem.removeprefix(_PREFIX))
+
+
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{_PREFIX}*.bin"), reverse=True)
+    return sorted(folder.glob(f"{_PREFIX}{'[0-9]' * 20}.bin"), reverse=True)
 
 
 def _read(path: Path) -> Snapshot | None:
@@ -87,7 +91,7 @@ def _read(path: Path) -> Snapshot | None:
         return None
     magic, pos, count, digest = _HEAD.unpack_from(raw)
     body = raw[_HEAD.size :]
-    if magic != _MAGIC or digest != _digest(pos, body):
+    if magic != _MAGIC or pos != _position(path) or digest != _digest(pos, count, body):
         return None
     return Snapshot(pos, unpack_sections(body, count))
 
@@ -112,8 +116,8 @@ def unpack_sections(body: bytes, count: int) -> dict[str, bytes]:
     return sections
 
 
-def _digest(pos: int, body: bytes) -> bytes:
-    return hashlib.sha256(pos.to_bytes(8, "little") + body).digest()
+def _digest(pos: int, count: int, body: bytes) -> bytes:
+    return hashlib.sha256(struct.pack("<QI", pos, count) + body).digest()
 
 
 def _sync_folder(folder: Path) -> None:
