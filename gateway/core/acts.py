@@ -79,15 +79,15 @@ class ActsSocket:
         except ValueError as error:
             return _refused(str(error))
         try:
-            transition = await self._loop.act(act, self._adopted(act.alarm_id))
+            transition = await self._loop.act(act, await self._adopted(act.alarm_id))
         except ActRefusedError as error:
             return _refused(str(error))
         return {"ok": True, "transition": transition.to_json()}
 
-    def _adopted(self, alarm_id: str) -> dict[str, Any] | None:
+    async def _adopted(self, alarm_id: str) -> dict[str, Any] | None:
         if alarm_id in self._loop.machine.engine.book.alarms:
             return None
-        stored = self._stored(alarm_id)
+        stored = await asyncio.to_thread(self._stored, alarm_id)
         return None if stored is None else stored.to_json()
 
     def _parse(self, line: bytes) -> Act:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
+import apsw
+
 from alerting import AlarmState
 from alerting.delivery import Courier, NoticePlanner, SiteWords
 from config import SiteConfig, edge_hash, export_edge
@@ -23,10 +25,10 @@ from gateway.core.engine_clock import EngineClock, downtime
 from gateway.core.errors import DataFolderBusyError
 from gateway.core.ledger import Batch, Committed, Ledger
 from gateway.core.loop import CoreLoop
-from gateway.core.machine import Arrived, LateWant
+from gateway.core.machine import LateWant, Stretch
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
-from gateway.core.retention import cap_bytes, decide
+from gateway.core.retention import Retention, cap_bytes, decide
 from gateway.core.sessions import Sessions
 from gateway.core.snapshots import Snapshot, oldest_kept, write_snapshot
 from gateway.core.source import MqttSource
@@ -85,20 +87,25 @@ class Core:
         self._space_reader = LedgerReader.open(folder / LEDGER_NAME)  # one connection for each thread of use
         numbers = self._ledger.tag_numbers([tag.id for tag in site.tags])
         machine = recovered.machine
-        late_frames = FrameReader(machine, dict(zip(numbers, (tag.id for tag in site.tags), strict=True)))
+        late_frames = FrameReader(machine, self._ledger.reader.tag_names())
         late_reader = LedgerReader.open(folder / LEDGER_NAME)
         self._late_reader = late_reader
 
-        def fetch(want: LateWant, pos_max: int, frames_max: int) -> list[Arrived]:
-            return fetch_late(late_reader, late_frames, want, pos_max, frames_max)
+        def fetch(want: LateWant, pos_max: int) -> Stretch | None:
+            try:
+                return fetch_late(late_reader, late_frames, want, pos_max)
+            except (apsw.BusyError, apsw.IOError) as error:
+                log.warning("history waits: the ledger could not be read (%s)", error)
+                return None
 
         sessions = Sessions(site, PAYLOAD_LIMITS, clock.now())
         self.loop = CoreLoop(
             machine, sessions, NoticePlanner.compile(site), clock, wall_ms, recovered.last_pos + 1, fetch
         )
         self.loop.use(numbers, {edge.id: edge_hash(export_edge(site, edge.id)) for edge in site.edges})
-        self.loop.started(down.ms, believed=down.believed, differences=recovered.differences)
+        self.loop.started(down.ms, believed=down.believed, differences=recovered.differences, restored=restored)
         self._recovered = recovered
+        self._in_trouble = False
         self._courier = Courier(
             site.receivers, secrets, words=words, ledger_id=self._ledger.ledger_id, base_dir=base_dir,
             heartbeat_fields=self._heartbeat_fields, wall_ms=wall_ms, random=random.SystemRandom().random,
@@ -183,11 +190,16 @@ class Core:
     # -- writer thread --
 
     def _committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
+        """Called in the writer's thread, as `_trouble` is."""
         assert self._event_loop is not None
         self._event_loop.call_soon_threadsafe(self.loop.committed, batches, settled, took_s)
+        if self._in_trouble:
+            self._in_trouble = False
+            self._event_loop.call_soon_threadsafe(self.loop.fact, "CORE.LEDGER.WRITE", False)
 
     def _trouble(self, reason: str) -> None:
         log.error("ledger: %s", reason)
+        self._in_trouble = True
         assert self._event_loop is not None
         facts = {"reason": reason[:200]}
         self._event_loop.call_soon_threadsafe(self.loop.fact, "CORE.LEDGER.WRITE", True, facts)
@@ -253,16 +265,20 @@ class Core:
     async def _retention(self) -> None:
         while True:
             await asyncio.sleep(RETENTION_S)
-            used = await asyncio.to_thread(self._space_reader.size_bytes)
-            cap = cap_bytes(self._site.storage.ledger_max_bytes, shutil.disk_usage(self._folder).total)
-            decision = decide(used, cap, oldest_kept(self._folder), self._wall_ms(), self._site.storage.frames_days)
+            used, cap, decision = await asyncio.to_thread(self._look_at_space)
             self.loop.prune_before = decision.prune_before
-            self.loop.backlog_refused = decision.full
+            self.loop.backlog_refused, self.loop.live_refused = decision.full, decision.over_full
             self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, {"used_bytes": used, "cap_bytes": cap})
             for row in self._courier.shortfalls():
                 log.warning("lane %s of %s has room again", row[1], row[0])
                 self._courier.offer(await asyncio.to_thread(self._space_reader.due_outbox))
                 break
+
+    def _look_at_space(self) -> tuple[int, int, Retention]:
+        """Blocks on the disk: runs in a thread."""
+        used, storage = self._space_reader.size_bytes(), self._site.storage
+        cap = cap_bytes(storage.ledger_max_bytes, shutil.disk_usage(self._folder).total)
+        return used, cap, decide(used, cap, oldest_kept(self._folder), self._wall_ms(), storage.frames_days)
 
     def _heartbeat(self) -> dict[str, Any]:
         counters = self.loop.counters

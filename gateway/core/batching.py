@@ -30,7 +30,7 @@ from gateway.core.host import (
     Refused,
 )
 from gateway.core.ledger import Batch, StreamRow
-from gateway.core.machine import Arrived, LateWant, Machine
+from gateway.core.machine import Arrived, LateWant, Machine, Stretch
 from gateway.core.sessions import OurLinkLost
 from gateway.core.snapshots import pack_sections
 from wire import CLOCK_SYNCED, SPOOL_FAULT, BlockError, decode_block, frames_of, new_stream_id
@@ -158,6 +158,9 @@ class BatchBuilder:
             return
         self._flush()
         frames = self.block_frames(node, body)
+        if self.unlogged:
+            self._transitions(self._machine.evaluate_only(self._engine_ms, frames))
+            return
         fresh, losses, transitions = self._machine.block(
             self._engine_ms, node, block.stream, block.first, block.last, frames,
             [(item.first, item.last, item.reason) for item in block.dropped],
@@ -261,10 +264,10 @@ class BatchBuilder:
         self._transitions(transitions)
         return transitions[-1]
 
-    def start(self, downtime_ms: int, *, believed: bool) -> None:
+    def start(self, downtime_ms: int, *, believed: bool, restored: bool) -> None:
         """Core started."""
-        self._add(EntryKind.START, pack_json({"downtime_ms": downtime_ms, "believed": believed}), "")
-        self._machine.start(downtime_ms)
+        self._add(EntryKind.START, pack_json({"downtime_ms": downtime_ms, "believed": believed, "restored": restored}), "")
+        self._machine.start(downtime_ms, restored=restored)
 
     def state_record(self) -> None:
         """Put all state into the log: replay starts here, because frames before it were not kept."""
@@ -282,19 +285,15 @@ class BatchBuilder:
         before = self._machine.history_position(node)
         want = self._machine.late_want(node)
         if self._machine.history_position(node) != before:
-            self._add_entry(EntryKind.LATE, pack_json({"pos_max": 0, "count": 0}), node, "")
+            self._add_entry(EntryKind.LATE, pack_json({"pos_max": 0, "upto": 0}), node, "")
         return want
 
-    def late(self, want: LateWant, pos_max: int, frames: Sequence[Arrived]) -> None:
+    def late(self, want: LateWant, pos_max: int, stretch: Stretch) -> None:
         """Run fetched frames through a node's fork, if they still are what it needs."""
-        self._flush()
-        before = self._machine.history_position(want.node)
-        if self._machine.late_want(want.node) != want:
-            if self._machine.history_position(want.node) != before:
-                self._add_entry(EntryKind.LATE, pack_json({"pos_max": 0, "count": 0}), want.node, "")
+        if self.late_step(want.node) != want:
             return
-        transitions = self._machine.late(want.node, frames, want)
-        self._add_entry(EntryKind.LATE, pack_json({"pos_max": pos_max, "count": max(1, len(frames))}), want.node, "")
+        transitions = self._machine.late(want.node, stretch.frames, stretch.upto)
+        self._add_entry(EntryKind.LATE, pack_json({"pos_max": pos_max, "upto": stretch.upto}), want.node, "")
         self._transitions(transitions)
 
     # -- effects --

@@ -160,23 +160,34 @@ class NodeBook:
 
     # -- births --
 
-    def born(self, live: int, spans: Sequence[StreamSpan]) -> BirthFindings:
-        """Take in a birth: `live` is the stream it opens or continues, `spans` lists it and the unfinished ones."""
+    def born(self, live: int, spans: Sequence[StreamSpan], *, restored: bool = False) -> BirthFindings:
+        """Take in a birth.
+
+        Args:
+            live: the stream it opens or continues.
+            spans: that stream and the unfinished ones.
+            restored: this gateway was restored from a backup since the node's last birth, so it is the gateway
+                that knows too little.
+        """
         told = {span.stream: span for span in spans}
         losses: list[Loss] = []
         new_stream = live != self.live and live != 0
         stranger = new_stream and self.live != 0 and not self._descends_from_live(live, told)
         known_live_before = self.live
+        cut = len(spans) >= UNFINISHED_LISTED_MAX
         for span in spans:
-            losses += self._learn(span, sealed=span.stream != live)
-        if len(spans) < UNFINISHED_LISTED_MAX:
+            losses += self._learn(span, sealed=span.stream != live, cut=cut)
+        if not cut:
             losses += self._close_unlisted(told)
         if new_stream:
             self.live = live
             self.live_count += 1
             self.streams.setdefault(live, StreamState())
         two_boxes = False
-        if stranger:
+        if stranger and restored:
+            after = self.streams[known_live_before].received.highest + 1
+            losses.append(Loss(known_live_before, after, 0, "gateway restored: all from here to this birth, end unknown"))
+        elif stranger:
             two_boxes = any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
             self.strangers = [*self.strangers[-7:], self.live_count]
             losses.append(Loss(known_live_before, 0, 0, "edge restored: its newest stream is not the one we know"))
@@ -189,13 +200,10 @@ class NodeBook:
         seen = 0
         while stream in told and seen <= len(told):
             stream, seen = told[stream].predecessor, seen + 1
-            if stream == self.live:
+            # A stream we know but not the newest: a torn tail, if what we hold after it is within a second.
+            if stream == self.live or (stream in self.streams and self._held_after(stream) <= UNSYNCED_TAIL_MS_MAX):
                 return True
-        known = self.streams.get(stream)
-        if known is None:
-            return len(told) >= UNFINISHED_LISTED_MAX  # the list was cut: nothing is concluded
-        # The predecessor is a stream we know but not the newest: a torn tail if all after it is within a second.
-        return self._held_after(stream) <= UNSYNCED_TAIL_MS_MAX
+        return stream not in self.streams and len(told) >= UNFINISHED_LISTED_MAX  # a cut list: nothing is concluded
 
     def _held_after(self, stream: int) -> int:
         """Return how much source time, in ms, the streams from `stream` up to the live one hold."""
@@ -207,8 +215,12 @@ class NodeBook:
             held_ms, at, steps = held_ms + state.length_ms, state.predecessor, steps + 1
         return held_ms
 
-    def _learn(self, span: StreamSpan, *, sealed: bool) -> list[Loss]:
-        """Take one listed stream in; what its edge no longer holds and we never got is lost."""
+    def _learn(self, span: StreamSpan, *, sealed: bool, cut: bool) -> list[Loss]:
+        """Take one listed stream in; what its edge no longer holds and we never got is lost.
+
+        Args:
+            cut: the list is full, so a predecessor that it leaves out may be held all the same.
+        """
         losses: list[Loss] = []
         state = self.streams.setdefault(span.stream, StreamState())
         state.predecessor, state.predecessor_last = span.predecessor, span.predecessor_last
@@ -216,7 +228,9 @@ class NodeBook:
             losses += self._seal(span.stream, span.last)
         losses += self._settle(span.stream, span.first - 1, "gateway restored: acknowledged before, unknown now")
         if span.predecessor and span.predecessor_last:
-            if span.predecessor not in self.streams:
+            if span.predecessor not in self.streams and cut:
+                self.streams[span.predecessor] = StreamState()
+            elif span.predecessor not in self.streams:
                 # Finished before we knew of it: either we were restored, or this gateway is new to the node.
                 self.streams[span.predecessor] = StreamState()
                 losses += self._settle(

@@ -20,6 +20,7 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "STALLED": ("评估循环曾经停顿", "the evaluation loop stood still"),
     "DOWNTIME": ("停机时长无法判断：系统时钟异常", "length of the downtime unknown: the wall clock made no sense"),
     "DIFFERS": ("回放结果与日志不一致，以日志为准", "replay and journal differ; the journal stands"),
+    "DROPPED": ("网关来不及处理，部分报文被丢弃，将由终端重发", "messages found no room and were dropped; edges send them again"),
     "DOWN": ("上报通道中断", "reporting path down"),
     "PARKED": ("接收方明确拒绝通知，仍在重试", "a receiver refuses notices; they are still retried"),
 }

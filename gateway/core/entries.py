@@ -30,7 +30,7 @@ class EntryKind(StrEnum):
     LATE = "L"  # a history fork ran a stretch of late frames
     START = "W"  # core started: body holds the downtime
     CONFIG = "C"  # a configuration revision
-    QUARANTINE = "Q"  # bytes that failed their checks twice, kept as they are
+    QUARANTINE = "Q"  # bytes that failed their checks, kept as they are
     STATE = "X"  # a full state record, from which replay starts
 
 

@@ -7,6 +7,7 @@ is not ours are put in order within the reorder timeout, as the specification as
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -49,6 +50,7 @@ REORDER_TIMEOUT_MS: Final = 2_000
 REBIRTH_FIRST_MS: Final = 5_000
 REBIRTH_MAX_MS: Final = 60_000
 SEQ_END: Final = 256
+RECENT_SEQS: Final = 16  # a repeat comes at once or not at all
 ALIAS_TABLE_MAX: Final = 1 << 20  # larger aliases (foreign nodes) go through a dictionary
 UNKNOWN_ALIAS: Final = -1
 IGNORED_ALIAS: Final = -2  # declared in a birth, but no tag of this site
@@ -194,6 +196,8 @@ class NodeSession:
         self._bdseq: int | None = None
         self._expected = 0
         self._missing: set[int] = set()
+        self._recent: deque[int] = deque(maxlen=RECENT_SEQS)
+        self._stream = 0
         self._gap_since_ms: int | None = None
         self._foreign: ReorderBuffer[_Message] = ReorderBuffer(REORDER_TIMEOUT_MS)
         self._declared = _Declared()
@@ -259,7 +263,7 @@ class NodeSession:
         self._forget()
         self.online, self._bdseq, self._expected = True, bdseq, 1
         live = _integer(metrics.get(SPOOL_STREAM)) or 0
-        self.ours = live > 0
+        self.ours, self._stream = live > 0, live
         self._foreign.birth()
         self._declare(birth.metrics)
         born = NodeBorn(
@@ -287,6 +291,7 @@ class NodeSession:
         self.online = False
         self._rebirth_wanted = None
         self._missing.clear()
+        self._recent.clear()
         self._gap_since_ms = None
         self._foreign.death()
         self._declared = _Declared()
@@ -308,12 +313,13 @@ class NodeSession:
 
     def _check_order(self, seq: int, now_ms: int) -> None:
         """Note holes in a node of ours: they delay nothing, but one that stays open asks for a rebirth."""
-        ahead = (seq - self._expected) % SEQ_END
         if seq in self._missing:  # arrived out of order, within the timeout
             self._missing.discard(seq)
-        elif ahead < SEQ_END // 2:
+        elif seq not in self._recent:
+            ahead = (seq - self._expected) % SEQ_END
             self._missing |= {(self._expected + step) % SEQ_END for step in range(ahead)}
             self._expected = next_seq(seq)
+        self._recent.append(seq)
         if not self._missing:
             self._gap_since_ms = None
         elif self._gap_since_ms is None:
@@ -354,6 +360,9 @@ class NodeSession:
                 facts.append(BlockArrived(metric.value))
             elif metric.name in (SPOOL_FAULT, CLOCK_SYNCED) and isinstance(metric.value, bool):
                 facts.append(NodeFact(metric.name, metric.value))
+        if self.ours and columns.stream not in (0, self._stream):
+            # Its birth was lost: until it is told again, nothing can say that these are the present values.
+            facts += self._rebirth("a frame of a stream that no birth told of", now_ms)
         try:
             return facts + self._values(device, columns)
         except MalformedPayloadError as error:

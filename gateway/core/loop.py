@@ -18,8 +18,8 @@ from alerting import Act, ActRefusedError, Transition
 from alerting.delivery import Attempt, NoticePlanner, OutboxRow
 from gateway.core.batching import BatchBuilder
 from gateway.core.engine_clock import EngineClock
-from gateway.core.ledger import Batch, Committed
-from gateway.core.machine import LATE_FRAMES_MAX, Arrived, LateWant, Machine
+from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
+from gateway.core.machine import LateWant, Machine, Stretch
 from gateway.core.sessions import Sessions
 from gateway.core.writer import Writer
 
@@ -31,6 +31,7 @@ INBOX_MESSAGES_MAX: Final = 20_000
 INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 TICK_MS: Final = 100
 HOUSEKEEPING_MS: Final = 500
+DROPPED_OVER_MS: Final = 60_000
 STALL_MS: Final = 500  # a commit that takes longer no longer holds its notices back
 UNCOMMITTED_BYTES_MAX: Final = 64 * 1024 * 1024
 LIVE_ACK_MS: Final = 1_000
@@ -89,7 +90,7 @@ class CoreLoop:
         clock: EngineClock,
         wall_ms: Callable[[], int],
         next_pos: int,
-        fetch_late: Callable[[LateWant, int, int], list[Arrived] | None],
+        fetch_late: Callable[[LateWant, int], Stretch | None],
     ) -> None:
         """`fetch_late` reads frames from the ledger, in a thread; None if it cannot be read just now."""
         self.machine, self.sessions, self._planner = machine, sessions, planner
@@ -99,6 +100,7 @@ class CoreLoop:
         self._inbox: deque[tuple[str, bytes]] = deque()
         self._inbox_bytes = 0
         self._backlog: deque[tuple[str, bytes]] = deque()
+        self._block_encoded = frozenset(edge.id for edge in machine.site.edges if edge.encoding == "block")
         self._acts: deque[WaitingAct] = deque()
         self._facts: deque[dict[str, Any]] = deque()
         self._attempts: list[Attempt] = []
@@ -108,7 +110,7 @@ class CoreLoop:
         self._state_due = False
         self._last_tick_ms = 0
         self._late_want: tuple[LateWant, int] | None = None  # and the log position that holds it
-        self._late_task: asyncio.Task[list[Arrived] | None] | None = None
+        self._late_task: asyncio.Task[Stretch | None] | None = None
         self._late_checked_pos = -1
         self._late_turn = -1
         self._last_housekeeping_ms = 0
@@ -117,9 +119,13 @@ class CoreLoop:
         self.urgent_nodes: set[str] = set()
         self.acks_wake = asyncio.Event()
         self.rebirths: deque[str] = deque()
-        self._starting: tuple[int, bool, tuple[str, ...]] | None = None
+        self._starting: tuple[int, bool, tuple[str, ...], bool] | None = None
         self.prune_before: tuple[int, int] | None = None
+        self._pruning: tuple[int, int] | None = None
+        self._dropped_seen = 0
+        self._dropped_ms: int | None = None
         self.backlog_refused = False
+        self.live_refused = False
         self.writer: Writer | None = None
         self.on_rows: Callable[[Sequence[OutboxRow]], None] = lambda rows: None
         self.on_unjournaled: Callable[[Batch], None] = lambda batch: None
@@ -129,9 +135,11 @@ class CoreLoop:
         self._builder.use_tag_numbers(tag_numbers)
         self._builder.use_config_hashes(config_hashes)
 
-    def started(self, downtime_ms: int, *, believed: bool, differences: Sequence[str]) -> None:
+    def started(
+        self, downtime_ms: int, *, believed: bool, differences: Sequence[str], restored: bool = False
+    ) -> None:
         """Put the start itself into the log: the time core was down, and that no session outlives it."""
-        self._starting = (downtime_ms, believed, tuple(differences))
+        self._starting = (downtime_ms, believed, tuple(differences), restored)
 
     # -- in --
 
@@ -195,8 +203,8 @@ class CoreLoop:
         if self._starting is not None:
             self._start_entries(*self._starting)
             self._starting = None
-        overflow = self._flight_bytes > UNCOMMITTED_BYTES_MAX
-        if self._state_due and self._flight_bytes < UNCOMMITTED_BYTES_MAX // 2:
+        overflow = self._flight_bytes > UNCOMMITTED_BYTES_MAX or self.live_refused
+        if self._state_due and not self.live_refused and self._flight_bytes < UNCOMMITTED_BYTES_MAX // 2:
             build.state_record()
             self._state_due = False
         self._state_due |= overflow
@@ -221,6 +229,7 @@ class CoreLoop:
             self._attempts = []
         batch = build.finish(self._planner)
         batch.prune_before, self.prune_before = self.prune_before, None
+        self._pruning = batch.prune_before or self._pruning
         self._submit(batch, engine_ms)
         self._release_stalled(engine_ms)
         self.counters.cycles += 1
@@ -228,9 +237,9 @@ class CoreLoop:
         self.counters.duplicates_dropped = build.duplicates
         self.counters.refused = self.sessions.refused
 
-    def _start_entries(self, downtime_ms: int, believed: bool, differences: tuple[str, ...]) -> None:
+    def _start_entries(self, downtime_ms: int, believed: bool, differences: tuple[str, ...], restored: bool) -> None:
         build = self._builder
-        build.start(downtime_ms, believed=believed)
+        build.start(downtime_ms, believed=believed, restored=restored)
         for name, node in list(self.machine.nodes.items()):
             if node.online:
                 build.died(name, "", quiet=True)
@@ -254,7 +263,9 @@ class CoreLoop:
     def _apply(self, node: str, fact: Any, wall_ms: int) -> None:
         wanted = self._builder.fact(node, fact)
         if wanted is not None:
-            if isinstance(wanted, bytes):
+            if isinstance(wanted, bytes) and node in self._block_encoded:
+                self._builder.block(node, wanted)  # its live frames travel so: they wait for nothing
+            elif isinstance(wanted, bytes):
                 if len(self._backlog) < BACKLOG_BLOCKS_MAX:  # else it stays unacked and comes again
                     self._backlog.append((node, wanted))
             elif len(self.rebirths) < REBIRTHS_MAX:
@@ -280,8 +291,19 @@ class CoreLoop:
     def _housekeeping(self, engine_ms: int) -> None:
         for node in self.sessions.overdue(engine_ms, NODE_GRACE_MS):
             self._builder.died(node, "", quiet=False)
+        self._watch_inbox(engine_ms)
         self.counters.nodes = self.sessions.view(self.machine)
         self.counters.alarms = self._builder.alarm_counts()
+
+    def _watch_inbox(self, engine_ms: int) -> None:
+        """Messages that found no room are an alarm until none was dropped for a minute."""
+        dropped = self.counters.messages_dropped
+        if dropped != self._dropped_seen:
+            self._dropped_seen, self._dropped_ms = dropped, engine_ms
+            self._builder.condition({"key": "CORE.INBOX.DROPPED", "standing": True, "facts": {"dropped": dropped}})
+        elif self._dropped_ms is not None and engine_ms - self._dropped_ms >= DROPPED_OVER_MS:
+            self._dropped_ms = None
+            self._builder.condition({"key": "CORE.INBOX.DROPPED", "standing": False, "facts": {"dropped": dropped}})
 
     # -- commits --
 
@@ -316,6 +338,8 @@ class CoreLoop:
             self.counters.frames_committed += batch.frames
             self.acks.update(batch.acks)
             self.urgent_nodes |= batch.backlog_nodes
+        if settled.pruned >= DELETE_ROWS_MAX:  # there is more to go
+            self.prune_before = self._pruning
         if settled.last_pos:
             self.counters.committed_pos = settled.last_pos
         self.counters.commit_ms.append(took_s * 1000)
@@ -350,18 +374,18 @@ class CoreLoop:
         if self._late_want is not None and self.counters.committed_pos >= self._late_want[1]:
             want, pos = self._late_want
             self._late_task = asyncio.get_running_loop().create_task(
-                asyncio.to_thread(self._fetch_late, want, pos, LATE_FRAMES_MAX), name=f"late-fetch-{want.node}"
+                asyncio.to_thread(self._fetch_late, want, pos), name=f"late-fetch-{want.node}"
             )
             self._late_task.add_done_callback(lambda _: self.wake.set())
 
     def _take_late(self) -> None:
         if self._late_task is None or not self._late_task.done() or self._late_want is None:
             return
-        frames = self._late_task.result()  # a bug in the fetch ends core here
+        stretch = self._late_task.result()  # a bug in the fetch ends core here
         want, pos = self._late_want
         self._late_task = self._late_want = None
-        if frames is not None:
-            self._builder.late(want, pos, frames)
+        if stretch is not None:
+            self._builder.late(want, pos, stretch)
             self._late_checked_pos = -1
 
     @property

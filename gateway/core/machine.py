@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,18 +74,25 @@ class NodeState:
     unmarked_stream: int = 0
     unmarked_count: int = 0
     history: HistoryRun | None = None
+    restored: bool = False  # the gateway was restored from a backup since this node's last birth
 
 
 @dataclass(frozen=True, slots=True)
 class LateWant:
-    """The next frame a history fork needs."""
+    """The next frame a history fork needs. `last` ends the stretch of numbers that had arrived by then."""
 
     node: str
     stream: int
     number: int
+    last: int = field(compare=False)
 
 
-FetchFrames = Callable[[LateWant], Sequence[Arrived]]
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What the ledger holds of what a fork needs: frames in order, and the number up to which that is all."""
+
+    frames: list[Arrived]
+    upto: int
 
 
 class Machine:
@@ -199,7 +206,8 @@ class Machine:
             stranger, previous = node.book.live == 0, node.book.live
             if previous and facts["live"] != previous:  # its death may have gone unheard
                 self._fork(node, previous, self._evaluated(node, previous))
-            findings = node.book.born(facts["live"], spans)
+            findings = node.book.born(facts["live"], spans, restored=node.restored)
+            node.restored = False
             if stranger:
                 self._fork_at_first(node, spans)
             if len(spans) < UNFINISHED_LISTED_MAX:  # a full list may hide the link
@@ -291,9 +299,16 @@ class Machine:
                 self.engine.raise_only(node.tags, False)
         return transitions + self.engine.act(engine_ms, act)
 
-    def start(self, downtime_ms: int) -> None:
-        """Core started: the time it was down ages staleness only."""
+    def start(self, downtime_ms: int, *, restored: bool) -> None:
+        """Core started: the time it was down ages staleness only.
+
+        Args:
+            restored: on a ledger from a backup, which may know less than the nodes.
+        """
         self.engine.downtime(downtime_ms)
+        if restored:
+            for node in self.nodes.values():
+                node.restored = True
 
     # -- history --
 
@@ -352,7 +367,7 @@ class Machine:
                 if run.stream == node.book.live and run.number >= state.evaluated:
                     self._end_history(node)
                     return None
-                return LateWant(node_name, run.stream, following)
+                return LateWant(node_name, run.stream, following, state.received.end_of(following))
             elif run.stream == node.book.live:
                 # Between sessions it waits: the next birth may tell of streams that lie in between.
                 if node.online and run.number >= state.evaluated:
@@ -367,20 +382,16 @@ class Machine:
                 return None
         return None
 
-    def late(self, node_name: str, frames: Sequence[Arrived], wanted: LateWant) -> list[Transition]:
-        """Run frames `wanted.number`… of one stream through the node's fork; a gap in `frames` was removed by age.
+    def late(self, node_name: str, frames: Sequence[Arrived], upto: int) -> list[Transition]:
+        """Run frames through a node's fork; numbers up to `upto` that are not among them are no longer kept.
 
         Returns:
             Late transitions; those whose id is in the journal already are the same events found again.
         """
         run = self.node(node_name).history
         assert run is not None, "a late run needs a fork"
-        if not frames:  # received once, no longer in the ledger
-            run.number = wanted.number
-            return []
-        transitions = run.fork.samples(observed(frames))
-        run.number = frames[-1].sequence
-        return transitions
+        run.number = upto
+        return run.fork.samples(observed(frames)) if frames else []
 
     # -- persistence --
 
@@ -389,7 +400,7 @@ class Machine:
         nodes = {
             name: {
                 "book": node.book.to_facts(), "online": node.online, "unmarked_stream": node.unmarked_stream,
-                "unmarked_count": node.unmarked_count,
+                "unmarked_count": node.unmarked_count, "restored": node.restored,
                 "history": None if node.history is None else [
                     node.history.stream, node.history.number, base64.b64encode(node.history.fork.dump()).decode(),
                 ],
@@ -407,6 +418,7 @@ class Machine:
             node.book = NodeBook.from_facts(facts["book"])
             node.online = facts["online"]
             node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], facts["unmarked_count"]
+            node.restored = facts["restored"]
             if facts["history"] is not None:
                 stream, number, dump = facts["history"]
                 try:

@@ -6,7 +6,7 @@ A reader never writes, and holds no transaction open between calls, so the WAL c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,6 +115,15 @@ class LedgerReader:
         ).fetchone()
         return None if row is None else _entry(row)
 
+    def next_block(self, node: str, stream: int, number: int, pos_max: int) -> int | None:
+        """Return the first frame number after `number` that a BLOCK row speaks for, logged up to `pos_max`."""
+        row = self._db.execute(
+            "SELECT first, last FROM log WHERE kind = 'B' AND node = ? AND stream = ? AND last > ? AND pos <= ?"
+            " ORDER BY last LIMIT 1",
+            (node, stream, number, pos_max),
+        ).fetchone()
+        return None if row is None else max(int(row[0]), number + 1)
+
     def tag_names(self) -> dict[int, str]:
         """Return the tag table."""
         return dict(self._db.execute("SELECT id, name FROM tag"))
@@ -137,6 +146,16 @@ class LedgerReader:
                 "SELECT body FROM alarm WHERE state <> 'CLOSED' ORDER BY start_ms LIMIT ?", (rows_max,)
             )
         ]
+
+    def alarms_of(self, transition_ids: Iterable[str]) -> list[AlarmState]:
+        """Return the latest state of the alarms that these transitions belong to."""
+        found: dict[str, AlarmState] = {}
+        for transition_id in transition_ids:
+            row = self._db.execute("SELECT alarm_id FROM transition WHERE id = ?", (transition_id,)).fetchone()
+            alarm = None if row is None else self.alarm(row[0])
+            if alarm is not None:
+                found[alarm.id] = alarm
+        return list(found.values())
 
     def alarm(self, alarm_id: str) -> AlarmState | None:
         """Return one alarm's latest state."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from alerting import Act, ActKind, ActRefusedError, Transition
+from alerting import Act, ActKind, ActRefusedError, State, Transition
 from config import SiteConfig
 from gateway.core.entries import Entry, EntryKind, unpack_columns, unpack_json
 from gateway.core.errors import LedgerOlderError
-from gateway.core.machine import Arrived, LateWant, Machine
+from gateway.core.machine import LATE_FRAMES_MAX, Arrived, LateWant, Machine, Stretch
 from gateway.core.reader import LedgerReader
 from gateway.core.snapshots import newest_position, read_snapshots, set_aside_after, unpack_sections
 from wire import decode_block, frames_of
@@ -70,28 +70,33 @@ class FrameReader:
         ]  # fmt: skip
 
 
-def fetch_late(
-    reader: LedgerReader, frames: FrameReader, want: LateWant, pos_max: int, frames_max: int
-) -> list[Arrived]:
+def fetch_late(reader: LedgerReader, frames: FrameReader, want: LateWant, pos_max: int) -> Stretch:
     """Return frames `want.number`… of a stream as far as they stand in the ledger without a hole.
 
-    Only rows up to `pos_max` are read, so that replay finds what the first run found.
+    Only rows up to `pos_max` are read, so that replay finds what the first run found. Frames that retention has
+    removed are passed over as far as the next one kept.
     """
-    rows = reader.live_frames_from(want.node, want.stream, want.number, pos_max, frames_max)
+    rows = reader.live_frames_from(want.node, want.stream, want.number, pos_max, LATE_FRAMES_MAX)
     found = {entry.first: frame for entry in rows for frame in frames.frames(entry)}
     stretch: list[Arrived] = []
     number = want.number
-    while len(stretch) < frames_max:
+    while len(stretch) < LATE_FRAMES_MAX:
         if number not in found:
             block = reader.block_with(want.node, want.stream, number, pos_max)
             held = [] if block is None else frames.frames(block)
             for frame in held:
                 found.setdefault(frame.sequence, frame)
             if number not in found:
-                return stretch
+                break
         stretch.append(found.pop(number))
         number += 1
-    return stretch
+    if stretch:
+        return Stretch(stretch, number - 1)
+    following = [held for held in found if held > number]
+    after_block = reader.next_block(want.node, want.stream, number, pos_max)
+    if after_block is not None:
+        following.append(after_block)
+    return Stretch([], min(want.last, min(following, default=want.last + 1) - 1))
 
 
 def recover(site: SiteConfig, folder: Path, reader: LedgerReader, *, restored: bool) -> Recovered:
@@ -113,10 +118,12 @@ def recover(site: SiteConfig, folder: Path, reader: LedgerReader, *, restored: b
         transitions += replay.apply(group)
         pos, engine_ms, replayed = group[-1].pos, group[-1].engine_ms, replayed + len(group)
     engine_ms = max(engine_ms, int(reader.meta("engine_ms") or 0))
-    differences = _differences(reader, transitions, base)
+    missing, extra = _differences(reader, transitions, base)
+    differences = [f"journal has {item}, replay has not" for item in sorted(missing)]
+    differences += [f"replay has {item}, journal has not" for item in sorted(extra)]
     if differences:
         log.error("replay and journal differ: %s", "; ".join(differences[:5]))
-    _let_the_journal_win(machine, reader)
+        _let_the_journal_win(machine, reader, missing)
     return Recovered(machine, last_pos, engine_ms, replayed, tuple(differences))
 
 
@@ -173,7 +180,8 @@ class Replay:
             case EntryKind.LATE:
                 return self._late(entry)
             case EntryKind.START:
-                machine.start(unpack_json(entry.body)["downtime_ms"])
+                facts = unpack_json(entry.body)
+                machine.start(facts["downtime_ms"], restored=facts["restored"])
                 return []
             case _:
                 return []
@@ -181,10 +189,11 @@ class Replay:
     def _late(self, entry: Entry) -> list[Transition]:
         facts = unpack_json(entry.body)
         want = self._machine.late_want(entry.node)
-        if want is None or not facts["count"]:
+        if want is None or not facts["upto"]:
             return []
-        frames = fetch_late(self._reader, self._frames, want, facts["pos_max"], facts["count"])
-        return self._machine.late(entry.node, frames, want)
+        stretch = fetch_late(self._reader, self._frames, want, facts["pos_max"])
+        frames = [frame for frame in stretch.frames if frame.sequence <= facts["upto"]]
+        return self._machine.late(entry.node, frames, facts["upto"])
 
 
 def _groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
@@ -203,21 +212,23 @@ def _groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
         yield group
 
 
-def _differences(reader: LedgerReader, replayed: list[Transition], base: int) -> list[str]:
-    """Compare what replay found with the journal of the same stretch of log."""
+def _differences(reader: LedgerReader, replayed: list[Transition], base: int) -> tuple[set[str], set[str]]:
+    """Compare what replay found with the journal of the same stretch of log: ids missing, ids too many."""
     journalled = reader.transition_ids_after(base)
     found = {transition.id for transition in replayed if not transition.late}
     late = {transition.id for transition in replayed if transition.late}
-    missing = [f"journal has {item}, replay has not" for item in sorted(journalled - found - late)]
-    extra = [f"replay has {item}, journal has not" for item in sorted(found - journalled)]
-    return missing + extra
+    return journalled - found - late, found - journalled
 
 
-def _let_the_journal_win(machine: Machine, reader: LedgerReader) -> None:
-    """Give the engine the ledger's word on every alarm it does not know as the ledger does."""
-    known = {alarm.id: alarm for alarm in machine.engine.alarms()}
-    for stored in reader.open_alarms():
-        if known.get(stored.id) != stored:
+def _let_the_journal_win(machine: Machine, reader: LedgerReader, missing: set[str]) -> None:
+    """Give the engine the ledger's word on the alarms whose journalled steps replay did not find.
+
+    What binds an alarm to the present stays the engine's: a step that replay missed lowers nothing.
+    """
+    book = machine.engine.book
+    for stored in reader.alarms_of(missing):
+        known = book.alarms.get(stored.id)
+        if known is not None and known.state.active == stored.state.active and known.revision < stored.revision:
+            book.alarms[stored.id] = stored
+        elif known is None and stored.state is not State.CLOSED:
             machine.engine.adopt(stored)
-
-

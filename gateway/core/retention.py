@@ -1,7 +1,8 @@
 """How long the ledger keeps frames. Pure.
 
 Until a historian has sealed them, a frame row goes once it is older than both snapshots and the configured days, or,
-earliest first, while the ledger fills more than half its cap. At the cap no further backlog is acknowledged.
+earliest first, while the ledger fills more than half its cap. At the cap no further backlog is acknowledged, and a
+little above it no live frame either.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 DAY_MS: Final = 86_400_000
 DISK_SHARE: Final = 0.25
+LIVE_MARGIN: Final = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class Retention:
 
     prune_before: tuple[int, int] | None
     half_full: bool
-    full: bool
+    full: bool  # no further backlog is acknowledged
+    over_full: bool  # nor are live frames: they are evaluated and not kept
 
 
 def cap_bytes(configured_bytes: int, disk_bytes: int) -> int:
@@ -39,4 +42,4 @@ def decide(used_bytes: int, cap: int, oldest_snapshot_pos: int, now_ms: int, fra
     if oldest_snapshot_pos > 0:
         before_ms = now_ms + 1 if half_full else now_ms - int(frames_days * DAY_MS)
         prune_before = (oldest_snapshot_pos, before_ms)
-    return Retention(prune_before, half_full, used_bytes >= cap)
+    return Retention(prune_before, half_full, used_bytes >= cap, used_bytes >= cap * LIVE_MARGIN)

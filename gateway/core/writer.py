@@ -26,6 +26,7 @@ RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
 GROUP_BATCHES_MAX: Final = 256
 BALLAST_BYTES: Final = 16 * 1024 * 1024
+BALLAST_AGAIN_S: Final = 60.0
 
 
 class Ballast:
@@ -43,6 +44,11 @@ class Ballast:
                 os.posix_fallocate(file.fileno(), 0, self._size_bytes)
         except OSError:
             self._path.unlink(missing_ok=True)
+
+    @property
+    def laid(self) -> bool:
+        """The ballast stands on the disk."""
+        return self._path.exists()
 
     def drop(self) -> bool:
         """Free the ballast; False if there was none."""
@@ -73,6 +79,7 @@ class Writer:
         self._waiting: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._freed_s: float | None = None
         self.failure: BaseException | None = None
 
     def start(self) -> None:
@@ -97,6 +104,8 @@ class Writer:
 
     def _run(self) -> None:
         try:
+            if self._ballast is not None:
+                self._ballast.fill()
             closing = False
             while not closing:
                 first = self._waiting.get()
@@ -126,6 +135,7 @@ class Writer:
                 committed = self._ledger.commit(group)
             except (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
                 if isinstance(error, apsw.FullError) and self._ballast is not None and self._ballast.drop():
+                    self._freed_s = time.monotonic()
                     self._on_trouble("disk full: ballast freed")
                     continue
                 self._on_trouble(f"{type(error).__name__}: {error}")
@@ -134,4 +144,12 @@ class Writer:
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
                 continue
             self._on_committed(group, committed, time.monotonic() - started)
+            self._lay_ballast_again()
             return
+
+    def _lay_ballast_again(self) -> None:
+        """Some time after it was freed; the room may be there by then."""
+        if self._ballast is None or self._freed_s is None or time.monotonic() - self._freed_s < BALLAST_AGAIN_S:
+            return
+        self._ballast.fill()
+        self._freed_s = None if self._ballast.laid else time.monotonic()
