@@ -33,7 +33,7 @@ from tests.system.oracle import (
 from tests.system.site import RECEIVERS
 from wire import MemoryBroker, MemoryConnector
 
-DRAIN_S_MAX = 30.0
+DRAIN_S_MAX = 60.0
 QUIET_SYSTEM_ALARMS = frozenset({"EDGE.E1.OFFLINE", "EDGE.E2.OFFLINE"})
 
 

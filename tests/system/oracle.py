@@ -8,7 +8,9 @@ present transitions, no more and no less, each at its own time. In **stream orde
 whenever they came: what it finds are the true excursions. Legitimate late records follow from the two:
 
 * every true raise is journalled exactly once: as a present one, or as a late one where its frame came late or the
-  present run stood elsewhere because of a hole;
+  present run stood elsewhere because of a hole. One exception: its frame was current, and a present alarm of that
+  limit stood. After a hole that hid a return the present stands until a current sample lowers it, and another
+  crossing meanwhile is that alarm's;
 * every late raise is a true raise, and every late return a true return (or the return of the present alarm that
   the late one was linked to);
 * a present transition that is no true one stands inside a stretch that the present run saw only in part: it is
@@ -24,7 +26,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,6 +41,9 @@ from wire import Native, decode_block, frames_of, native_value
 
 GOOD, UNCERTAIN_RANGE, UNCERTAIN = 192, 64 | 5, 64
 UNREAD_LIMIT = 1_000_000
+
+
+FrameKey = tuple[str, int, int]  # node, stream, sequence
 
 
 class Frame(NamedTuple):
@@ -178,7 +183,7 @@ class Committed:
 
     samples: dict[tuple[str, int, int, str], tuple[float, int, int]] = field(default_factory=dict)
     numbers: dict[tuple[str, int], set[int]] = field(default_factory=lambda: defaultdict(set))
-    frames: dict[tuple[str, int, int], Frame] = field(default_factory=dict)
+    frames: dict[FrameKey, Frame] = field(default_factory=dict)
     stored_twice: int = 0
 
 
@@ -282,8 +287,12 @@ def reference_tags(site: SiteConfig) -> list[Tag]:
     ]  # fmt: skip
 
 
-def present_steps(log: Iterable[Entry], site: SiteConfig) -> list[Step]:
-    """Run the plain rules in log order over what was current: the transitions that the present must show."""
+def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], set[FrameKey]]:
+    """Run the plain rules in log order over what was current.
+
+    Returns:
+        The transitions that the present must show, and the frames that were current when they came.
+    """
     engine = ReferenceEngine(reference_tags(site), 0)
     tags_of = {
         edge.id: sorted(site.tag_index[point.tag] for device in edge.devices for point in device.points)
@@ -292,12 +301,14 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> list[Step]:
     live: dict[str, int] = {}
     highest: Counter[tuple[str, int]] = Counter()
     seen: list[Seen] = []
+    current: set[FrameKey] = set()
     for entry in log:
         for frame in entry.frames:
             key = (frame.node, frame.stream)
             if frame.stream != live.get(frame.node) or frame.sequence <= highest[key]:
                 continue
             highest[key] = frame.sequence
+            current.add((*key, frame.sequence))
             for tag, value, code, at_ms in frame.samples:
                 seen += engine.sample(entry.engine_ms, Sent(tag, value, code, at_ms, frame.stream, frame.sequence))
         if entry.kind == "T":
@@ -310,12 +321,16 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> list[Step]:
                 seen += engine.death(entry.engine_ms, tags_of[entry.node])
         elif entry.kind == "W":
             engine.downtime(int(str(entry.facts["downtime_ms"])))
-    return [Step(one.tag, one.limit, one.kind, one.at_ms) for one in seen]
+    return [Step(one.tag, one.limit, one.kind, one.at_ms) for one in seen], current
 
 
-def true_steps(found: Committed, order: Mapping[str, list[int]], site: SiteConfig) -> list[Step]:
-    """Cross every limit without delays with every tag's samples in stream order: the true excursions."""
-    steps = []
+def true_steps(found: Committed, order: Mapping[str, list[int]], site: SiteConfig) -> dict[Step, FrameKey]:
+    """Cross every limit without delays with every tag's samples in stream order: the true excursions.
+
+    Returns:
+        Each step with the frame that made it.
+    """
+    steps: dict[Step, FrameKey] = {}
     standing: dict[tuple[int, str], bool] = {}
     limits = {
         index: [row for row in tag.limit_rows() if not row.on_delay_s and not row.off_delay_s]
@@ -324,7 +339,8 @@ def true_steps(found: Committed, order: Mapping[str, list[int]], site: SiteConfi
     for node, streams in order.items():
         for stream in streams:
             for number in sorted(found.numbers[node, stream]):
-                for tag, value, code, at_ms in found.frames[node, stream, number].samples:
+                frame_key = (node, stream, number)
+                for tag, value, code, at_ms in found.frames[frame_key].samples:
                     if math.isnan(value):
                         continue
                     for row in limits[tag]:
@@ -332,10 +348,10 @@ def true_steps(found: Committed, order: Mapping[str, list[int]], site: SiteConfi
                         key = (tag, str(row.kind))
                         if not standing.get(key) and sign * value >= sign * row.setpoint:
                             standing[key] = True
-                            steps.append(Step(site.tags[tag].id, key[1], "raised", at_ms))
+                            steps[Step(site.tags[tag].id, key[1], "raised", at_ms)] = frame_key
                         elif standing.get(key) and code == GOOD and sign * value < sign * row.setpoint - row.deadband:
                             standing[key] = False
-                            steps.append(Step(site.tags[tag].id, key[1], "returned", at_ms))
+                            steps[Step(site.tags[tag].id, key[1], "returned", at_ms)] = frame_key
     return steps
 
 
@@ -361,29 +377,40 @@ def judge(
     rows = [row for row in journal if row.category in ("process", "fault") and row.step.kind in ("raised", "returned")]
     present = [row.step for row in rows if not row.late]
     late = [row for row in rows if row.late]
-    verdict = Verdict(present=len(present), late=len(late))
-    expected = present_steps(log, site)
+    expected, current = present_steps(log, site)
+    true = true_steps(found, order, site)
+    verdict = Verdict(present=len(present), late=len(late), true=len(true))
     _compare(Counter(expected), Counter(present), verdict)
     for key, steps in _by_limit(expected).items():
-        if _by_limit(present).get(key) != steps and not verdict.lost and not verdict.phantom:
+        if _by_limit(present).get(key) != steps and verdict.complete:
             verdict.phantom.append(f"{key}: the present transitions stand in another order")
-    true = true_steps(found, order, site)
-    verdict.true = len(true)
     undelayed = {(step.tag, step.limit) for step in true}
     raised_at = Counter(
         row.step for row in rows if row.step.kind == "raised" and (row.step.tag, row.step.limit) in undelayed
     )
-    true_set = set(true)
-    verdict.lost += [f"true {step} is nowhere" for step in true if step.kind == "raised" and not raised_at[step]]
+    standing = _standing(present)
+    verdict.lost += [
+        f"true {step} is nowhere" for step, frame in true.items()
+        if step.kind == "raised" and not raised_at[step] and not (frame in current and standing(step))
+    ]  # fmt: skip
     verdict.phantom += [f"{step} stands {count} times" for step, count in raised_at.items() if count > 1]
-    returns_of_present = {row.step for row in rows if not row.late and row.step.kind == "returned"}
-    for row in late:
-        if (row.step.tag, row.step.limit) not in undelayed:
-            continue
-        linked_return = row.step.kind == "returned" and row.step in returns_of_present
-        if row.step not in true_set and not linked_return:
-            verdict.phantom.append(f"late {row.step} is not true")
+    returns_of_present = {step for step in present if step.kind == "returned"}
+    verdict.phantom += [
+        f"late {row.step} is not true" for row in late
+        if (row.step.tag, row.step.limit) in undelayed and row.step not in true and row.step not in returns_of_present
+    ]  # fmt: skip
     return verdict
+
+
+def _standing(present: Iterable[Step]) -> Callable[[Step], bool]:
+    """Return whether a present alarm of a step's limit stood at its time."""
+    stretches: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for step in present:
+        if step.kind == "raised":
+            stretches[step.tag, step.limit].append([step.at_ms, math.inf])
+        else:
+            stretches[step.tag, step.limit][-1][1] = step.at_ms
+    return lambda step: any(start <= step.at_ms < end for start, end in stretches[step.tag, step.limit])
 
 
 def _compare(expected: Counter[Step], present: Counter[Step], verdict: Verdict) -> None:
