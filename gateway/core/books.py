@@ -6,8 +6,7 @@ clock; "a second" below is a difference of source times. Rules: architecture, se
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -316,18 +315,3 @@ class NodeBook:
                 [(lo, hi) for lo, hi in uncounted],
             )
         return book
-
-
-def books_to_bytes(books: dict[str, NodeBook]) -> bytes:
-    """Pack the books of all nodes for a snapshot."""
-    return json.dumps({node: book.to_facts() for node, book in books.items()}, separators=(",", ":")).encode()
-
-
-def books_from_bytes(body: bytes) -> dict[str, NodeBook]:
-    """Inverse of `books_to_bytes`."""
-    return {node: NodeBook.from_facts(facts) for node, facts in json.loads(body).items()}
-
-
-def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
-    """Write ranges as people read them: `3-5, 9`."""
-    return ", ".join(str(lo) if lo == hi else f"{lo}-{hi}" for lo, hi in ranges)
