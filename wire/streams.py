@@ -77,6 +77,13 @@ class Received:
         """The highest number that has arrived, holes or not; 0 if none."""
         return self.intervals[-1][1] if self.intervals else self.upto
 
+    def end_of(self, number: int) -> int:
+        """The last number of the stretch without a hole that `number` is in; 0 if it has not arrived."""
+        if number <= self.upto:
+            return self.upto if number >= 1 else 0
+        at = bisect_left(self.intervals, (number + 1,))
+        return self.intervals[at - 1][1] if at > 0 and self.intervals[at - 1][1] >= number else 0
+
     def add(self, lo: int, hi: int) -> list[tuple[int, int]]:
         """Record the numbers lo..hi, both included.
 

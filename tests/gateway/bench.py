@@ -20,7 +20,7 @@ from config import SiteConfig
 from gateway.core.engine_clock import EngineClock, downtime
 from gateway.core.ledger import Batch, Committed, Ledger
 from gateway.core.loop import CoreLoop
-from gateway.core.machine import Arrived, LateWant
+from gateway.core.machine import LateWant, Stretch
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
 from gateway.core.sessions import Sessions
@@ -78,8 +78,8 @@ class Bench:
         self.late_reader = LedgerReader.open(folder / LEDGER_NAME)
         frames = FrameReader(self.machine, self.late_reader.tag_names())
 
-        def fetch(want: LateWant, pos_max: int, frames_max: int) -> list[Arrived]:
-            return fetch_late(self.late_reader, frames, want, pos_max, frames_max)
+        def fetch(want: LateWant, pos_max: int) -> Stretch | None:
+            return fetch_late(self.late_reader, frames, want, pos_max)
 
         self.sessions = Sessions(self.site, PAYLOAD_LIMITS, clock.now())
         self.loop = CoreLoop(

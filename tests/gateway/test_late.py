@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.gateway.bench import Bench, words
-from tests.gateway.field import GAS, LEVEL, PRESSURE, Edge
+from tests.gateway.field import GAS, LEVEL, PRESSURE, Edge, address, block, block_message
+from wire import MessageKind
 
 Story = Callable[[Bench, Edge], Coroutine[Any, Any, None]]
 
@@ -214,3 +215,46 @@ def test_a_frame_that_comes_twice_is_stored_and_told_once(tmp_path: Path) -> Non
     assert all(count == 1 for _, _, count in rows)
     assert [step.kind for step in bench.journal() if step.alarm.tag == LEVEL] == ["raised"]
     assert bench.loop.counters.duplicates_dropped >= 4
+
+
+@pytest.mark.fault("F25")
+def test_frames_that_retention_removed_are_passed_over_in_one_step(tmp_path: Path) -> None:
+    async def story(bench: Bench, edge: Edge) -> None:
+        await begin(bench, edge)
+        lost = edge.scan({LEVEL: 3.0})
+        for _ in range(50):
+            bench.deliver(edge.scan({LEVEL: 3.0}))
+        bench.deliver(edge.scan({LEVEL: 12.0}))
+        await bench.cycle()
+        bench.ledger._db.execute("DELETE FROM log WHERE kind = 'F' AND first BETWEEN 10 AND 40")
+        bench.deliver(lost)
+        await bench.settle()
+        assert bench.machine.node("E1").history is None, "history has caught up with the present"
+
+    bench = play(tmp_path, story)
+    assert len(bench.ledger.reader.rows("SELECT 1 FROM log WHERE kind = 'L'")) <= 4
+    assert [step.kind for step in bench.journal() if step.alarm.limit == "H"] == ["raised"]
+
+
+@pytest.mark.fault("F25")
+def test_a_block_with_holes_of_its_own_does_not_stop_history(tmp_path: Path) -> None:
+    """Numbers whose samples are all of tags that this site does not have stand in no frame."""
+
+    async def story(bench: Bench, edge: Edge) -> None:
+        await begin(bench, edge)
+        bench.deliver(edge.death())
+        edge.session_lost()
+        sealed = edge.live
+        for value in (3.0, 3.0, 3.0, 3.0, 12.0, 3.0):
+            edge.offline_scan({LEVEL: value}, after_ms=1_000)
+        frames = edge.streams[sealed].frames
+        bench.deliver(edge.born())
+        await bench.settle(3)
+        body = block("E1", [frames[number] for number in (1, 4, 5, 6)], 1, 6)
+        bench.deliver([(address(MessageKind.NDATA, "E1"), block_message(edge._seq(), body))])
+        await bench.settle()
+
+    bench = play(tmp_path, story)
+    assert words([step for step in bench.journal() if step.late]) == [
+        "late T1.LEVEL H raised", "late T1.LEVEL H returned",
+    ]  # fmt: skip
