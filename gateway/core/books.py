@@ -202,7 +202,11 @@ class NodeBook:
             # A stream we know but not the newest: a torn tail, if what we hold after it is within a second.
             if stream == self.live or (stream in self.streams and self._held_after(stream) <= UNSYNCED_TAIL_MS_MAX):
                 return True
-        return stream not in self.streams and len(told) >= UNFINISHED_LISTED_MAX  # a cut list: nothing is concluded
+        if stream in self.streams:
+            return False
+        # One that nobody here knows was acknowledged by a ledger newer than ours: we were restored, not the edge, and
+        # `_learn` says so. A cut list proves nothing; no predecessor at all is an empty disk.
+        return stream != 0 or len(told) >= UNFINISHED_LISTED_MAX
 
     def _held_after(self, stream: int) -> int:
         """Return how much source time, in ms, the streams from `stream` up to the live one hold."""

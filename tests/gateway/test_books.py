@@ -113,7 +113,7 @@ def test_an_unknown_predecessor_is_a_loss() -> None:
     book = book_with(A, 5)
     findings = book.born(C, [span(C, 1, 0, B, 40)])
     assert (B, 1, 40) in causes(findings)
-    assert findings.restored_disk is True
+    assert findings.restored_disk is False
 
 
 def test_a_predecessor_that_ends_above_what_is_committed_has_lost_its_tail() -> None:

@@ -1,0 +1,33 @@
+"""A gateway whose ledger was restored must not blame its edges for it, and must not hold their levels for that."""
+
+from __future__ import annotations
+
+from gateway.core.books import NodeBook
+from wire import StreamSpan
+
+KNOWN, FORGOTTEN, LIVE = 101, 102, 103
+
+
+def test_a_predecessor_nobody_knows_is_our_loss_and_no_restored_edge() -> None:
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    book.arrive(KNOWN, 1)
+    # FORGOTTEN lived, was acknowledged and was forgotten by the edge after the copy of our ledger was made.
+    findings = book.born(LIVE, [StreamSpan(LIVE, 1, 0, FORGOTTEN, 40)])
+    assert [(loss.stream, loss.first, loss.last) for loss in findings.losses] == [(FORGOTTEN, 1, 40)]
+    assert "unknown now" in findings.losses[0].cause
+    assert not findings.restored_disk
+    assert book.strangers == []
+
+
+def test_two_restores_of_the_gateway_are_not_two_boxes() -> None:
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    assert not book.born(LIVE, [StreamSpan(LIVE, 1, 0, FORGOTTEN, 40)]).two_boxes
+    assert not book.born(LIVE + 2, [StreamSpan(LIVE + 2, 1, 0, FORGOTTEN + 2, 40)]).two_boxes
+
+
+def test_an_edge_that_knows_no_predecessor_at_all_is_still_a_stranger() -> None:
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    assert book.born(LIVE, [StreamSpan(LIVE, 1, 0, 0, 0)]).restored_disk
