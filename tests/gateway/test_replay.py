@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from alerting import Act, ActKind, State
 from gateway.core.entries import EntryKind
+from gateway.core.errors import LedgerOlderError
 from gateway.core.ledger import GENESIS_HASH, Ledger
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import recover
+from gateway.core.snapshots import Snapshot, newest_position, write_snapshot
 from tests.gateway.bench import LEDGER_NAME, copy_ledger
 from tests.gateway.field import site
 from tests.gateway.history import World
@@ -125,3 +129,94 @@ def assert_every_excursion_is_on_record(world: World) -> None:
         assert not unseen, (tag, limit, unseen)
         phantom = [start for start, _ in spans[tag, limit] if start not in over]
         assert not phantom, (tag, limit, phantom)
+
+
+# -- the journal wins ---------------------------------------------------------------------------------------------------
+
+
+def acknowledged_story(folder: Path) -> tuple[World, str]:
+    """An alarm that stands and was acknowledged; all committed."""
+
+    async def story() -> tuple[World, str]:
+        world = World(1, folder)
+        bench, edge = world.bench, world.edge
+        bench.deliver(edge.born())
+        bench.deliver(edge.scan({"T1.LEVEL": 12.0}))
+        await bench.cycle()
+        (alarm,) = [alarm for alarm in bench.alarms() if alarm.limit == "H"]
+        task = asyncio.ensure_future(bench.loop.act(Act(ActKind.ACKNOWLEDGE, alarm.id, "li", bench.wall_ms()), None))
+        await asyncio.sleep(0)
+        await bench.cycle()
+        await task
+        return world, alarm.id
+
+    return asyncio.run(story())
+
+
+def test_an_act_that_the_log_has_lost_stands_because_the_journal_has_it(tmp_path: Path) -> None:
+    world, alarm_id = acknowledged_story(tmp_path)
+    world.bench.ledger._db.execute("DELETE FROM log WHERE kind = 'A'")
+    found = recover(site(), world.bench.folder, world.bench.ledger.reader, restored=False)
+    assert len(found.differences) == 1
+    assert found.machine.engine.book.alarms[alarm_id].state is State.ACTIVE_ACKED
+    assert alarm_id in found.machine.engine.book.row_alarm.values(), "the next calm value still returns it"
+
+
+def test_an_alarm_whose_frame_the_log_has_lost_waits_for_a_person(tmp_path: Path) -> None:
+    world, alarm_id = acknowledged_story(tmp_path)
+    world.bench.ledger._db.execute("DELETE FROM log WHERE kind IN ('A', 'F')")
+    found = recover(site(), world.bench.folder, world.bench.ledger.reader, restored=False)
+    assert found.differences
+    assert found.machine.engine.book.alarms[alarm_id].state is State.ACTIVE_ACKED
+
+
+def test_a_difference_between_replay_and_journal_is_an_alarm(tmp_path: Path) -> None:
+    world, _ = acknowledged_story(tmp_path)
+    world.bench.ledger._db.execute("DELETE FROM log WHERE kind = 'A'")
+
+    async def story() -> None:
+        bench = world.bench.crash()
+        await bench.cycle()
+        assert "CORE.REPLAY.DIFFERS" in {alarm.tag for alarm in bench.alarms()}
+
+    world.states.clear()
+    asyncio.run(story())
+
+
+def test_more_open_alarms_than_memory_holds_do_not_change_the_state_at_a_restart(tmp_path: Path) -> None:
+    """What left memory long ago is in the ledger; bringing it back would push out what is newer."""
+    world, alarm_id = acknowledged_story(tmp_path)
+    stored = world.bench.ledger.reader.alarm(alarm_id)
+    assert stored is not None
+    old = replace(stored, id="0" * 32, state=State.RETURNED_UNACKED)
+    world.bench.ledger._write_alarm(old)
+    found = recover(site(), world.bench.folder, world.bench.ledger.reader, restored=False)
+    assert found.differences == ()
+    assert found.machine.dump() == world.states[found.last_pos]
+
+
+# -- restores of the gateway ---------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_older_than_its_snapshots_is_refused_unless_said_to_be_restored(tmp_path: Path) -> None:
+    world, _ = acknowledged_story(tmp_path)
+    bench = world.bench
+    last_pos = bench.ledger.reader.last_pos()
+    write_snapshot(bench.folder, Snapshot(last_pos + 5, world.states[last_pos]))
+    with pytest.raises(LedgerOlderError, match="--restored"):
+        recover(site(), bench.folder, bench.ledger.reader, restored=False)
+    found = recover(site(), bench.folder, bench.ledger.reader, restored=True)
+    assert found.machine.dump() == world.states[last_pos]
+    assert newest_position(bench.folder) == 0
+
+
+def test_both_snapshots_damaged_the_whole_log_is_replayed(tmp_path: Path) -> None:
+    world, _ = acknowledged_story(tmp_path)
+    bench = world.bench
+    last_pos = bench.ledger.reader.last_pos()
+    for pos in (last_pos - 1, last_pos):
+        path = write_snapshot(bench.folder, Snapshot(pos, world.states[last_pos]))
+        path.write_bytes(path.read_bytes()[:-1])
+    found = recover(site(), bench.folder, bench.ledger.reader, restored=False)
+    assert found.replayed == last_pos
+    assert found.machine.dump() == world.states[last_pos]
