@@ -12,6 +12,7 @@ from config.edges import (
     Table,
     WordOrder,
 )
+from config.endpoints import AddressRefusedError, AddressRules, Endpoint, Network, parse_endpoint
 from config.export import (
     EdgeFile,
     EdgeTag,
@@ -61,6 +62,8 @@ __all__ = [
     "SITE_FILE_NAME",
     "UNITS",
     "UNITS_OF",
+    "AddressRefusedError",
+    "AddressRules",
     "AlarmCategory",
     "BodyRule",
     "BrokerConfig",
@@ -73,6 +76,7 @@ __all__ = [
     "EdgeConfig",
     "EdgeFile",
     "EdgeTag",
+    "Endpoint",
     "EquipmentConfig",
     "Grade",
     "Guidance",
@@ -82,6 +86,7 @@ __all__ = [
     "LimitRow",
     "LimitsConfig",
     "Names",
+    "Network",
     "Place",
     "PointConfig",
     "PointType",
@@ -112,6 +117,7 @@ __all__ = [
     "load_edge",
     "load_site",
     "one_line",
+    "parse_endpoint",
     "parse_site",
     "read_broker_password",
     "read_secret",

@@ -24,7 +24,7 @@ def rebind(
         site: unchanged.
         bus_addresses: (edge id, bus id) to (host, port).
         broker: a whole broker, or only its (host, port).
-        receiver_urls: receiver id to url. An http url on loopback is allowed whatever plain_http_ranges says.
+        receiver_urls: receiver id to url. A url on loopback is allowed whatever the receiver's ranges say.
 
     Raises:
         KeyError: an edge, bus or receiver of that id does not exist.
@@ -53,9 +53,11 @@ def rebind(
 
 def _at_url(receiver: ReceiverConfig, url: str) -> ReceiverConfig:
     changed = {**receiver.model_dump(), "url": url}
-    if urlsplit(url).scheme == "http" and _is_loopback(urlsplit(url).hostname or ""):
-        loopback = "127.0.0.0/8" if ":" not in (urlsplit(url).hostname or "") else "::1/128"
-        changed["plain_http_ranges"] = tuple(dict.fromkeys((*receiver.plain_http_ranges, loopback)))
+    host = urlsplit(url).hostname or ""
+    if _is_loopback(host):
+        ranges = "plain_http_ranges" if urlsplit(url).scheme == "http" else "private_ranges"
+        loopback = "127.0.0.0/8" if ":" not in host else "::1/128"
+        changed[ranges] = tuple(dict.fromkeys((*changed[ranges], loopback)))
     return ReceiverConfig.model_validate(changed)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from config.model import Closed, Host, Id, Names, Number, Port, TagId, Whole
+from config.model import Closed, ExplainedError, Host, Id, Names, Number, Port, TagId, Whole
 
 Table = Literal["holding", "input", "coil", "discrete"]
 PointType = Literal["bit", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64"]
@@ -51,7 +51,7 @@ class PointConfig(Closed):
     @classmethod
     def _not_zero(cls, scale: float) -> float:
         if scale == 0:
-            raise ValueError("a scale of 0 makes every value the same")
+            raise ExplainedError("a scale of 0 makes every value the same", "scale 为 0 会使所有值相同")
         return scale
 
     @property

@@ -32,6 +32,14 @@ class Closed(BaseModel):
     )
 
 
+class ExplainedError(ValueError):
+    """What a model's own validator refuses, in both languages; `at` is where, below the model."""
+
+    def __init__(self, message: str, message_zh: str, *, at: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.message_zh, self.at = message_zh, at
+
+
 # Strict: "yes" is no truth value and true is no number; the person who typed it meant something else.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]

@@ -71,7 +71,15 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """Root of everything this package raises."""
+    """Root of everything this package raises. `describe` tells it in one of the two languages."""
+
+    def __init__(self, message: str, message_zh: str = "") -> None:
+        super().__init__(message)
+        self.message_zh = message_zh
+
+    def describe(self, language: str = "en") -> str:
+        """Return the whole message; "zh" falls back to English where there is no Chinese."""
+        return self.message_zh if language == "zh" and self.message_zh else str(self)
 
 
 class ConfigErrors(ConfigError):
@@ -80,10 +88,14 @@ class ConfigErrors(ConfigError):
     def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[ConfigProblem] = ()) -> None:
         self.problems = tuple(problems)
         self.warnings = tuple(warnings)
-        shown = [str(problem) for problem in self.problems[:PROBLEMS_SHOWN_MAX]]
-        if len(self.problems) > PROBLEMS_SHOWN_MAX:
-            shown.append(f"... and {len(self.problems) - PROBLEMS_SHOWN_MAX} more")
-        super().__init__("\n".join(shown))
+        super().__init__(self._shown("en"), self._shown("zh"))
+
+    def _shown(self, language: str) -> str:
+        shown = [problem.describe(language) for problem in self.problems[:PROBLEMS_SHOWN_MAX]]
+        more = len(self.problems) - PROBLEMS_SHOWN_MAX
+        if more > 0:
+            shown.append(f"…… 另有 {more} 处" if language == "zh" else f"... and {more} more")
+        return "\n".join(shown)
 
 
 def nearest(word: object, candidates: Iterable[str]) -> str | None:

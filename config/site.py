@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator
 
 from config.edges import EdgeConfig
-from config.model import Closed, Grade, GradeWord, Host, Id, Names, Number, PlaceId, Port, Whole
+from config.model import Closed, ExplainedError, Grade, GradeWord, Host, Id, Names, Number, PlaceId, Port, Whole
 from config.receivers import EnvName, ReceiverConfig
 from config.tags import TagConfig
 
@@ -128,7 +128,9 @@ class SiteConfig(Closed):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"{name!r} is not a time zone; in China write Asia/Shanghai") from error
+            raise ExplainedError(
+                f"{name!r} is not a time zone; in China write Asia/Shanghai", f"没有时区 {name!r}；中国写 Asia/Shanghai"
+            ) from error
         return name
 
     @cached_property

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from config.draft import DocumentPath, Finding
+from config.model import ExplainedError
 from config.problems import ConfigProblem, did_you_mean, one_line
 from config.yaml_tree import Node
 
@@ -119,6 +120,10 @@ def in_document_order(problems: Iterable[ConfigProblem]) -> list[ConfigProblem]:
 def _problem(item: Any, model: type[BaseModel], locator: Locator) -> ConfigProblem:
     kind, path, context = str(item["type"]), tuple(item["loc"]), item.get("ctx") or {}
     unknown = kind == "extra_forbidden"
+    explained = context.get("error")
+    if isinstance(explained, ExplainedError):
+        line, column, place = locator.find((*path, *explained.at))
+        return ConfigProblem(locator.file, line, column, place, str(explained), "", explained.message_zh)
     line, column, place = locator.find(path, want_key=unknown)
     message, hint = _told(kind, path, context, item, model)
     zh = _ZH.get(kind, "")

@@ -4,9 +4,8 @@
 (or, while a commit hangs, bare notices) and hands back results for the next commit.
 """
 
-from alerting.delivery.addresses import AddressRules, Endpoint, parse_endpoint
 from alerting.delivery.courier import Courier, ReceiverCondition, ReceiverStatus
-from alerting.delivery.errors import AddressRefusedError, DeliveryError, NoAnswerError, SecretRefusedError
+from alerting.delivery.errors import DeliveryError, NoAnswerError, SecretRefusedError
 from alerting.delivery.notices import NoticePlanner, plan
 from alerting.delivery.outbox import LANES, Attempt, Notice, OutboxRow, SequenceKey, notice_id, number
 from alerting.delivery.post import HttpPost, Post
@@ -17,13 +16,10 @@ from alerting.delivery.words import SiteWords
 
 __all__ = [
     "LANES",
-    "AddressRefusedError",
-    "AddressRules",
     "Answer",
     "Attempt",
     "Courier",
     "DeliveryError",
-    "Endpoint",
     "HttpPost",
     "NoAnswerError",
     "Notice",
@@ -38,7 +34,6 @@ __all__ = [
     "SiteWords",
     "notice_id",
     "number",
-    "parse_endpoint",
     "parse_secrets",
     "plan",
     "render",

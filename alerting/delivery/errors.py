@@ -1,9 +1,11 @@
 """What can go wrong on the way to a receiver, one class per decision.
 
 DeliveryError
-├── AddressRefusedError    the receiver's URL or the address behind it is not allowed
 ├── SecretRefusedError     the signing secret is unusable
 └── NoAnswerError          an attempt brought no complete HTTP answer; the schedule retries it
+
+The receiver's URL, and every address behind it, is judged by `config.AddressRules`, which raises
+`config.AddressRefusedError`.
 """
 
 from __future__ import annotations
@@ -11,14 +13,6 @@ from __future__ import annotations
 
 class DeliveryError(Exception):
     """Base of everything the delivery of notices raises on purpose."""
-
-
-class AddressRefusedError(DeliveryError):
-    """A receiver must not be reached at this address. Found when a site is checked and again at connect."""
-
-    def __init__(self, address: str, reason: str, remedy: str) -> None:
-        self.address, self.reason, self.remedy = address, reason, remedy
-        super().__init__(f"{address}: {reason}; {remedy}")
 
 
 class SecretRefusedError(DeliveryError):

@@ -19,10 +19,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from alerting.delivery.addresses import AddressRules, Endpoint
-from alerting.delivery.errors import AddressRefusedError, NoAnswerError
+from alerting.delivery.errors import NoAnswerError
 from alerting.delivery.schedule import Answer
-from config import ReceiverConfig
+from config import AddressRefusedError, AddressRules, Endpoint, ReceiverConfig
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 8 * 1024
@@ -168,7 +167,7 @@ class HttpPost:
     def of(cls, receiver: ReceiverConfig, base_dir: Path, resolve: Resolve = resolve_in_thread) -> HttpPost:
         """Build it from a receiver's configuration; `ca_file` is relative to the site's folder."""
         ca_file = None if receiver.ca_file is None else base_dir / receiver.ca_file
-        return cls(receiver.url, AddressRules(receiver.http_networks()), ca_file=ca_file, resolve=resolve)
+        return cls(receiver.url, receiver.address_rules(), ca_file=ca_file, resolve=resolve)
 
     async def post(self, headers: Mapping[str, str], body: bytes, deadline_s: float) -> Answer:
         """Send one notice. The deadline covers everything: resolving, connecting, sending, the answer.

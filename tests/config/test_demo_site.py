@@ -130,6 +130,9 @@ def test_rebind_to_loopback_needs_no_range_in_the_file():
     assert site.receivers[0].plain_http_ranges == ()
     moved = rebind(site, receiver_urls={"CITY": "http://127.0.0.1:1/x"})
     assert moved.receivers[0].plain_http_ranges == ("127.0.0.0/8",)
+    assert moved.receivers[0].private_ranges == ()
+    encrypted = rebind(site, receiver_urls={"CITY": "https://127.0.0.1:1/x"}).receivers[0]
+    assert (encrypted.plain_http_ranges, encrypted.private_ranges) == ((), ("127.0.0.0/8",))
     with pytest.raises(ValidationError):
         rebind(site, receiver_urls={"CITY": "http://8.8.8.8/x"})
 

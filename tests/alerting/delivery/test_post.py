@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import pytest
 from aiohttp import web
 
-from alerting.delivery import AddressRules, Answer, HttpPost, NoAnswerError
+from alerting.delivery import Answer, HttpPost, NoAnswerError
+from config import AddressRules
 from tests.alerting.delivery.senders import SECRET, receiver, row, running, until
 
-RULES = AddressRules(receiver().http_networks())
+RULES = receiver().address_rules()
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -289,7 +290,7 @@ def test_a_name_is_resolved_once_and_pinned_until_forgotten() -> None:
             assert asked == ["platform.example"]
             assert len(requests) == 4
             post.forget_address()
-            with pytest.raises(NoAnswerError, match="outside the listed") as failed:
+            with pytest.raises(NoAnswerError, match="outside plain_http_ranges") as failed:
                 await post.post({}, b"{}", 1.0)
             assert failed.value.reason == "address"
             assert len(asked) == 2

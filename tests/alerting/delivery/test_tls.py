@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from alerting.delivery import AddressRules, HttpPost, NoAnswerError
+from alerting.delivery import HttpPost, NoAnswerError
 from tests.alerting.delivery.senders import receiver
 
 HERE = Path(__file__).parent / "certificates"  # made by make.sh there
-RULES = AddressRules(receiver().http_networks())
+RULES = receiver().address_rules()
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerting.delivery import AddressRefusedError, AddressRules, parse_endpoint
+from config import AddressRefusedError, AddressRules, parse_endpoint
 
 PUBLIC = AddressRules()
 INTRANET = AddressRules([ipaddress.ip_network("10.20.0.0/16"), ipaddress.ip_network("fd12:3456::/32")])
