@@ -13,8 +13,9 @@ import pytest
 from alerting import AlarmEngine, AlarmState
 from edge import SpooledSample
 from gateway.core import LEDGER_NAME, Core, LedgerReader
-from tests.system.chain import Chain, wait_until
+from tests.system.chain import Chain, WaitedTooLongError, wait_until
 from tests.system.oracle import (
+    BrokenChainError,
     Committed,
     Entry,
     Journalled,
@@ -34,6 +35,7 @@ from tests.system.site import RECEIVERS
 from wire import MemoryBroker, MemoryConnector
 
 DRAIN_S_MAX = 60.0
+SETTLE_S_MAX = 20.0
 QUIET_SYSTEM_ALARMS = frozenset({"EDGE.E1.OFFLINE", "EDGE.E2.OFFLINE"})
 
 
@@ -91,16 +93,22 @@ def stop_edges(chain: Chain) -> None:
 
 def settle(chain: Chain) -> Books:
     """Wait until history has run to its end and nothing is due for delivery; return the books of then."""
-    last: list[Books] = []
+    found = ""
 
     def complete() -> bool:
-        last[:] = [read_books(chain)]
-        return last[0].verdict.complete and not last[0].holes
+        nonlocal found
+        try:
+            books = read_books(chain)
+        except BrokenChainError as error:
+            found = str(error)
+            return False
+        found = f"{books.verdict} {books.holes}"
+        return books.verdict.complete and not books.holes
 
     try:
-        wait_until(complete, "the journal says what the frames say", DRAIN_S_MAX, every_s=0.5)
-    except AssertionError:
-        raise AssertionError(f"{last[0].verdict} {last[0].holes}") from None
+        wait_until(complete, "the journal says what the frames say", SETTLE_S_MAX, every_s=0.5)
+    except WaitedTooLongError:
+        raise AssertionError(found) from None
     wait_deliveries(chain)
     return read_books(chain)
 

@@ -248,14 +248,23 @@ def holes(reader: LedgerReader, found: Committed) -> list[str]:
     return told
 
 
+class BrokenChainError(AssertionError):
+    """A node's streams do not lead from one to the next; while core runs, a birth may still be on its way."""
+
+
 def chains(reader: LedgerReader, found: Committed) -> dict[str, list[int]]:
-    """Return every node's streams, each after its predecessor; all of a node's streams must be on one chain."""
+    """Return every node's streams, each after its predecessor.
+
+    Raises:
+        BrokenChainError: not all of a node's streams are on one chain.
+    """
     successor: dict[tuple[str, int], int] = {}
     for node, stream, predecessor in reader.rows(
         "SELECT node, stream, predecessor FROM stream LIMIT ?", (UNREAD_LIMIT,)
     ):
         if (node, stream) in found.numbers:
-            assert (node, predecessor) not in successor, f"two streams of {node} follow {predecessor}"
+            if (node, predecessor) in successor:
+                raise BrokenChainError(f"two streams of {node} follow {predecessor}")
             successor[node, predecessor] = stream
     order: dict[str, list[int]] = {}
     for node in {node for node, _ in found.numbers}:
@@ -264,7 +273,8 @@ def chains(reader: LedgerReader, found: Committed) -> dict[str, list[int]]:
             walked.append(at)
             at = successor.get((node, at), 0)
         streams = {stream for owner, stream in found.numbers if owner == node}
-        assert set(walked) == streams, f"{node}: streams outside the chain: {streams - set(walked)}"
+        if set(walked) != streams:
+            raise BrokenChainError(f"{node}: streams outside the chain: {streams - set(walked)}")
         order[node] = walked
     return order
 

@@ -58,7 +58,7 @@ class Node:
         """Run history as core's loop does, as far as what is kept allows."""
         found: list[Transition] = []
         while (want := self.machine.late_want("E1")) is not None:
-            found += self.machine.late("E1", [self.kept[want.stream, want.number]], want)
+            found += self.machine.late("E1", [self.kept[want.stream, want.number]], want.number)
         return found
 
 
