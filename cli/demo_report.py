@@ -1,7 +1,9 @@
 """The demo's final account: what was taken, committed, acknowledged, raised, delivered; all of it measured.
 
 Four independent books are compared: the plant's (which limits its registers crossed), the edges' (samples synced to
-disk), the ledger's (samples committed, alarms, outbox) and the platform's (webhooks whose signature it verified).
+disk), the ledger's (samples committed, journal, alarms, outbox) and the platform's (webhooks whose signature it
+verified). Every crossing has its alarm, every alarm its journal, every journalled step a notice for each receiver that
+wants it, every notice its verified webhook.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from alerting import Transition
+from alerting.delivery import NoticePlanner
+from cli.crossings import demands
 from cli.language import say
 from config import Grade, SiteConfig
 from gateway.core import LEDGER_NAME, LedgerReader
@@ -20,12 +25,16 @@ from wire import decode_block
 
 ALARM_S_MAX: Final = 2.0  # a crossing read so shortly before the end may still be on its way to an alarm
 LISTED_MAX: Final = 20
+PAGE_ROWS: Final = 2_000
 
 
 def account(
     site: SiteConfig, folder: Path, *, scenario: str, ran_s: float, ended_ms: int, restarts: dict[str, int]
 ) -> dict[str, Any]:
-    """Draw up the account of a finished run. `missing` lists in words what should be there and is not."""
+    """Draw up the account of a finished run.
+
+    `missing` lists in words what should be there and is not, or is there and should not be.
+    """
     reader = LedgerReader.open(folder / "core" / LEDGER_NAME)
     try:
         committed = committed_samples(reader)
@@ -35,6 +44,7 @@ def account(
         ]
         outbox = reader.rows("SELECT notice_id, receiver, transition_id, state FROM outbox LIMIT 1000000")
         losses = reader.rows("SELECT node, stream, first, last, cause FROM loss LIMIT 1000")
+        journal = _missing_in_journal(reader, site, {(row[1], row[0]) for row in outbox})
     finally:
         reader.close()
     edges = [_json(folder / "edges" / edge.id / "status.json") for edge in site.edges]
@@ -46,11 +56,15 @@ def account(
     latencies = _latencies(folder, notices)
     before_end = [alarm for alarm, start_ms in alarms if start_ms <= ended_ms]
     missing = _missing_samples(taken, committed, acked, losses)
+    missing += journal
     missing += _missing_webhooks(outbox, notices, rejected)
-    missing += _missing_alarms(folder, before_end, ended_ms)
+    missing += _missing_alarms(site, folder, before_end, ended_ms)
     writes = count_write_requests(folder)
     if writes:
-        missing.append(f"{writes} write requests reached an instrument; there must be none")
+        missing.append(say(
+            f"仪表收到 {writes} 个写请求；应为 0",
+            f"{writes} write requests reached an instrument; there must be none",
+        ))  # fmt: skip
     return {
         "scenario": scenario,
         "seconds": round(ran_s, 1),
@@ -138,44 +152,86 @@ def count_write_requests(folder: Path) -> int:
 def _missing_samples(taken: int, committed: int, acked: int, losses: list[tuple[Any, ...]]) -> list[str]:
     missing = []
     if taken == 0:
-        missing.append("no sample was taken at all")
+        missing.append(say("没有采集到任何样本", "no sample was taken at all"))
     if committed != taken:
-        missing.append(f"{taken} samples taken, {committed} committed")
+        missing.append(say(f"采集 {taken} 个样本，提交 {committed} 个", f"{taken} samples taken, {committed} committed"))
     if acked != taken:
-        missing.append(f"{taken} samples taken, {acked} acknowledged")
-    missing += [f"loss on record: {node} {stream} {first}-{last} {cause}" for node, stream, first, last, cause in losses]
+        missing.append(say(f"采集 {taken} 个样本，确认 {acked} 个", f"{taken} samples taken, {acked} acknowledged"))
+    for node, stream, first, last, cause in losses:
+        span = f"{node} {stream} {first}-{last} {cause}"
+        missing.append(say(f"有丢失记录：{span}", f"loss on record: {span}"))
+    return missing
+
+
+def _missing_in_journal(reader: LedgerReader, site: SiteConfig, outbox: set[tuple[str, str]]) -> list[str]:
+    """Compare the journal with the alarms and with the outbox, `(receiver, notice id)`; the planner is asked anew."""
+    planner = NoticePlanner.compile(site)
+    planned: set[tuple[str, str]] = set()
+    missing, row = [], 0
+    while page := reader.rows("SELECT row, body FROM transition WHERE row > ? ORDER BY row LIMIT ?", (row, PAGE_ROWS)):
+        row = page[-1][0]
+        steps = [Transition.from_json(json.loads(body)) for _, body in page]
+        planned.update((notice.receiver, notice.id) for notice in planner.plan(steps, 0))
+    for receiver, notice in sorted(planned - outbox)[:LISTED_MAX]:
+        missing.append(say(
+            f"已入账的步骤没有给 {receiver} 的通知 {notice}", f"a journalled step has no notice {notice} for {receiver}"
+        ))  # fmt: skip
+    for receiver, notice in sorted(outbox - planned)[:LISTED_MAX]:
+        missing.append(say(
+            f"给 {receiver} 的通知 {notice} 没有入账的步骤", f"notice {notice} for {receiver} has no journalled step"
+        ))  # fmt: skip
+    for (alarm,) in reader.rows(
+        "SELECT id FROM alarm WHERE id NOT IN (SELECT alarm_id FROM transition WHERE kind = 'raised') LIMIT ?",
+        (LISTED_MAX,),
+    ):
+        missing.append(say(f"报警 {alarm} 没有入账", f"alarm {alarm} is not in the journal"))
+    for (alarm,) in reader.rows(
+        "SELECT alarm_id FROM transition GROUP BY alarm_id HAVING count(*) <> max(revision) LIMIT ?", (LISTED_MAX,)
+    ):
+        missing.append(say(f"报警 {alarm} 的步骤有缺号", f"the steps of alarm {alarm} have gaps"))
     return missing
 
 
 def _missing_webhooks(outbox: list[tuple[Any, ...]], notices: list[dict[str, Any]], rejected: int) -> list[str]:
     got = {(line["receiver"], line["id"]) for line in notices if line["sequence"] is not None}
     absent = [row for row in outbox if (row[1], row[0]) not in got]
-    missing = [f"notice {row[0]} for {row[1]} never reached the platform" for row in absent[:LISTED_MAX]]
+    missing = [
+        say(f"给 {row[1]} 的通知 {row[0]} 未到达平台", f"notice {row[0]} for {row[1]} never reached the platform")
+        for row in absent[:LISTED_MAX]
+    ]
     lanes: dict[tuple[str, str, str], set[int]] = {}
     for line in notices:
         if line["sequence"] is not None:
             lanes.setdefault((line["receiver"], line["ledger"], line["lane"]), set()).add(line["sequence"])
     for (receiver, _, lane), numbers in lanes.items():
         if numbers != set(range(1, max(numbers) + 1)):
-            missing.append(f"sequence of {receiver} {lane} has gaps")
+            missing.append(say(f"{receiver} {lane} 的序号有缺号", f"sequence of {receiver} {lane} has gaps"))
     if rejected:
-        missing.append(f"the platform rejected {rejected} webhooks")
+        missing.append(say(f"平台拒收 {rejected} 条通知", f"the platform rejected {rejected} webhooks"))
     return missing
 
 
-def _missing_alarms(folder: Path, alarms: list[dict[str, Any]], ended_ms: int) -> list[str]:
-    """Every crossing that an instrument showed to a reader must have its alarm (limits without on-delay)."""
-    reads = {line["number"]: line["read_ms"] for line in read_json_lines(folder / "plant" / READS_FILE)}
-    missing = []
+def _missing_alarms(site: SiteConfig, folder: Path, alarms: list[dict[str, Any]], ended_ms: int) -> list[str]:
+    """Every crossing that an instrument showed to a reader has its alarm, and no alarm is without a crossing."""
+    plant = folder / "plant"
+    wanted = demands(
+        site, read_json_lines(plant / CHANGES_FILE), read_json_lines(plant / READS_FILE), ended_ms - ALARM_S_MAX * 1000
+    )
     raised = Counter((alarm["tag"], alarm["limit"]) for alarm in alarms)
-    crossed: Counter[tuple[str, str]] = Counter()
-    for change in read_json_lines(folder / "plant" / CHANGES_FILE):
-        read_ms = reads.get(change["number"])
-        if change["over"] and not change["on_delay_s"] and read_ms and read_ms < ended_ms - ALARM_S_MAX * 1000:
-            crossed[change["tag"], change["limit"]] += 1
-    for (tag, limit), count in crossed.items():
-        if raised[tag, limit] < 1:
-            missing.append(f"{tag} crossed {limit} {count} times and raised no alarm")
+    live = Counter((alarm["tag"], alarm["limit"]) for alarm in alarms if not alarm["late"])
+    missing = []
+    for (tag, limit), demand in wanted.items():
+        count = raised[tag, limit]
+        if count < demand.least:
+            missing.append(say(
+                f"{tag} 至少 {demand.least} 次越过 {limit}，只有 {count} 次报警",
+                f"{tag} crossed {limit} at least {demand.least} times and raised {count} alarms",
+            ))  # fmt: skip
+        if demand.most is not None and live[tag, limit] > demand.most:
+            missing.append(say(
+                f"{tag} {demand.most} 次越过 {limit}，却有 {live[tag, limit]} 次报警",
+                f"{tag} crossed {limit} {demand.most} times and raised {live[tag, limit]} alarms",
+            ))  # fmt: skip
     return missing[:LISTED_MAX]
 
 
@@ -219,5 +275,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-

@@ -34,7 +34,7 @@ class InstrumentBank:
 
     `directory` (None: no files) gets three JSON-lines files:
     `requests.jsonl`, every request's function code;
-    `register-changes.jsonl`, every change across a limit: number, tag, limit, over, value, at_ms, on_delay_s;
+    `register-changes.jsonl`, every change across a limit: the fields of `Change`;
     `register-reads.jsonl`, when such a change first left in an answer: number, tag, limit, over, read_ms; null
     for one that went back before anybody read it.
     """

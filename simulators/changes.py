@@ -1,7 +1,8 @@
 """Which register changes move a tag across one of its limits, and when such a change was first read out.
 
 The start point of every latency figure. Judged by what a reader decodes, with the limit's own deadband, so
-that noise on a setpoint is one change and not fifty. `ChangeWatch` is pure; stamps are passed in.
+that noise on a setpoint is one change and not fifty. Where a limit has an on-delay, falling back below the setpoint
+ends the delay though the deadband is not left: there that is a change, too. `ChangeWatch` is pure; stamps are passed in.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ UNREAD_MAX = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A register change across a limit; `over` is false when it went back.
+    """A register change across a limit; `over` is false when it went back past the deadband.
 
-    `at_ms` is UTC epoch ms, taken when readers could first see it. `threshold` is the setpoint when over, else
-    the setpoint less the deadband, in the tag's unit.
+    `holds`: at or past the setpoint itself. `over` without it, inside the deadband, occurs with an on-delay only.
+    `at_ms` is UTC epoch ms, taken when readers could first see it. `threshold` is what a reader compares with, in
+    the tag's unit: the setpoint, or when it went back the setpoint less the deadband.
     """
 
     number: int
     tag: str
     limit: str
     over: bool
+    holds: bool
     value: float
     at_ms: float
     on_delay_s: float
@@ -38,8 +41,8 @@ class Change:
     threshold: float
 
     def shown_by(self, value: float) -> bool:
-        """Whether a reader of `value` sees this change: at or past the setpoint, or clear of the deadband."""
-        if self.over:
+        """Whether a reader of `value` sees this change: at or past the setpoint, below it, or clear of the deadband."""
+        if self.holds:
             return value >= self.threshold if self.high_side else value <= self.threshold
         return value < self.threshold if self.high_side else value > self.threshold
 
@@ -59,7 +62,9 @@ class ChangeWatch:
         self._sign = np.array([1.0 if limit.high_side else -1.0 for limit in limits])
         self._setpoint = self._sign * np.array([limit.setpoint for limit in limits], np.float64)
         self._clear = self._setpoint - np.array([limit.deadband for limit in limits], np.float64)
+        self._delayed = np.array([limit.on_delay_s > 0 for limit in limits], bool)
         self._over = np.zeros(len(limits), bool)
+        self._holds = np.zeros(len(limits), bool)
         self._number = 0
 
     def take(self, decoded: NDArray[np.float64], at_ms: float) -> list[tuple[Change, int]]:
@@ -69,8 +74,10 @@ class ChangeWatch:
         """
         shown = self._sign * decoded[self._point]
         over = np.where(self._over, ~(shown < self._clear), shown >= self._setpoint)
-        moved = np.flatnonzero(over != self._over)
-        self._over = over
+        holds = np.where(np.isnan(shown), self._holds, shown >= self._setpoint)
+        holds = np.where(self._delayed, holds, over)
+        moved = np.flatnonzero((over != self._over) | (holds != self._holds))
+        self._over, self._holds = over, holds
         changes = []
         for i in moved.tolist():
             self._number += 1
@@ -81,6 +88,7 @@ class ChangeWatch:
                 tag=limit.tag,
                 limit=limit.kind,
                 over=is_over,
+                holds=bool(holds[i]),
                 value=float(decoded[point]),
                 at_ms=at_ms,
                 on_delay_s=limit.on_delay_s,
@@ -108,7 +116,7 @@ class UnreadChanges:
     def add(self, place: Place, point: int, change: Change) -> Change | None:
         """Wait for a read of `place`; beyond 100 000 unread changes new ones are not followed.
 
-        Returns the opposite change of the same limit when that was still unread: nobody will ever see it now.
+        Returns the earlier change of the same limit when that was still unread: nobody will ever see it now.
         """
         waiting = self._waiting.setdefault((place.server, place.unit, place.table), [])
         missed = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,21 @@ def test_crossings(limit: LimitSpec, values: list[float], expected: list[tuple[i
     assert crossings(limit, values) == expected
 
 
+def test_with_an_on_delay_a_dip_below_the_setpoint_is_a_change_too() -> None:
+    watch = ChangeWatch([replace(HIGH, on_delay_s=5.0)], [0])
+    told = []
+    for value in (10.0, 9.5, 9.4, math.nan, 10.1, 8.0, 9.5):
+        told += [(c.over, c.holds, c.threshold) for c, _ in watch.take(np.array([value]), 0.0)]
+    assert told == [(True, True, 10.0), (True, False, 10.0), (True, True, 10.0), (False, False, 9.0)]
+
+
+def test_a_dip_is_seen_by_whoever_reads_a_value_below_the_setpoint() -> None:
+    watch = ChangeWatch([replace(LOW, on_delay_s=5.0)], [0])
+    watch.take(np.array([9.0]), 0.0)
+    ((dip, _),) = watch.take(np.array([10.5]), 0.0)
+    assert [dip.shown_by(value) for value in (9.0, 10.0, 10.1, 12.0)] == [False, False, True, True]
+
+
 PLACE = Place("S", 1, "holding", 10, 2)
 
 
@@ -44,6 +60,7 @@ def change(number: int, over: bool) -> Change:
         "A.B",
         "H",
         over=over,
+        holds=over,
         value=0.0,
         at_ms=0.0,
         on_delay_s=0.0,
