@@ -246,7 +246,10 @@ class Core:
     async def _snapshots(self) -> None:
         while True:
             await asyncio.sleep(SNAPSHOT_S)
-            pos, sections = self.loop.state_bytes()
+            state = self.loop.settled_state()
+            if state is None:
+                continue
+            pos, sections = state
             while self.loop.counters.committed_pos < pos:  # a snapshot must never be ahead of its ledger
                 await asyncio.sleep(0.05)
             try:
@@ -258,9 +261,9 @@ class Core:
                 self.loop.fact("CORE.SNAPSHOT.WRITE", False)
 
     def _last_snapshot(self) -> None:
-        pos, sections = self.loop.state_bytes()
-        if self.loop.counters.committed_pos == pos:
-            write_snapshot(self._folder, Snapshot(pos, sections))
+        state = self.loop.settled_state()
+        if state is not None and self.loop.idle and self.loop.counters.committed_pos == state[0]:
+            write_snapshot(self._folder, Snapshot(*state))
 
     async def _retention(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from alerting import Act, ActRefusedError, Transition
-from alerting.delivery import Attempt, NoticePlanner
+from alerting.delivery import Attempt, Notice, NoticePlanner
 from config import Grade
 from gateway.core.books import Loss, Verdict
 from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_json
@@ -52,6 +52,7 @@ class BatchBuilder:
         self._batch = Batch()
         self._frames: list[Arrived] = []
         self._touched: set[tuple[str, int]] = set()
+        self._planned = 0  # how many of the batch's transitions have their notices
         self._engine_ms = 0
         self._wall_ms = 0
         self.unlogged = False
@@ -70,11 +71,20 @@ class BatchBuilder:
         """The newest log position given out."""
         return self._next_pos - 1
 
-    def begin(self, engine_ms: int, wall_ms: int) -> None:
-        """Start a batch; all its entries carry this engine time."""
-        self._batch = Batch(engine_ms=engine_ms, wall_ms=wall_ms)
-        self._touched = set()
+    def begin(self, engine_ms: int, wall_ms: int, *, go_on: bool = False) -> None:
+        """Start a batch, or go on with the one that was not finished; entries from now on carry this engine time."""
+        if go_on:
+            self._batch.engine_ms, self._batch.wall_ms = engine_ms, wall_ms
+        else:
+            self._batch = Batch(engine_ms=engine_ms, wall_ms=wall_ms)
+            self._touched = set()
+            self._planned = 0
         self._engine_ms, self._wall_ms = engine_ms, wall_ms
+
+    @property
+    def pending(self) -> bool:
+        """The batch holds something that has to be written."""
+        return not self._batch.empty
 
     # -- facts about nodes --
 
@@ -298,11 +308,23 @@ class BatchBuilder:
 
     # -- effects --
 
+    def plan(self, planner: NoticePlanner) -> list[Notice]:
+        """Apply what is left, and plan and return the notices of what happened since the last call."""
+        self._flush()
+        fresh = [transition for _, transition in self._batch.transitions[self._planned :]]
+        self._planned = len(self._batch.transitions)
+        notices = planner.plan(fresh, self._wall_ms)
+        self._batch.notices += notices
+        return notices
+
+    def prune(self, before: tuple[int, int]) -> None:
+        """Let the commit remove frame rows older than both a log position and a receive time."""
+        self._batch.prune_before = before
+
     def finish(self, planner: NoticePlanner) -> Batch:
         """Apply what is left, plan notices, and return the batch."""
-        self._flush()
+        self.plan(planner)
         batch = self._batch
-        batch.notices = planner.plan([transition for _, transition in batch.transitions], self._wall_ms)
         for node, stream in self._touched:
             self._stream_row(batch, node, stream)
         return batch

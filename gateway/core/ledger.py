@@ -18,7 +18,7 @@ import apsw
 from alerting import AlarmState, Transition
 from alerting.delivery import Attempt, Notice, OutboxRow
 from gateway.core.books import Loss
-from gateway.core.entries import FRAME_KINDS, Entry
+from gateway.core.entries import FRAME_KINDS, Entry, EntryKind
 from gateway.core.errors import LedgerFormatError
 from gateway.core.reader import LedgerReader, connect, numbered
 from gateway.core.schema import SCHEMA_VERSION, TABLES
@@ -280,9 +280,9 @@ class Ledger:
 
     def _prune(self, pos: int, received_ms: int) -> int:
         """Remove the oldest frame rows before both marks, a bounded number at a time."""
-        kinds = tuple(str(kind) for kind in FRAME_KINDS)
+        kinds = tuple(str(kind) for kind in (*FRAME_KINDS, EntryKind.STATE))
         self._db.execute(
-            "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE pos < ? AND received_ms < ? AND kind IN (?, ?)"
+            "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE pos < ? AND received_ms < ? AND kind IN (?, ?, ?)"
             " ORDER BY pos LIMIT ?)",
             (pos, received_ms, *kinds, DELETE_ROWS_MAX),
         )

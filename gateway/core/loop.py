@@ -32,6 +32,7 @@ INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 TICK_MS: Final = 100
 HOUSEKEEPING_MS: Final = 500
 DROPPED_OVER_MS: Final = 60_000
+STATE_EVERY_MS: Final = 1_000
 STALL_MS: Final = 500  # a commit that takes longer no longer holds its notices back
 UNCOMMITTED_BYTES_MAX: Final = 64 * 1024 * 1024
 LIVE_ACK_MS: Final = 1_000
@@ -107,7 +108,9 @@ class CoreLoop:
         self.wake = asyncio.Event()
         self._flight: deque[InFlight] = deque()
         self._flight_bytes = 0
-        self._state_due = False
+        self._unlogged = False  # frames are evaluated but not kept
+        self._held = False  # a batch is held back until a state record can go with it
+        self._state_ms = -STATE_EVERY_MS
         self._last_tick_ms = 0
         self._late_want: tuple[LateWant, int] | None = None  # and the log position that holds it
         self._late_task: asyncio.Task[Stretch | None] | None = None
@@ -199,19 +202,15 @@ class CoreLoop:
         """Take what waits, evaluate it, hand it to the writer."""
         engine_ms, wall_ms = self._clock.now(), self._wall_ms()
         build = self._builder
-        build.begin(engine_ms, wall_ms)
+        overflow = self._flight_bytes > UNCOMMITTED_BYTES_MAX or self.live_refused
+        build.begin(engine_ms, wall_ms, go_on=self._held)
         if self._starting is not None:
             self._start_entries(*self._starting)
             self._starting = None
-        overflow = self._flight_bytes > UNCOMMITTED_BYTES_MAX or self.live_refused
-        if self._state_due and not self.live_refused and self._flight_bytes < UNCOMMITTED_BYTES_MAX // 2:
-            build.state_record()
-            self._state_due = False
-        self._state_due |= overflow
-        self.counters.overflow = self._state_due
-        build.unlogged = self._state_due
+        build.unlogged = self._unlogged = self._unlogged or overflow
+        self.counters.overflow = self._unlogged
         self._take_messages(engine_ms, wall_ms)
-        if not self._state_due and not self.backlog_refused:
+        if not self._unlogged and not self.backlog_refused:
             self._take_blocks()
         for _ in range(len(self._facts)):
             build.condition(self._facts.popleft())
@@ -227,10 +226,13 @@ class CoreLoop:
         if self._attempts:
             build.attempts(self._attempts)
             self._attempts = []
-        batch = build.finish(self._planner)
-        batch.prune_before, self.prune_before = self.prune_before, None
-        self._pruning = batch.prune_before or self._pruning
-        self._submit(batch, engine_ms)
+        if self.prune_before is not None:
+            build.prune(self.prune_before)
+            self._pruning, self.prune_before = self.prune_before, None
+        if self._unlogged:
+            self._hold(engine_ms, overflow=overflow)
+        else:
+            self._submit(build.finish(self._planner), engine_ms)
         self._release_stalled(engine_ms)
         self.counters.cycles += 1
         self.counters.engine_ms = engine_ms
@@ -307,26 +309,44 @@ class CoreLoop:
 
     # -- commits --
 
-    def _submit(self, batch: Batch, engine_ms: int) -> None:
+    def _hold(self, engine_ms: int, *, overflow: bool) -> None:
+        """There is no room to keep frames: tell the alarms from memory, and hold back all else of this batch.
+
+        What frames caused that are not kept may only be committed together with a state record, from which
+        replay then starts; otherwise it would look for their cause in vain. That is done once a second as far
+        as there is room for it, and a last time when frames are kept again.
+        """
+        build = self._builder
+        told = build.plan(self._planner)
+        if told:
+            self.on_unjournaled(Batch(notices=told))
+        room = self._flight_bytes < UNCOMMITTED_BYTES_MAX // 2
+        self._held = True
+        if not room or engine_ms - self._state_ms < STATE_EVERY_MS or (overflow and not build.pending):
+            return
+        build.state_record()
+        self._state_ms = engine_ms
+        self._submit(build.finish(self._planner), engine_ms, offered=True)
+        self._held, self._unlogged = False, overflow
+
+    def _submit(self, batch: Batch, engine_ms: int, *, offered: bool = False) -> None:
         if batch.empty and not batch.acks:
             return
         assert self.writer is not None
-        self._flight.append(InFlight(batch, engine_ms))
+        self._flight.append(InFlight(batch, engine_ms, offered))
         self._flight_bytes += batch.bytes
         self.writer.submit(batch)
 
     def _release_stalled(self, engine_ms: int) -> None:
         """Notices of batches that the disk holds up for too long go out from memory."""
-        stalled = False
-        for flight in self._flight:
-            if engine_ms - flight.since_ms < STALL_MS:
-                break
-            stalled = True
-            if not flight.offered:
-                flight.offered = True
-                if flight.batch.notices:
-                    self.on_unjournaled(flight.batch)
-        self.counters.unjournaled = stalled
+        stalled = bool(self._flight) and engine_ms - self._flight[0].since_ms >= STALL_MS
+        if stalled:  # what stands behind a commit that stalls need not wait to see that it stalls too
+            for flight in self._flight:
+                if not flight.offered:
+                    flight.offered = True
+                    if flight.batch.notices:
+                        self.on_unjournaled(flight.batch)
+        self.counters.unjournaled = stalled or self._unlogged
 
     def committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
         """Called in the loop's thread when a transaction is safe."""
@@ -392,8 +412,16 @@ class CoreLoop:
     def idle(self) -> bool:
         """Nothing waits: used to stop in order."""
         return not (
-            self._inbox or self._backlog or self._flight or self._acts or self._attempts or self._facts or self._late_task
-        )
+            self._inbox or self._backlog or self._flight or self._acts or self._attempts or self._facts
+            or self._late_task or (self._held and self._builder.pending)
+        )  # fmt: skip
+
+    def settled_state(self) -> tuple[int, dict[str, bytes]] | None:
+        """Return the last log position applied and all state after it, to be written once that is committed.
+
+        None while frames are evaluated that are not kept: a snapshot would know what the ledger never will.
+        """
+        return None if self._unlogged else self.state_bytes()
 
     def state_bytes(self) -> tuple[int, dict[str, bytes]]:
         """Return the last log position applied, and all state after it."""

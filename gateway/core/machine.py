@@ -257,15 +257,23 @@ class Machine:
 
     def evaluate_only(self, engine_ms: int, frames: Sequence[Arrived]) -> list[Transition]:
         """Evaluate what is current without booking it: there is no room left to keep the frames."""
-        current = []
+        current: list[Arrived] = []
+        transitions: list[Transition] = []
         for frame in frames:
-            book = self.node(frame.node).book
-            state = book.streams.get(frame.stream)
-            if frame.unmarked or (frame.stream == book.live and state and frame.sequence > state.evaluated):
-                current.append(frame)
-                if state is not None:
-                    state.evaluated = frame.sequence
-        return self._evaluate(engine_ms, current)
+            node = self.node(frame.node)
+            if frame.unmarked:
+                node.unmarked_count = frame.sequence
+            else:
+                state = node.book.streams.get(frame.stream)
+                if frame.stream != node.book.live or state is None or frame.sequence <= state.evaluated:
+                    continue
+                if frame.sequence > state.evaluated + 1:
+                    transitions += self._evaluate(engine_ms, current)
+                    current = []
+                    self._fork(node, frame.stream, state.evaluated)
+                state.evaluated = frame.sequence
+            current.append(frame)
+        return transitions + self._evaluate(engine_ms, current)
 
     # -- the rest of the log --
 

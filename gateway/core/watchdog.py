@@ -74,6 +74,8 @@ class Watchdog:
             aside.replace(self._path)
         except OSError as error:
             log.warning("heartbeat file: %s", error)
+        except RuntimeError as error:  # numbers that the loop changed while they were being read; the next try is soon
+            log.warning("heartbeat: %s", error)
 
 
 def notify_systemd(state: str) -> None:

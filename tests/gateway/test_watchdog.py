@@ -1,0 +1,150 @@
+"""The watchdog thread: a loop that stands still cannot hide it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.core import watchdog as watchdog_file
+from gateway.core.watchdog import Watchdog, notify_systemd
+
+WAIT_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog_file, "PERIOD_S", 0.005)
+    monkeypatch.setattr(watchdog_file, "STALL_SAID_S", 0.05)
+    monkeypatch.setattr(watchdog_file, "STALL_FATAL_S", 0.2)
+
+
+class Loop:
+    """A loop that turns, or not."""
+
+    def __init__(self) -> None:
+        self.turning = True
+        self._cycles = 0
+        self.said: list[float] = []
+        self.fatal = threading.Event()
+
+    def cycles(self) -> int:
+        self._cycles += self.turning
+        return self._cycles
+
+
+def watch(loop: Loop, path: Path, heartbeat: dict[str, Any] | None = None) -> Watchdog:
+    watchdog = Watchdog(loop.cycles, lambda: heartbeat or {"cycles": loop._cycles}, path, loop.said.append, loop.fatal.set)
+    watchdog.start()
+    return watchdog
+
+
+@pytest.mark.fault("F69")
+def test_a_loop_that_stands_still_is_said_once_and_then_ended(tmp_path: Path) -> None:
+    loop = Loop()
+    loop.turning = False
+    watchdog = watch(loop, tmp_path / "heartbeat.json")
+    assert loop.fatal.wait(WAIT_S)
+    watchdog.close()
+    assert len(loop.said) == 1
+    assert 0.05 <= loop.said[0] < 0.2
+
+
+def test_a_loop_that_turns_is_left_alone(tmp_path: Path) -> None:
+    loop = Loop()
+    watchdog = watch(loop, tmp_path / "heartbeat.json")
+    assert not loop.fatal.wait(0.4)
+    watchdog.close()
+    assert loop.said == []
+
+
+@pytest.mark.fault("F69")
+def test_systemd_is_fed_only_while_the_loop_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = str(tmp_path / "notify.sock")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(WAIT_S)
+        loop = Loop()
+        watchdog = watch(loop, tmp_path / "heartbeat.json")
+        heard = [systemd.recv(64) for _ in range(5)]
+        assert b"READY=1" in heard
+        assert b"WATCHDOG=1" in heard
+        loop.turning = False
+        assert loop.fatal.wait(WAIT_S)
+        watchdog.close()
+        systemd.setblocking(False)
+        while True:
+            try:
+                systemd.recv(64)
+            except BlockingIOError:
+                break
+        silent = Loop()
+        silent.turning = False
+        monkeypatch.setattr(silent, "_cycles", 7)
+        second = watch(silent, tmp_path / "heartbeat.json")
+        assert silent.fatal.wait(WAIT_S)
+        second.close()
+        late = []
+        while True:
+            try:
+                late.append(systemd.recv(64))
+            except BlockingIOError:
+                break
+        assert b"WATCHDOG=1" not in late
+
+
+def test_the_abstract_address_of_systemd_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"hazardgate-test-{id(object())}"
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}")
+        systemd.settimeout(WAIT_S)
+        notify_systemd("STOPPING=1")
+        assert systemd.recv(64) == b"STOPPING=1"
+
+
+def test_without_systemd_nothing_is_said_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify_systemd("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent/socket")
+    notify_systemd("READY=1")
+
+
+def test_the_heartbeat_file_is_always_whole(tmp_path: Path) -> None:
+    path = tmp_path / "heartbeat.json"
+    loop = Loop()
+    watchdog = watch(loop, path, {"text": "氯" * 2_000})
+    while not path.exists():
+        threading.Event().wait(0.002)
+    for _ in range(200):
+        assert json.loads(path.read_text(encoding="utf-8")) == {"text": "氯" * 2_000}
+    watchdog.close()
+
+
+def test_a_disk_that_refuses_the_heartbeat_does_not_end_the_watch(tmp_path: Path) -> None:
+    loop = Loop()
+    watchdog = watch(loop, tmp_path / "no-such-folder" / "heartbeat.json")
+    loop.turning = False
+    assert loop.fatal.wait(WAIT_S)
+    watchdog.close()
+
+
+@pytest.mark.fault("F69")
+def test_a_heartbeat_that_cannot_be_made_does_not_end_the_watch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The numbers are read beside the thread that writes them."""
+    loop = Loop()
+
+    def torn() -> dict[str, Any]:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    watchdog = Watchdog(loop.cycles, torn, tmp_path / "heartbeat.json", loop.said.append, loop.fatal.set)
+    watchdog.start()
+    loop.turning = False
+    assert loop.fatal.wait(WAIT_S)
+    watchdog.close()
+    assert "heartbeat" in caplog.text
