@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.held import Chain
 from edge.points import PointTable
 from edge.spool_file import JournalFrames
 from wire import BlockColumn, BlockTooLargeError, Dropped, SpoolBlock, encode_block
@@ -20,15 +21,6 @@ BLOCK_SPAN_MS_MAX: Final = 60_000
 BLOCK_ROWS_START: Final = 20_000
 BLOCK_ROWS_MAX: Final = 100_000
 GIVEN_UP_TOO_LARGE: Final = "one frame is larger than a block"
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A stream's id, and the stream before it."""
-
-    stream: int
-    predecessor: int
-    predecessor_last: int
 
 
 @dataclass(frozen=True, slots=True)

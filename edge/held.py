@@ -6,19 +6,22 @@ Pure. Files are numbers, records are places in them; nothing is read or written 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.numbering import NumberedFrame
-from edge.spool_file import Record
+from edge.spool_file import Kind, Record
 from wire import StreamSpan
 
 NO_FILE: Final = 0
 """A dropped range that no record states yet: found at recovery, and found again until it is acknowledged."""
+ENTRIES_LOOKED_AT_MAX: Final = 4096
+"""Entries of one stream that one look for backlog may pass; what is under way never takes that many."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +48,49 @@ class Entry:
         return int(self.rows[first - base : last - base + 1].sum())
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A stream's id, and the stream before it."""
+
+    stream: int
+    predecessor: int
+    predecessor_last: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What one entry held at one moment: the disk is read by this copy while acknowledgements move the entry."""
+
+    file: int
+    first: int
+    last: int
+    samples: int
+    record: Record | None
+    dropped: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Consecutive frames of one stream from `first` on, as they were held at one moment.
+
+    `pieces`, at least one, are either journal records, or one block, or one dropped range.
+    """
+
+    chain: Chain
+    first: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def last(self) -> int:
+        """The highest number, included."""
+        return self.pieces[-1].last
+
+    def above(self, number: int) -> Stretch | None:
+        """Return what lies in the pieces that follow the one that ends with `number`; None if nothing does."""
+        rest = tuple(piece for piece in self.pieces if piece.first > number)
+        return Stretch(self.chain, rest[0].first, rest) if rest else None
+
+
 @dataclass(slots=True, eq=False)
 class HeldStream:
     """One stream: everything up to `acked` may be forgotten, `entries` hold what was synced above it."""
@@ -59,6 +105,11 @@ class HeldStream:
     """Highest number on the disk."""
     sealed: bool = False
     entries: deque[Entry] = field(default_factory=deque)
+
+    @property
+    def chain(self) -> Chain:
+        """Its id, and the stream before it."""
+        return Chain(self.stream, self.predecessor, self.predecessor_last)
 
     @property
     def finished(self) -> bool:
@@ -140,6 +191,15 @@ class Holdings:
             entry.file = file
             self.in_use[file] += 1
 
+    def give_up(self, chain: Chain, first: int, last: int, reason: str) -> Entry | None:
+        """Let go of a range that was held; return the dropped range, or None if all of it was acknowledged meanwhile."""
+        held = self.streams.get(chain.stream)
+        if held is None or last <= held.acked:
+            return None
+        gone = Entry(NO_FILE, max(first, held.acked + 1), last, 0, float("-inf"), dropped=reason)
+        self.drop(gone, chain.stream, chain.predecessor, chain.predecessor_last)
+        return gone
+
     def drop(self, entry: Entry, stream: int, predecessor: int, predecessor_last: int) -> None:
         """Put a dropped range in its place among a stream's entries, instead of what they held of it."""
         held = self._stream(stream, predecessor, predecessor_last)
@@ -205,6 +265,32 @@ class Holdings:
             for entry in held.entries:
                 if entry.file == file:
                     yield held, entry
+
+    def backlog(self, after: Mapping[int, int], bytes_max: int) -> Stretch | None:
+        """Return the next stretch to send, of the oldest sealed stream that has any.
+
+        Args:
+            after: for streams with frames under way, the highest of their numbers.
+            bytes_max: no further journal record is taken in once those before it reach this.
+        """
+        for held in self.streams.values():
+            if not held.sealed:
+                continue
+            above = max(held.acked, after.get(held.stream, 0))
+            waiting = (entry for entry in islice(held.entries, ENTRIES_LOOKED_AT_MAX) if entry.last > above)
+            stretch = next(_stretches(held, waiting, above, bytes_max), None)
+            if stretch is not None:
+                return stretch
+        return None
+
+    def journalled(self, file: int) -> list[Stretch]:
+        """Return what a journal file still holds, without ranges that were given up."""
+        return [
+            stretch
+            for held in self.streams.values()
+            for stretch in _stretches(held, (entry for entry in held.entries if entry.file == file), held.acked)
+            if not stretch.pieces[0].dropped
+        ]
 
     def replace(self, file: int, stream: int, entries: list[Entry]) -> None:
         """Put blocks in the place of the journal entries of `file` they were made from (same numbers)."""
@@ -288,6 +374,27 @@ class Holdings:
 def rows_of(frames: Sequence[NumberedFrame]) -> NDArray[np.uint32]:
     """Return how many samples each frame has."""
     return np.array([len(frame) for frame in frames], np.uint32)
+
+
+def _stretches(
+    held: HeldStream, entries: Iterable[Entry], above: int, bytes_max: int | None = None
+) -> Iterator[Stretch]:
+    """Yield copies of entries above `above`, joined where they are journal records that follow each other."""
+    pieces: list[Piece] = []
+    size = 0
+    for entry in entries:
+        joins = pieces and _is_journal(pieces[-1]) and entry.first == pieces[-1].last + 1
+        if pieces and not (joins and _is_journal(entry) and (bytes_max is None or size < bytes_max)):
+            yield Stretch(held.chain, max(pieces[0].first, above + 1), tuple(pieces))
+            pieces, size = [], 0
+        pieces.append(Piece(entry.file, entry.first, entry.last, entry.samples, entry.record, entry.dropped))
+        size += entry.record.body_length if entry.record is not None else 0
+    if pieces:
+        yield Stretch(held.chain, max(pieces[0].first, above + 1), tuple(pieces))
+
+
+def _is_journal(part: Entry | Piece) -> bool:
+    return not part.dropped and part.record is not None and part.record.kind is Kind.JOURNAL
 
 
 def _by_first(entry: Entry) -> int:

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from edge.blocks import Chain
 from edge.disk import Disk, OsDisk
 from edge.held import Entry
 from edge.points import PointTable
@@ -74,7 +73,7 @@ def open_spool(disk: Disk, node: str, table: PointTable, max_bytes: int) -> Spoo
             cuts.append(Cut(file.name, file.size, disk.size(file.name) - file.size, error.reason))
             disk.truncate(file.name, file.size)
     for held, first, last in spool.holdings.settle():
-        spool.state_dropped(Chain(held.stream, held.predecessor, held.predecessor_last), first, last, DAMAGED)
+        spool.state_dropped(held.chain, first, last, DAMAGED)
     spool.cuts = tuple(cuts)
     return spool
 

@@ -11,12 +11,12 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Final
 
-from edge.blocks import BlockCutter, Chain, WireBlock, join_frames
+from edge.blocks import BlockCutter, WireBlock, join_frames
 from edge.disk import AppendFile, Disk
-from edge.held import NO_FILE, Counters, Entry, HeldStream, Holdings, rows_of
+from edge.held import Chain, Counters, Entry, Holdings, Piece, Stretch, rows_of
 from edge.numbering import NumberedFrame
 from edge.points import PointTable
 from edge.spool_file import (
@@ -232,20 +232,19 @@ class Spool:
         """
         while True:
             with self._lock:
-                found = self._oldest(after)
-            if found is None:
+                stretch = self.holdings.backlog(after, GATHER_BYTES_MAX)
+            if stretch is None:
                 return None
-            chain, entries, above = found
-            head = entries[0]
+            chain, head = stretch.chain, stretch.pieces[0]
             if head.dropped:
-                return self._cutter.dropped(chain, max(head.first, above + 1), head.last, head.dropped)
+                return self._cutter.dropped(chain, stretch.first, head.last, head.dropped)
             try:
                 if head.record is not None and head.record.kind is Kind.BLOCK:
                     return WireBlock(chain.stream, head.record.first, head.record.last, self._body(head), head.samples)
-                table, frames = self._gather(entries, above)
-                return next(self._cutter.cut(chain, table, frames, max(head.first, above + 1), entries[-1].last))
+                table, frames, last = self._gather(stretch)
+                return next(self._cutter.cut(chain, table, frames, stretch.first, last))
             except BadRecordError:
-                self._give_up(chain, head, DAMAGED)
+                self._give_up_damaged(chain, head)
 
     def close(self, now_s: float) -> bool:
         """Sync frames and acknowledgements and close; return what `sync` says."""
@@ -267,19 +266,19 @@ class Spool:
             checkpoint = self._checkpoint()
             for stream in self.holdings.finished:
                 self._finished_before.setdefault(stream, self.next_number)
+            records = [
+                pack_record(
+                    Kind.DROPPED,
+                    entry.dropped.encode(),
+                    stream=chain.stream,
+                    first=entry.first,
+                    last=entry.last,
+                    predecessor=chain.predecessor,
+                    predecessor_last=chain.predecessor_last,
+                )
+                for chain, entry in stated
+            ]
         groups = [list(group) for _, group in groupby(frames, key=_stream_of)]
-        records = [
-            pack_record(
-                Kind.DROPPED,
-                entry.dropped.encode(),
-                stream=chain.stream,
-                first=entry.first,
-                last=entry.last,
-                predecessor=chain.predecessor,
-                predecessor_last=chain.predecessor_last,
-            )
-            for chain, entry in stated
-        ]
         if records or acks_since_s is not None or self._writer is None:
             records.append(pack_checkpoint(checkpoint))
         else:
@@ -290,7 +289,8 @@ class Spool:
             writer, offsets = self._put(records, now_s)
         except OSError as error:
             with self._lock:
-                self._acks_since_s = acks_since_s
+                if acks_since_s is not None:  # else one may have come during the write
+                    self._acks_since_s = acks_since_s
             self._fence(str(error), now_s)
             return False
         with self._lock:
@@ -410,23 +410,27 @@ class Spool:
             if self._rewriting is not None and self._rewritten == victim.number:
                 self._abandon_rewriting()
             with self._lock:
-                lost = [(_chain(held), entry) for held, entry in self.holdings.entries_of(victim.number)]
                 self._doomed.add(victim.number)
-            for chain, entry in lost:
-                self._give_up(chain, entry, entry.dropped or NO_ROOM)
+                for held, entry in list(self.holdings.entries_of(victim.number)):
+                    self._give_up(held.chain, entry.first, entry.last, entry.dropped or NO_ROOM)
             if not self._write_group((), now_s):
                 return
-
-    def _give_up(self, chain: Chain, entry: Entry, reason: str) -> None:
-        """Replace what an entry held by the fact that it is gone; the next group states it on the disk."""
-        self.state_dropped(chain, entry.first, entry.last, reason)
 
     def state_dropped(self, chain: Chain, first: int, last: int, reason: str) -> None:
         """Note that a stream's frames `first` to `last` are gone, instead of what the book has of them."""
         with self._lock:
-            gone = Entry(NO_FILE, first, last, 0, float("-inf"), dropped=reason)
-            self.holdings.drop(gone, chain.stream, chain.predecessor, chain.predecessor_last)
+            self._give_up(chain, first, last, reason)
+
+    def _give_up(self, chain: Chain, first: int, last: int, reason: str) -> None:
+        """Replace what is held of a range by the fact that it is gone; the next group states it. Under the lock."""
+        gone = self.holdings.give_up(chain, first, last, reason)
+        if gone is not None:
             self._unstated.append((chain, gone))
+
+    def _give_up_damaged(self, chain: Chain, piece: Piece) -> None:
+        if self._rewriting is not None and self._rewritten == piece.file:
+            self._abandon_rewriting()  # it may hold what it read before the damage
+        self.state_dropped(chain, piece.first, piece.last, DAMAGED)
 
     # ---- rewriting ------------------------------------------------------------------------------------------
 
@@ -436,8 +440,8 @@ class Spool:
         if writer is None or self._append is None:
             return
         full = writer.size >= min(JOURNAL_BYTES_MAX, self._max_bytes // 8)
-        full |= len(self.holdings.finished) > FINISHED_MAX
         with self._lock:
+            full |= len(self.holdings.finished) > FINISHED_MAX
             waiting = next((entry.at_s for _, entry in self.holdings.entries_of(writer.number) if entry.record), now_s)
         if full or now_s - waiting >= REWRITE_AFTER_S:
             self._append.close()
@@ -459,28 +463,25 @@ class Spool:
     def _rewrite(self, file: SpoolFile) -> Iterator[None]:
         """Write a journal's unacknowledged frames as blocks under the same number, a block a step; then replace it."""
         with self._lock:
-            work: list[tuple[Chain, list[Entry]]] = []
-            for held, entry in self.holdings.entries_of(file.number):
-                chain = _chain(held)
-                if entry.dropped:
-                    continue
-                if work and work[-1][0] == chain and work[-1][1][-1].last == entry.first - 1:
-                    work[-1][1].append(entry)
-                else:
-                    work.append((chain, [entry]))
+            work = self.holdings.journalled(file.number)
         target = SpoolFile(file.number, BLOCKS_SUFFIX, None)
         part = target.name + PART_SUFFIX
         made: dict[int, list[Entry]] = {}
         append = self._disk.create(part)
         done = False
         try:
-            for chain, entries in work:
+            while work:
+                stretch = work.pop(0)
+                chain = stretch.chain
                 try:
-                    table, frames = self._gather(entries, entries[0].first - 1, cap=None)
-                except BadRecordError as error:
-                    self._give_up_damaged(chain, entries, error)
+                    table, frames, last = self._gather(stretch)
+                except BadRecordError:
+                    self.state_dropped(chain, stretch.first, stretch.pieces[0].last, DAMAGED)
                     return
-                for block in self._cutter.cut(chain, table, frames, entries[0].first, entries[-1].last):
+                rest = stretch.above(last)
+                if rest is not None:
+                    work.insert(0, rest)
+                for block in self._cutter.cut(chain, table, frames, stretch.first, last):
                     packed = pack_record(
                         Kind.BLOCK,
                         block.payload,
@@ -514,11 +515,6 @@ class Spool:
             self.files[file.number] = target
         self._remove(file.name)
 
-    def _give_up_damaged(self, chain: Chain, entries: Sequence[Entry], error: BadRecordError) -> None:
-        for entry in entries:
-            if entry.record is not None and entry.record.body_offset == error.offset:
-                self._give_up(chain, entry, DAMAGED)
-
     def _abandon_rewriting(self) -> None:
         if self._rewriting is not None:
             self._rewriting.close()  # type: ignore[attr-defined]
@@ -526,53 +522,40 @@ class Spool:
 
     # ---- reading --------------------------------------------------------------------------------------------
 
-    def _oldest(self, after: Mapping[int, int]) -> tuple[Chain, list[Entry], int] | None:
-        """Return the next entries to send of the oldest sealed stream that has any, and what they begin above."""
-        for held in self.holdings.streams.values():
-            if not held.sealed:
-                continue
-            above = max(held.acked, after.get(held.stream, 0))
-            waiting = [entry for entry in islice(held.entries, 4096) if entry.last > above]
-            if waiting:
-                return _chain(held), waiting, above
-        return None
+    def _gather(self, stretch: Stretch) -> tuple[PointTable, JournalFrames, int]:
+        """Read the journal records that lead a stretch, up to one of other points or one that is damaged.
 
-    def _gather(
-        self,
-        entries: Sequence[Entry],
-        above: int,
-        cap: int | None = GATHER_BYTES_MAX,
-    ) -> tuple[PointTable, JournalFrames]:
-        """Read the journal entries that lead `entries` and belong in one block; shortens a list by the rest."""
+        Returns:
+            Their points, their frames from the stretch's first number on, and the number they end with.
+
+        Raises:
+            BadRecordError: the very first record is damaged.
+            OSError: the disk does not give back what it holds.
+        """
         parts: list[JournalFrames] = []
-        table: PointTable | None = None
-        size = reach = 0
-        for entry in entries:
-            known = self.files[entry.file].table
-            if entry.dropped or known is None or entry.record is None or entry.rows is None:
+        last = 0
+        table = self.files[stretch.pieces[0].file].table
+        for piece in stretch.pieces:
+            assert piece.record is not None
+            if self.files[piece.file].table is not table:
                 break
-            if parts and (known is not table or entry.first != reach + 1 or (cap is not None and size >= cap)):
+            try:
+                parts.append(unpack_frames(piece.record, self._body(piece)))
+            except BadRecordError:
+                if not parts:
+                    raise
                 break
-            reach = entry.last
-            table = known
-            parts.append(unpack_frames(entry.record, self._body(entry)))
-            size += entry.record.body_length
-        assert table is not None
-        if isinstance(entries, list):
-            del entries[len(parts) :]
-        return table, join_frames(parts, above)
+            last = piece.last
+        assert table is not None, "a journal begins with its points"
+        return table, join_frames(parts, stretch.first - 1), last
 
-    def _body(self, entry: Entry) -> bytes:
-        assert entry.record is not None
-        record = entry.record
+    def _body(self, piece: Piece) -> bytes:
+        assert piece.record is not None
+        record = piece.record
         return checked_body(
-            record, self._disk.read(self.files[entry.file].name, record.body_offset, record.body_length)
+            record, self._disk.read(self.files[piece.file].name, record.body_offset, record.body_length)
         )
 
 
 def _stream_of(frame: NumberedFrame) -> int:
     return frame.stream
-
-
-def _chain(held: HeldStream) -> Chain:
-    return Chain(held.stream, held.predecessor, held.predecessor_last)
