@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge.held import Chain
 from edge.points import PointTable
 from edge.spool_file import JournalFrames
-from wire import BlockColumn, BlockTooLargeError, Dropped, SpoolBlock, encode_block
+from wire import BLOCK_BYTES_MAX, BlockColumn, BlockTooLargeError, Dropped, SpoolBlock, encode_block
 
 BLOCK_SPAN_MS_MAX: Final = 60_000
 BLOCK_ROWS_START: Final = 20_000
@@ -120,7 +120,7 @@ class BlockCutter:
         return max(at + 1, min(by_rows, by_time))
 
     def _learn(self, rows: int, size: int) -> None:
-        fits = int(rows * 0.85 * _BLOCK_BYTES / max(size, 1))
+        fits = int(rows * 0.85 * BLOCK_BYTES_MAX / max(size, 1))
         self._rows = max(1, min(BLOCK_ROWS_MAX, fits, max(self._rows, rows) * 2))
 
     def _block(
@@ -149,6 +149,3 @@ class BlockCutter:
         return SpoolBlock(
             self._node, chain.stream, first, last, chain.predecessor, chain.predecessor_last, tuple(columns)
         )
-
-
-_BLOCK_BYTES: Final = 128 * 1024

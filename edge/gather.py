@@ -14,7 +14,7 @@ from edge.decode import DeviceDecoder, RegisterPoint
 from edge.plan import Block
 from edge.report import ReportFilter, ReportRules
 from edge.scan import Scan
-from wire import Quality, Reason, quality_code, quality_of
+from wire import Quality, Reason, quality_code
 
 NEVER_READ = quality_code(Quality.BAD, Reason.UNKNOWN)
 
@@ -104,7 +104,3 @@ class Gather:
         if send.all():
             return scan
         return scan.take(send) if send.any() else None
-
-    def bad_count(self) -> int:
-        """Return how many points are BAD at present."""
-        return int(np.count_nonzero(quality_of(self.code) == Quality.BAD))

@@ -119,11 +119,6 @@ class Spool:
         return self._fault
 
     @property
-    def pending(self) -> bool:
-        """Whether frames wait for `sync`."""
-        return bool(self._pending)
-
-    @property
     def size_bytes(self) -> int:
         """What the files take, without those about to go."""
         return sum(file.size for number, file in list(self.files.items()) if number not in self._doomed)
