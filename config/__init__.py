@@ -1,6 +1,7 @@
 """Configuration: what people type about a site, checked, explained, and exported to edges."""
 
 from config.addresses import rebind
+from config.broker import BrokerTlsError, broker_address
 from config.edges import (
     REGISTERS_OF,
     BusConfig,
@@ -68,6 +69,7 @@ __all__ = [
     "BodyRule",
     "BrokerConfig",
     "BrokerTls",
+    "BrokerTlsError",
     "BusConfig",
     "ConfigError",
     "ConfigErrors",
@@ -106,6 +108,7 @@ __all__ = [
     "TagConfig",
     "UnknownEdgeError",
     "WordOrder",
+    "broker_address",
     "check_site",
     "check_text",
     "cross_check",

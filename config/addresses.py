@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from config.endpoints import is_loopback
 from config.receivers import ReceiverConfig
 from config.site import BrokerConfig, SiteConfig
 
@@ -54,18 +54,11 @@ def rebind(
 def _at_url(receiver: ReceiverConfig, url: str) -> ReceiverConfig:
     changed = {**receiver.model_dump(), "url": url}
     host = urlsplit(url).hostname or ""
-    if _is_loopback(host):
+    if is_loopback(host):
         ranges = "plain_http_ranges" if urlsplit(url).scheme == "http" else "private_ranges"
         loopback = "127.0.0.0/8" if ":" not in host else "::1/128"
         changed[ranges] = tuple(dict.fromkeys((*changed[ranges], loopback)))
     return ReceiverConfig.model_validate(changed)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _fresh(site: SiteConfig, **changed: object) -> SiteConfig:

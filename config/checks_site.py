@@ -1,4 +1,4 @@
-"""Cross checks of the site's own facts: the grade of a hazard source, receivers that no grade reaches."""
+"""Cross checks of the site's own facts: the grade of a hazard source, grades that reach nobody, an open broker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from config.draft import Draft, Finding
+from config.endpoints import is_loopback
 from config.model import GRADES
 from config.problems import Severity
 
@@ -51,3 +52,14 @@ def check_site_facts(draft: Draft) -> Iterator[Finding]:
                     "add the grade to a receiver",
                     Severity.WARNING,
                 )
+    broker = draft.broker
+    if broker is not None and broker.tls is None and broker.username is None and not is_loopback(broker.host):
+        # Whoever may publish NCMD may acknowledge frames in the gateway's name.
+        yield Finding(
+            ("broker",),
+            f"the broker at {broker.host} is not on this machine and has neither tls nor username: whoever reaches it "
+            "may make an edge forget what it has not delivered",
+            f"消息代理 {broker.host} 不在本机，又没有 tls 和 username：能连上它的任何人都可使采集终端丢弃尚未送达的数据",
+            "give it TLS and users, and let only the gateway publish NCMD",
+            Severity.WARNING,
+        )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from config.edges import BusConfig, DeviceConfig, PointConfig
 from config.problems import Severity, nearest
 from config.receivers import ReceiverConfig
-from config.site import HazardSourceConfig, RegionPath, SiteConfig
+from config.site import BrokerConfig, HazardSourceConfig, RegionPath, SiteConfig
 from config.tags import TagConfig
 
 DocumentPath = tuple[str | int, ...]
@@ -79,6 +79,7 @@ class Draft:
     """The sound parts of a site document, and every id in it."""
 
     region: RegionPath | None = None
+    broker: BrokerConfig | None = None
     hazard_sources: list[Placed[HazardSourceConfig]] = field(default_factory=list)
     tags: list[Placed[TagConfig]] = field(default_factory=list)
     receivers: list[Placed[ReceiverConfig]] = field(default_factory=list)
@@ -102,7 +103,7 @@ class Draft:
 
 def draft_of_site(site: SiteConfig) -> Draft:
     """Return the draft of a sound site."""
-    draft = Draft(region=site.region)
+    draft = Draft(region=site.region, broker=site.broker)
     draft.hazard_sources = [Placed(("hazard_sources", i), part) for i, part in enumerate(site.hazard_sources)]
     draft.tags = [Placed(("tags", i), part) for i, part in enumerate(site.tags)]
     draft.receivers = [Placed(("receivers", i), part) for i, part in enumerate(site.receivers)]
@@ -131,6 +132,7 @@ def draft_of_document(document: dict[str, Any], error: ValidationError) -> Draft
     draft = Draft(all_points=not _points_may_be_lost(document, error))
     draft.ids = list(_ids(document))
     draft.region = _sound(RegionPath, document.get("region"))
+    draft.broker = _sound(BrokerConfig, document.get("broker", {}))
     draft.hazard_sources = list(_sound_items(HazardSourceConfig, "hazard_sources", document))
     draft.receivers = list(_sound_items(ReceiverConfig, "receivers", document))
     draft.all_receivers = len(draft.receivers) == len(list(_items(document, "receivers")))

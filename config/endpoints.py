@@ -15,14 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from config.problems import ConfigError
+from config.problems import ConfigError, Words
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 URL_CHARS_MAX: Final = 2048
-Words = tuple[str, str]
-"""One text in English and Chinese."""
 LIST_FOR_HTTPS: Final[Words] = (
     "if the receiver stands in a private network, list that network in private_ranges",
     "若接收方在专用网络内，请把该网络写入 private_ranges",
@@ -213,6 +211,14 @@ class AddressRules:
         if not address.is_global or address.is_reserved:
             return ("a private or reserved address", "专用或保留地址"), LIST_FOR_HTTPS
         return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host as typed, a name or an address, is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _meanings(address: Address) -> list[Address]:

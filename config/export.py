@@ -30,7 +30,11 @@ class UnknownEdgeError(ConfigError):
     def __init__(self, site: SiteConfig, edge_id: str) -> None:
         self.edge_id = edge_id
         hint = did_you_mean(edge_id, [edge.id for edge in site.edges])
-        super().__init__(f"site {site.site} has no edge {edge_id!r}" + (f"; {hint}" if hint else ""))
+        valid = "、".join(edge.id for edge in site.edges)
+        super().__init__(
+            f"site {site.site} has no edge {edge_id!r}" + (f"; {hint}" if hint else ""),
+            f"站点 {site.site} 没有采集终端 {edge_id!r}" + (f"；现有：{valid}" if valid else ""),
+        )
 
 
 class EdgeTag(Closed):

@@ -14,6 +14,9 @@ from enum import StrEnum
 NEAREST_CUTOFF = 0.55
 PROBLEMS_SHOWN_MAX = 200
 
+Words = tuple[str, str]
+"""One text in English and in Chinese."""
+
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _WIDE_SPACE = "\u3000"  # an ordinary space of Chinese text, though Python does not count it as printable
 
