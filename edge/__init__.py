@@ -5,11 +5,12 @@ It can form no request that writes to an instrument, and it knows nothing of ala
 
 from edge.app import connector_for, run_edge
 from edge.errors import EdgeError
-from edge.files import DataFolderInUseError
+from edge.files import DataFolderError, DataFolderInUseError
 from edge.recovery import SpooledSample, read_spool
 from edge.spool_file import SpoolFormatError
 
 __all__ = [
+    "DataFolderError",
     "DataFolderInUseError",
     "EdgeError",
     "SpoolFormatError",

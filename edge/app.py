@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 import os
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,11 +14,11 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Final, Protocol
 
-from config import BrokerConfig, EdgeFile, edge_hash, read_broker_password
+from config import BrokerConfig, EdgeFile, broker_address, edge_hash
 from edge.clock import EdgeClock
 from edge.disk import OsDisk
 from edge.field import FieldSide
-from edge.files import data_folder_lock, read_number, replace_json
+from edge.files import DataFolderError, data_folder_lock, read_number, replace_json
 from edge.keeper import DiskThread, SpoolKeeper
 from edge.messages import Identity
 from edge.node import EdgeNode
@@ -31,7 +30,7 @@ from edge.session import EdgeSession
 from edge.spool import Spool
 from edge.status import EdgeStatus
 from edge.uplink import Uplink
-from wire import UNFINISHED_ROWS_MAX, AioMqttConnector, BrokerAddress, MqttConnector, Native, new_stream_id
+from wire import UNFINISHED_ROWS_MAX, AioMqttConnector, MqttConnector, Native, new_stream_id
 
 TICK_S: Final = 0.25
 STATUS_EVERY_S: Final = 1.0
@@ -96,6 +95,7 @@ async def run_edge(
 
     Raises:
         DataFolderInUseError: another edge process holds `data_dir`.
+        DataFolderError: `data_dir` is no folder, cannot be written to, or its spool cannot be read.
         SpoolFormatError: another version wrote the spool.
         PlanError, SecretError: the configuration cannot work.
     """
@@ -122,20 +122,9 @@ def connector_for(broker: BrokerConfig, base_dir: Path) -> MqttConnector:
         base_dir: where relative paths of its files begin.
 
     Raises:
-        SecretError: the password is not where the configuration says.
+        SecretError, BrokerTlsError: its password or a certificate is not where the configuration says.
     """
-    context = None
-    if broker.tls is not None:
-        ca_file = base_dir / broker.tls.ca_file
-        context = ssl.create_default_context(cafile=ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if broker.tls.cert_file is not None:
-            key_file = base_dir / broker.tls.key_file if broker.tls.key_file else None
-            context.load_cert_chain(base_dir / broker.tls.cert_file, key_file)
-    password = read_broker_password(broker, base_dir)
-    return AioMqttConnector(
-        BrokerAddress(broker.host, broker.port, broker.username, password, context, broker.keepalive_s)
-    )
+    return AioMqttConnector(broker_address(broker, base_dir))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +142,10 @@ def _build(edge_file: EdgeFile, data_dir: Path, clock: EdgeClock, ports: Ports) 
     """Open what the last run left and build the parts on it. Blocks on the disk."""
     edge = edge_file.edge
     table = point_table(edge_file)
-    spool = open_spool(OsDisk(data_dir / SPOOL_FOLDER), edge.id, table, edge.spool.max_bytes)
+    try:
+        spool = open_spool(OsDisk(data_dir / SPOOL_FOLDER), edge.id, table, edge.spool.max_bytes)
+    except OSError as error:
+        raise DataFolderError(data_dir / SPOOL_FOLDER, error) from error
     for cut in spool.cuts:
         log.warning(
             "spool: %s is no record from byte %d on (%s); %d bytes are cut off",

@@ -27,23 +27,40 @@ class DataFolderInUseError(EdgeError):
         )
 
 
+class DataFolderError(EdgeError):
+    """The data folder cannot be used. The edge does not start: it could promise nothing of what it takes."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        self.folder, self.errno = folder, error.errno
+        where = f" at {error.filename}" if error.filename not in (None, str(folder)) else ""
+        super().__init__(
+            f"{folder}: cannot be used as a data folder ({error.strerror or error}{where}); it must be a folder this "
+            "user may write to, on a disk with room: make it one, or name another with --data"
+        )
+
+
 @contextlib.contextmanager
 def data_folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends.
 
     Raises:
         DataFolderInUseError: another process holds it.
+        DataFolderError: it is no folder, or cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
+    except OSError as error:
+        raise DataFolderError(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "of unknown pid"
             raise DataFolderInUseError(folder, pid) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, the pid is for people
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

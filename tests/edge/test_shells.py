@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import edge
-from edge import DataFolderInUseError, read_spool
+from edge import DataFolderError, DataFolderInUseError, read_spool
 from edge.clock import EARLIEST_MS, EdgeClock
 from edge.disk import OsDisk
 from edge.files import data_folder_lock, read_number, replace_json
@@ -231,8 +234,8 @@ def test_what_a_killed_process_had_promised_is_on_its_disk(tmp_path: Path, seed:
 
 def test_the_packages_public_face() -> None:
     assert edge.__all__ == [
-        "DataFolderInUseError", "EdgeError", "SpoolFormatError", "SpooledSample", "connector_for", "read_spool",
-        "run_edge",
+        "DataFolderError", "DataFolderInUseError", "EdgeError", "SpoolFormatError", "SpooledSample", "connector_for",
+        "read_spool", "run_edge",
     ]
     for name in edge.__all__:
         assert hasattr(edge, name)
@@ -285,3 +288,77 @@ def test_decoding_a_frame_without_marks_gives_stream_zero() -> None:
     (command,) = dialogue.scan(0, 5).commands
     columns = decode_data(command.payload)  # type: ignore[union-attr]
     assert (columns.stream, columns.sequence, columns.value.tolist()) == (0, 0, [0.5])
+
+
+def _file_in_the_way(data_dir: Path) -> None:
+    data_dir.write_text("not a folder")
+
+
+def _file_above(data_dir: Path) -> None:
+    data_dir.parent.rmdir()
+    data_dir.parent.write_text("not a folder")
+
+
+def _spool_is_a_file(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "spool").write_text("not a folder")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "at"),
+    [
+        pytest.param(_file_in_the_way, "edge", id="the data folder is a file"),
+        pytest.param(_file_above, "edge", id="a folder above it is a file"),
+        pytest.param(_spool_is_a_file, "edge/spool", id="the spool folder is a file"),
+    ],
+)
+def test_a_data_path_that_is_no_folder_is_refused_with_its_path_and_the_next_step(
+    tmp_path: Path, spoil: Callable[[Path], None], at: str
+) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+
+    async def scenario() -> None:
+        async with site_at(above) as site:
+            spoil(site.data_dir)
+            with pytest.raises(DataFolderError, match=re.escape(str(above / at))) as caught:
+                await site.start_edge()
+            assert caught.value.folder == above / at
+            assert "--data" in str(caught.value)
+
+    virtual(scenario)
+
+
+@pytest.mark.parametrize("path", ["edge.lock", "spool/000000000001.journal"])
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_data_folder_that_cannot_be_opened_is_refused_with_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, error: int
+) -> None:
+    refused = tmp_path / "edge" / path
+    refused.parent.mkdir(parents=True)
+    if path.startswith("spool"):
+        refused.write_bytes(b"")
+    opened = os.open
+    spool_read = OsDisk.read
+
+    def refusing(name: Any, *args: Any) -> int:
+        if Path(name) == refused:
+            raise OSError(error, os.strerror(error), str(name))
+        return opened(name, *args)
+
+    def read(disk: OsDisk, name: str, *args: Any) -> bytes:
+        if disk.folder / name == refused:
+            raise OSError(error, os.strerror(error), str(refused))
+        return spool_read(disk, name, *args)
+
+    monkeypatch.setattr("edge.files.os.open", refusing)
+    monkeypatch.setattr(OsDisk, "read", read)
+
+    async def scenario() -> None:
+        async with site_at(tmp_path) as site:
+            with pytest.raises(DataFolderError, match=os.strerror(error)) as caught:
+                await site.start_edge()
+            assert str(caught.value.folder) in str(caught.value)
+            assert isinstance(caught.value, edge.EdgeError)
+
+    virtual(scenario)
