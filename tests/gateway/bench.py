@@ -88,7 +88,7 @@ class Bench:
         )  # fmt: skip
         self.loop._builder._random = random.Random(seed + self.recovered.last_pos)
         self.loop.use(numbers, {})
-        self.loop.started(down.ms, believed=down.believed, differences=self.recovered.differences)
+        self.loop.started(down.ms, self.recovered, believed=down.believed)
         self.writer = ManualWriter(self.ledger)
         self.loop.writer = self.writer  # type: ignore[assignment]
         self.said = Sayings()

@@ -355,6 +355,7 @@ def test_a_refused_act_on_an_old_alarm_leaves_no_state_that_replay_would_not_fin
         await bench.cycle()
         (alarm,) = [alarm for alarm in bench.alarms() if alarm.limit == "H"]
         old = replace(alarm, id="0" * 32, state=State.RETURNED_UNACKED)
+        bench.ledger._write_alarm(old)
         for texts in (("", ""), ("calibration", "recalibrated")):
             act = Act(ActKind.CLOSE, old.id, "li", bench.wall_ms(), *texts)
             task = asyncio.ensure_future(bench.loop.act(act, old.to_json()))
