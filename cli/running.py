@@ -16,14 +16,19 @@ LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class OneLineFormatter(logging.Formatter):
-    """One record, one line: what a message quotes from outside cannot forge another record."""
+    """One record, one line, a stack indented under it: what comes from outside cannot forge another record."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Format the record with control and line-separating characters escaped."""
-        text = super().format(record)
-        if record.exc_info:
-            return text  # a stack is ours
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Format the record's own line with control and line-separating characters escaped."""
+        return _printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Format the stack; the error it ends with may quote anything."""
+        return "\n".join(f"    {_printable(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def set_up_logging(*, verbose: bool = False) -> None:
