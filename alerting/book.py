@@ -1,8 +1,9 @@
 """Every alarm that is not closed, and the steps of their lives.
 
 An alarm is bound while something of the present will return it: a row of the evaluator, a standing system
-condition, a late run, or the current alarm it is linked to. All others are records: they wait for a person,
-and only the newest are kept here, because the ledger has them all.
+condition, a late run, or the current alarm it is linked to. All others wait for a person, and only the newest
+are kept here, because the ledger has them all: records, which have returned, and detached alarms, which stand
+though nothing of the present can return them any more.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class AlarmBook:
     """The open alarms of one site, in the order they were raised or adopted.
 
     Args:
-        records_max: unbound alarms kept in memory; beyond it the oldest leaves and has to be adopted again
-            before an act can name it.
+        records_max: records kept in memory, and as many detached alarms; beyond it the oldest leaves and has
+            to be adopted again before an act can name it.
     """
 
     def __init__(self, limits: LimitTable, records_max: int = RECORDS_MAX) -> None:
@@ -41,6 +42,7 @@ class AlarmBook:
         self.system_alarm: dict[str, str] = {}
         self.linked: dict[str, list[str]] = {}
         self.records: dict[str, None] = {}
+        self.detached: dict[str, None] = {}
         self.system_steps = 0
 
     # -- steps of the evaluator --------------------------------------------------------------------------
@@ -108,7 +110,7 @@ class AlarmBook:
     def _raise_id(self, tag: int, limit: str, step: Step, engine_ms: int) -> str:
         site, name = self.limits.site, self.limits.tag_id[tag]
         if step.ordinal is None:
-            return timed_id(site, name, limit, step.stream, step.sequence, engine_ms, "raised")
+            return timed_id(site, name, limit, step.stream, step.sequence, engine_ms, "raised", step.cause)
         return event_id(site, name, limit, step.stream, step.sequence, step.ordinal, "raised")
 
     # -- system conditions -------------------------------------------------------------------------------
@@ -169,14 +171,13 @@ class AlarmBook:
                 raise ActRefusedError(alarm.id, who)
             return self._take(alarm, Event.ACKNOWLEDGED, step_id, engine_ms, act.at_ms, actor=act.actor,
                               acked_by=act.actor, acked_ms=act.at_ms)
-        if alarm.state.active and alarm.id not in self.records:
+        if alarm.state.active and alarm.id not in self.detached:
             raise ActRefusedError(alarm.id, f"{alarm.tag} {alarm.limit} still stands; "
                                             "close it after it has returned to normal")
         event = Event.WRITTEN_OFF if alarm.state.active else Event.CLOSED
         transition = self._take(alarm, event, step_id, engine_ms, act.at_ms, actor=act.actor,
                                 closed_by=act.actor, end_ms=act.at_ms, reason=act.reason, measure=act.measure)
-        self.records.pop(alarm.id, None)
-        del self.alarms[alarm.id]
+        self.forget(alarm.id)
         return transition
 
     def adopt(self, alarm: AlarmState) -> None:
@@ -193,20 +194,39 @@ class AlarmBook:
             self.loosen(alarm.id)
 
     def waiting(self) -> list[str]:
-        """Return the ids of all records, oldest first, then of what only a late run still holds.
+        """Return the ids of all detached alarms and records, oldest first, then of what only a late run holds.
 
         A late run has a dump of its own; should it not come back, its alarms are records.
         """
-        bound = {*self.row_alarm.values(), *self.system_alarm.values(), *self.records}
-        bound.update(late for late_ids in self.linked.values() for late in late_ids)
-        return [*self.records, *(alarm_id for alarm_id in self.alarms if alarm_id not in bound)]
+        told = {*self.row_alarm.values(), *self.system_alarm.values(), *self.detached, *self.records}
+        told.update(late for late_ids in self.linked.values() for late in late_ids)
+        return [*self.detached, *self.records, *(alarm_id for alarm_id in self.alarms if alarm_id not in told)]
 
     def loosen(self, alarm_id: str) -> None:
-        """Nothing of the present will change this alarm any more: keep it as a record, within the cap."""
-        self.records[alarm_id] = None
-        while len(self.records) > self.records_max:
-            oldest = next(iter(self.records))
-            del self.records[oldest], self.alarms[oldest]
+        """Nothing of the present will change this alarm any more: keep it for a person, within the cap."""
+        self.detached.pop(alarm_id, None)
+        kept = self.detached if self.alarms[alarm_id].state.active else self.records
+        kept[alarm_id] = None
+        while len(kept) > self.records_max:
+            self.forget(next(iter(kept)))
+
+    def let_go(self, alarm_id: str) -> None:
+        """What would have returned this standing alarm is gone: only a person ends it, and what is linked to it."""
+        self.loosen(alarm_id)
+        for late_id in self.linked.pop(alarm_id, ()):
+            self.loosen(late_id)
+
+    def let_go_condition(self, key: str) -> None:
+        """Nobody will report on this condition any more; if it stands, a person has to end it."""
+        alarm_id = self.system_alarm.pop(key, None)
+        if alarm_id is not None:
+            self.let_go(alarm_id)
+
+    def forget(self, alarm_id: str) -> None:
+        """Drop an alarm that nothing binds: it is closed, too old for memory, or was never true."""
+        self.records.pop(alarm_id, None)
+        self.detached.pop(alarm_id, None)
+        del self.alarms[alarm_id]
 
     def _take(self, alarm: AlarmState, event: Event, step_id: str, engine_ms: int, at_ms: int,
               actor: str | None = None, **changes: Any) -> Transition:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from alerting.errors import CorruptDumpError
 
-_MAGIC = b"HAZARDGATE-STATE-1\n"
+_MAGIC = b"HAZARDGATE-STATE-2\n"
 _LENGTH_BYTES = 8
-_DTYPES = frozenset({"|b1", "|u1", "<i4", "<i8", "<f8"})
+_DTYPES = frozenset({"|b1", "|i1", "|u1", "<i4", "<i8", "<f8"})
 
 
 def pack(kind: str, header: dict[str, Any], columns: dict[str, NDArray[Any]]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from alerting.acts import Act, SystemCondition
 from alerting.alarm import AlarmState, Transition
 from alerting.book import RECORDS_MAX, AlarmBook
+from alerting.carry import read_into, written
 from alerting.dump import pack, unpack
 from alerting.errors import CorruptDumpError
-from alerting.evaluator import ROW_STATE, TAG_STATE, Columns, Evaluator, Step
+from alerting.evaluator import Columns, Evaluator, Step
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
+from alerting.reconcile import reconcile
 
 if TYPE_CHECKING:
     from alerting.history import HistoryFork
@@ -141,6 +143,31 @@ class AlarmEngine:
         self._evaluator.downtime(ms)
         self.changes += 1
 
+    def review(self, engine_ms: int, cause: str) -> list[Transition]:
+        """Hold what is known now against the limits, as after a change of them. Raises only.
+
+        Args:
+            cause: names the change; it enters the ids of what is raised.
+        """
+        self._advance(engine_ms)
+        changed, steps = self._evaluator.review(engine_ms, cause)
+        if changed:
+            self._changed(engine_ms)
+        return self._apply(steps, engine_ms)
+
+    def reconcile(self, stored: Mapping[str, AlarmState]) -> list[str]:
+        """Make the alarms in memory those of the ledger; see `alerting.reconcile`. Returns the ids that differed."""
+        differing = reconcile(self.book, self._evaluator, stored)
+        for fork in self._forks:
+            fork.forget(alarm_id for alarm_id in differing if alarm_id not in self.book.alarms)
+        self.changes += len(differing)
+        return differing
+
+    def let_go_condition(self, key: str) -> None:
+        """Nobody reports on this condition any more (its edge has left the site): a person ends what stands."""
+        self.book.let_go_condition(key)
+        self.changes += 1
+
     def raise_only(self, tags: Iterable[int], on: bool) -> None:
         """While on, samples of these tags may raise and never lower (it is unclear whose they are)."""
         self._evaluator.only_raise[_numbers(tags)] = on
@@ -158,15 +185,6 @@ class AlarmEngine:
         """Return the open alarms in memory, in the order they were raised or adopted."""
         return list(self.book.alarms.values())
 
-    def alarm(self, alarm_id: str) -> AlarmState | None:
-        """Return an alarm that is in memory."""
-        return self.book.alarms.get(alarm_id)
-
-    def standing_condition(self, key: str) -> AlarmState | None:
-        """Return the alarm of a system condition that stands now."""
-        alarm_id = self.book.system_alarm.get(key)
-        return None if alarm_id is None else self.book.alarms[alarm_id]
-
     def tag_states(self) -> TagStates:
         """Return what is known of every tag now."""
         now = self._evaluator
@@ -181,28 +199,23 @@ class AlarmEngine:
 
     def dump(self) -> bytes:
         """Return the whole state (without forks, which have their own) as bytes, without a checksum."""
-        book, (tags, rows) = self.book, self._evaluator.columns()
-        # Few rows are ever out of the ordinary; only they are written.
-        used = np.flatnonzero((rows["phase"] != 0) | (rows["step_count"] != 0))
-        header = {
-            "site": self.limits.site, "tags": list(self.limits.tag_id), "limits": list(self.limits.limit),
+        book, (header, columns) = self.book, written(self._evaluator)
+        header |= {
             "changed_ms": self._changed_ms, "alarms": [alarm.to_json() for alarm in book.alarms.values()],
             "row_alarm": sorted(book.row_alarm.items()),
             "system_alarm": sorted(book.system_alarm.items()),
             "linked": sorted(book.linked.items()), "records": book.waiting(),
             "system_steps": book.system_steps,
         }
-        columns: Columns = {"row_tag": self.limits.row_tag, "row": used}
-        columns |= {f"tag.{name}": column for name, column in tags.items()}
-        columns |= {f"row.{name}": column[used] for name, column in rows.items()}
         return pack(_DUMP_KIND, header, columns)
 
     @staticmethod
     def restore(site: SiteConfig | LimitTable, dump: bytes, *, records_max: int = RECORDS_MAX) -> AlarmEngine:
         """Return the engine a dump describes; the configuration may have changed since.
 
-        Tags and limits are recognised by name. An alarm whose limit is gone is kept as it stands: no sample
-        will return it, so a person has to close it with a reason.
+        Tags and limits are recognised by name. An alarm whose limit is gone, or has another setpoint, deadband,
+        side or unit now, is kept as it stands: no sample will return it, so a person has to close it with a
+        reason. The row of a changed limit starts anew; `review` holds present values against it.
 
         Raises:
             CorruptDumpError: damaged, or of another site.
@@ -218,28 +231,17 @@ class AlarmEngine:
         return engine
 
     def _load(self, header: dict[str, Any], columns: Columns) -> None:
-        book, limits = self.book, self.limits
-        old_tags = np.array([self._tag_index.get(tag, -1) for tag in header["tags"]], np.int64)
-        place = _row_places(limits, header["limits"], columns["row_tag"], old_tags)
-        tags, rows = self._evaluator.columns()
-        kept = old_tags >= 0
-        for name in TAG_STATE:
-            tags[name][old_tags[kept]] = columns[f"tag.{name}"][kept]
-        new_rows = place[columns["row"]]
-        for name in ROW_STATE:
-            rows[name][new_rows[new_rows >= 0]] = columns[f"row.{name}"][new_rows >= 0]
-        self._evaluator.load(tags, rows)
+        book, carried = self.book, read_into(self._evaluator, header, columns)
         book.alarms = {body["id"]: AlarmState.from_json(body) for body in header["alarms"]}
-        book.records = dict.fromkeys(header["records"])
         book.system_alarm, book.system_steps = dict(header["system_alarm"]), header["system_steps"]
         book.linked = {current: list(late) for current, late in header["linked"]}
+        for alarm_id in header["records"]:
+            (book.detached if book.alarms[alarm_id].state.active else book.records)[alarm_id] = None
         for row, alarm_id in header["row_alarm"]:
-            if place[row] >= 0:
-                book.row_alarm[int(place[row])] = alarm_id
+            if carried.same[row]:
+                book.row_alarm[int(carried.row[row])] = alarm_id
             else:
-                book.loosen(alarm_id)
-                for late_id in book.linked.pop(alarm_id, ()):
-                    book.loosen(late_id)
+                book.let_go(alarm_id)
 
     # -- inside ------------------------------------------------------------------------------------------
 
@@ -275,14 +277,3 @@ class AlarmEngine:
 
 def _numbers(tags: Iterable[int]) -> list[int]:
     return [int(tag) for tag in tags]
-
-
-def _row_places(limits: LimitTable, old_limits: list[str], old_row_tag: NDArray[Any],
-                old_tags: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for every row of a dump, limits and fault rows, its row in `limits`, or -1."""
-    named = zip(limits.row_tag.tolist(), limits.limit, strict=True)
-    rows = {tag_and_limit: row for row, tag_and_limit in enumerate(named)}
-    old_named = zip(old_tags[old_row_tag].tolist(), old_limits, strict=True)
-    of_limits = [rows.get(tag_and_limit, -1) for tag_and_limit in old_named]
-    of_faults = np.where(old_tags >= 0, limits.rows + old_tags, -1)
-    return np.concatenate([np.array(of_limits, np.int64), of_faults])

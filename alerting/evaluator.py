@@ -57,7 +57,8 @@ Columns = dict[str, NDArray[Any]]
 class Step(NamedTuple):
     """A row was raised or has returned.
 
-    `row` counts limits first, then one fault row per tag. `ordinal` is None when no sample did it.
+    `row` counts limits first, then one fault row per tag. `ordinal` is None when no sample did it; `cause` then
+    tells apart what neither the row nor the time does.
     """
 
     row: int
@@ -69,6 +70,7 @@ class Step(NamedTuple):
     stream: int
     sequence: int
     ordinal: int | None
+    cause: str = ""
 
 
 class Scratch:
@@ -250,6 +252,42 @@ class Evaluator:
         self.since_engine_ms[running] += ms
         if self._entering:
             self._entering_due_ms += ms
+
+    def review(self, engine_ms: int, cause: str) -> tuple[bool, list[Step]]:
+        """Hold what is known of every tag against rows that are normal. Returns as `tick` does.
+
+        Rows a new configuration or the ledger has set back meet the present this way: a value that is over is
+        not made again by a sensor that reports changes only. May raise, never lowers; delays begin now.
+        """
+        steps: list[Step] = []
+        limits, table_rows, seen_ms = self.limits, self.limits.rows, self._frames.seen_engine_ms()
+        measured = (self.code >= UNCERTAIN_FROM) & (engine_ms - seen_ms < limits.stale_after_ms) & ~self.silent
+        owner = limits.row_tag
+        over = self.rules.side * self.value[owner] >= self.rules.over
+        found = np.flatnonzero(over & measured[owner] & (self.phase[:table_rows] == NORMAL)).tolist()
+        untold = (self.phase[table_rows:] == NORMAL) & self.heard & limits.in_service
+        untold &= (self.code < UNCERTAIN_FROM) & (self.code != CODE_UNHEARD)
+        found += (table_rows + np.flatnonzero(untold & ~self.silent)).tolist()
+        for row in found:
+            tag = self._tag_of(row)
+            at_ms = int(self.source_ms[tag]) + engine_ms - int(seen_ms[tag])
+            if self._ripe(row, False, self._on_ms[row], at_ms, self.last_frame(tag).stream, engine_ms):
+                self._phase_at[row] = ACTIVE
+                steps.append(self._timed_step(row, tag, at_ms, cause))
+            else:
+                self._enter(row)
+            self._settle(tag)
+        silent = np.flatnonzero(untold & self.silent)
+        self.silent[silent] = False  # the next tick finds them silent, and says so
+        self._watch_silence()
+        return bool(found) or bool(len(silent)), steps
+
+    def put(self, row: int, phase: int) -> None:
+        """Set a row to NORMAL or ACTIVE, because the ledger says so."""
+        assert phase in (NORMAL, ACTIVE), "delays are never dictated"
+        self._phase_at[row] = phase
+        self._entering.discard(row)
+        self._settle(self._tag_of(row))
 
     # -- facts out ---------------------------------------------------------------------------------------
 
@@ -444,10 +482,10 @@ class Evaluator:
         self._step_count_at[row] = ordinal + 1
         return Step(row, tag, raised, value, code, at_ms, key.stream, key.sequence, ordinal)
 
-    def _timed_step(self, row: int, tag: int, at_ms: int) -> Step:
+    def _timed_step(self, row: int, tag: int, at_ms: int, cause: str = "") -> Step:
         key = self.last_frame(tag)
         return Step(row, tag, True, float(self.value[tag]), int(self.code[tag]), at_ms,
-                    key.stream, key.sequence, None)
+                    key.stream, key.sequence, None, cause)
 
 
 def _view(column: NDArray[Any]) -> Any:

@@ -8,16 +8,18 @@ step that is known already to nothing new.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alerting.alarm import Transition, TransitionKind
+from alerting.carry import read_into, written
 from alerting.dump import pack, unpack
 from alerting.engine import AlarmEngine
 from alerting.errors import CorruptDumpError
-from alerting.evaluator import ROW_STATE, TAG_STATE, Columns, Evaluator, Step
+from alerting.evaluator import Evaluator, Step
 from alerting.observed import Observed
 
 _DUMP_KIND = "fork"
@@ -113,6 +115,12 @@ class HistoryFork:
             if occurrence.alarm_id == current.alarm_id:
                 occurrence.returned_ms = current.alarm.returned_ms
 
+    def forget(self, alarm_ids: Iterable[str]) -> None:
+        """These alarms were never true: no excursion is recorded by them."""
+        gone = set(alarm_ids)
+        for occurrences in self._current.values():
+            occurrences[:] = [each for each in occurrences if each.alarm_id not in gone]
+
     # -- steps of the run --------------------------------------------------------------------------------
 
     def _raised(self, step: Step) -> Transition | None:
@@ -155,37 +163,41 @@ class HistoryFork:
 
     def dump(self) -> bytes:
         """Return the whole state of the run as bytes, without a checksum."""
-        tags, rows = self._evaluator.columns()
-        header = {
-            "site": self._engine.limits.site, "layout": self._engine.limits.layout(), "tags": self._tags,
+        header, columns = written(self._evaluator)
+        header |= {
             "standing": sorted(self._standing.items()), "inside": sorted(self._inside.items()),
             "current": [[row, [[item.alarm_id, item.start_ms, item.returned_ms, item.left] for item in items]]
                         for row, items in sorted(self._current.items())],
         }
-        columns: Columns = {f"tag.{name}": column for name, column in tags.items()}
-        columns |= {f"row.{name}": column for name, column in rows.items()}
         return pack(_DUMP_KIND, header, columns)
 
     @staticmethod
     def restore(engine: AlarmEngine, dump: bytes) -> HistoryFork:
         """Return the run a dump describes, tied to an engine restored from the same moment.
 
+        The configuration may have changed since, as for `AlarmEngine.restore`: on a changed limit the run is
+        outside of every alarm, and what it had raised there waits for a person.
+
         Raises:
-            CorruptDumpError: damaged, or the site's tags or limits are others now; take a new fork then.
+            CorruptDumpError: damaged, or none of its tags is left.
         """
         header, columns = unpack(_DUMP_KIND, dump)
         try:
-            if (header["site"], header["layout"]) != (engine.limits.site, engine.limits.layout()):
-                raise CorruptDumpError("the fork belongs to another configuration; take a new one")
-            fork = HistoryFork(engine, header["tags"])
-            fork._evaluator.load({name: columns[f"tag.{name}"] for name in TAG_STATE},
-                                 {name: columns[f"row.{name}"] for name in ROW_STATE})
-            fork._standing, fork._inside = dict(header["standing"]), dict(header["inside"])
+            places = {tag: place for place, tag in enumerate(engine.limits.tag_id)}
+            tags = [places[tag] for tag in header["tags"] if tag in places]
+            if header["site"] != engine.limits.site or (header["tags"] and not tags):
+                raise CorruptDumpError("no tag of this fork is left in the site")
+            fork = HistoryFork(engine, tags)
+            carried = read_into(fork._evaluator, header, columns)
+            row = {old: int(now) for old, (now, same) in enumerate(zip(carried.row, carried.same, strict=True)) if same}
+            fork._standing = {row[old]: alarm_id for old, alarm_id in header["standing"] if old in row}
+            fork._inside = {row[old]: alarm_id for old, alarm_id in header["inside"] if old in row}
+            fork._current = {row[old]: [Occurrence(*item) for item in items]
+                             for old, items in header["current"] if old in row}
             for alarm_id in fork._standing.values():
                 late = engine.book.alarms.get(alarm_id)
                 if late is not None and late.state.active:
-                    engine.book.records.pop(alarm_id, None)
-            fork._current = {row: [Occurrence(*item) for item in items] for row, items in header["current"]}
+                    engine.book.detached.pop(alarm_id, None)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CorruptDumpError(f"damaged fork: {type(error).__name__} {error}") from error
         return fork

@@ -38,8 +38,8 @@ class Event(StrEnum):
     RETURNED = "returned"
     ACKNOWLEDGED = "acknowledged"
     CLOSED = "closed"
-    # A person closes an alarm that no sample can return any more: its limit has left the configuration, or a
-    # late run over history ended while it stood.
+    # A person closes an alarm that no sample can return any more: its limit was changed or removed while it
+    # stood, or a late run over history ended inside it.
     WRITTEN_OFF = "written_off"
 
 

@@ -6,7 +6,6 @@ not listed here; the evaluator numbers it after the limits.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -158,22 +157,12 @@ class LimitTable:
             system_grade=self.system_grade, system_grades=self.system_grades, **columns)
         return table, rows
 
-    def layout(self) -> str:
-        """Return a hash of which tags and limits there are, and in what order; not of their numbers."""
-        digest = hashlib.sha256()
-        for text in (*self.tag_id, "\0", *self.limit):
-            digest.update(f"{len(text)}:{text}".encode())
-        digest.update(np.ascontiguousarray(self.row_start).tobytes())
-        return digest.hexdigest()
-
 
 def column(values: Sequence[Any], dtype: Any) -> NDArray[Any]:
     """Return a read-only column of a table; an empty one keeps its type."""
     made = np.array(values, dtype=dtype).reshape(-1)
     made.flags.writeable = False
     return made
-
-
 
 
 def _ms(seconds: float) -> int:

@@ -103,7 +103,7 @@ class Core:
             machine, sessions, NoticePlanner.compile(site), clock, wall_ms, recovered.last_pos + 1, fetch
         )
         self.loop.use(numbers, {edge.id: edge_hash(export_edge(site, edge.id)) for edge in site.edges})
-        self.loop.started(down.ms, believed=down.believed, differences=recovered.differences, restored=restored)
+        self.loop.started(down.ms, recovered, believed=down.believed, restored=restored)
         self._recovered = recovered
         self._in_trouble = False
         self._courier = Courier(

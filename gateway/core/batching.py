@@ -31,6 +31,7 @@ from gateway.core.host import (
 )
 from gateway.core.ledger import Batch, StreamRow
 from gateway.core.machine import Arrived, LateWant, Machine, Stretch
+from gateway.core.revision import revision_hash
 from gateway.core.sessions import OurLinkLost
 from gateway.core.snapshots import pack_sections
 from wire import CLOCK_SYNCED, SPOOL_FAULT, BlockError, decode_block, frames_of, new_stream_id
@@ -279,8 +280,13 @@ class BatchBuilder:
         self._add(EntryKind.START, pack_json({"downtime_ms": downtime_ms, "believed": believed, "restored": restored}), "")
         self._machine.start(downtime_ms, restored=restored)
 
+    def configured(self, revision: bytes) -> None:
+        """Another configuration holds from here (`recover` has carried the state over): the present meets its limits."""
+        self._add(EntryKind.CONFIG, revision, "")
+        self._transitions(self._machine.engine.review(self._engine_ms, revision_hash(revision)))
+
     def state_record(self) -> None:
-        """Put all state into the log: replay starts here, because frames before it were not kept."""
+        """Put all state into the log: replay starts here, because what lies before it does not lead to this state."""
         self._add(EntryKind.STATE, pack_sections(self._machine.dump()), "")
 
     def attempts(self, attempts: Sequence[Attempt]) -> None:

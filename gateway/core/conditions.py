@@ -21,6 +21,7 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "DOWNTIME": ("停机时长无法判断：系统时钟异常", "length of the downtime unknown: the wall clock made no sense"),
     "DIFFERS": ("回放结果与日志不一致，以日志为准", "replay and journal differ; the journal stands"),
     "DROPPED": ("网关来不及处理，部分报文被丢弃，将由终端重发", "messages found no room and were dropped; edges send them again"),
+    "CHANGED": ("报警未消除时限值已改：原报警须由人工注明原因关闭", "limits changed under standing alarms: a person closes those"),
     "DOWN": ("上报通道中断", "reporting path down"),
     "PARKED": ("接收方明确拒绝通知，仍在重试", "a receiver refuses notices; they are still retried"),
 }

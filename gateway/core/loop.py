@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from alerting import Act, ActRefusedError, Transition
@@ -20,6 +21,7 @@ from gateway.core.batching import BatchBuilder
 from gateway.core.engine_clock import EngineClock
 from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
 from gateway.core.machine import LateWant, Machine, Stretch
+from gateway.core.recover import Recovered
 from gateway.core.sessions import Sessions
 from gateway.core.writer import Writer
 
@@ -40,6 +42,7 @@ NODE_GRACE_MS: Final = 30_000  # after our own start or link loss a node may tak
 ACTS_WAITING_MAX: Final = 64
 REBIRTHS_MAX: Final = 1_000
 BACKLOG_BLOCKS_MAX: Final = 512
+DETACHED_NAMED_MAX: Final = 8
 
 
 @dataclass(slots=True)
@@ -122,7 +125,7 @@ class CoreLoop:
         self.urgent_nodes: set[str] = set()
         self.acks_wake = asyncio.Event()
         self.rebirths: deque[str] = deque()
-        self._starting: tuple[int, bool, tuple[str, ...], bool] | None = None
+        self._starting: Callable[[], None] | None = None
         self.prune_before: tuple[int, int] | None = None
         self._pruning: tuple[int, int] | None = None
         self._dropped_seen = 0
@@ -138,11 +141,9 @@ class CoreLoop:
         self._builder.use_tag_numbers(tag_numbers)
         self._builder.use_config_hashes(config_hashes)
 
-    def started(
-        self, downtime_ms: int, *, believed: bool, differences: Sequence[str], restored: bool = False
-    ) -> None:
-        """Put the start itself into the log: the time core was down, and that no session outlives it."""
-        self._starting = (downtime_ms, believed, tuple(differences), restored)
+    def started(self, downtime_ms: int, recovered: Recovered, *, believed: bool, restored: bool = False) -> None:
+        """Put the start itself into the log: the time core was down, what holds now, that no session outlives it."""
+        self._starting = partial(self._start_entries, downtime_ms, recovered, believed=believed, restored=restored)
 
     # -- in --
 
@@ -205,7 +206,7 @@ class CoreLoop:
         overflow = self._flight_bytes > UNCOMMITTED_BYTES_MAX or self.live_refused
         build.begin(engine_ms, wall_ms, go_on=self._held)
         if self._starting is not None:
-            self._start_entries(*self._starting)
+            self._starting()
             self._starting = None
         build.unlogged = self._unlogged = self._unlogged or overflow
         self.counters.overflow = self._unlogged
@@ -239,9 +240,13 @@ class CoreLoop:
         self.counters.duplicates_dropped = build.duplicates
         self.counters.refused = self.sessions.refused
 
-    def _start_entries(self, downtime_ms: int, believed: bool, differences: tuple[str, ...], restored: bool) -> None:
-        build = self._builder
+    def _start_entries(self, downtime_ms: int, recovered: Recovered, *, believed: bool, restored: bool) -> None:
+        build, differences, detached = self._builder, recovered.differences, recovered.detached
         build.start(downtime_ms, believed=believed, restored=restored)
+        if recovered.revision is not None:
+            build.configured(recovered.revision)
+        if differences:  # the next replay would meet them again, and go on from a state that is not this one
+            build.state_record()
         for name, node in list(self.machine.nodes.items()):
             if node.online:
                 build.died(name, "", quiet=True)
@@ -250,6 +255,9 @@ class CoreLoop:
         if differences:
             facts = {"count": len(differences), "first": differences[0]}
             build.condition({"key": "CORE.REPLAY.DIFFERS", "standing": None, "facts": facts})
+        if detached:
+            facts = {"count": len(detached), "what": "; ".join(detached[:DETACHED_NAMED_MAX])}
+            build.condition({"key": "CORE.CONFIG.CHANGED", "standing": None, "facts": facts})
 
     def _take_messages(self, engine_ms: int, wall_ms: int) -> None:
         for node, fact in self.sessions.ended():
@@ -419,9 +427,10 @@ class CoreLoop:
     def settled_state(self) -> tuple[int, dict[str, bytes]] | None:
         """Return the last log position applied and all state after it, to be written once that is committed.
 
-        None while frames are evaluated that are not kept: a snapshot would know what the ledger never will.
+        None while frames are evaluated that are not kept: a snapshot would know what the ledger never will. Likewise
+        before the start itself is in the log.
         """
-        return None if self._unlogged else self.state_bytes()
+        return None if self._unlogged or self._starting is not None else self.state_bytes()
 
     def state_bytes(self) -> tuple[int, dict[str, bytes]]:
         """Return the last log position applied, and all state after it."""

@@ -1,11 +1,14 @@
 """Recovery: newest snapshot, then the log after it through the same machine. The journal wins.
 
-Replay emits nothing: it rebuilds what is transient (levels, delays, forks). What the journal says of alarms stands
-even where replay would say otherwise, and the difference itself is reported as a system condition.
+Replay emits nothing: it rebuilds what is transient (levels, delays, forks), each entry under the configuration it was
+written under. If another one holds now, the state is carried over to it at the end; the loop logs that as a revision.
+What the journal says of alarms stands even where replay would say otherwise, and the difference itself is reported as
+a system condition.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from alerting import Act, ActKind, ActRefusedError, State, Transition
+from alerting import Act, ActKind, ActRefusedError, AlarmState, Transition
 from config import SiteConfig
 from gateway.core.entries import Entry, EntryKind, unpack_columns, unpack_json
 from gateway.core.errors import LedgerOlderError
 from gateway.core.machine import LATE_FRAMES_MAX, Arrived, LateWant, Machine, Stretch
 from gateway.core.reader import LedgerReader
+from gateway.core.revision import (
+    UnreadableRevisionError,
+    carried_over,
+    revision_at,
+    revision_hash,
+    revision_of,
+    site_of,
+)
 from gateway.core.snapshots import newest_position, read_snapshots, set_aside_after, unpack_sections
 from wire import decode_block, frames_of
 
@@ -26,17 +37,27 @@ log = logging.getLogger(__name__)
 
 GROUP_FRAMES_MAX = 512
 STATE_SECTIONS = 2  # what `Machine.dump` returns
+STANDING_READ_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The state to go on from. `differences` says where replay and journal disagreed; empty when they agree."""
+    """The state to go on from.
+
+    Attributes:
+        differences: where replay and journal disagreed; empty when they agree.
+        revision: body of the CONFIG entry that the next start has to log: the configuration is another one than
+            the log's last, or differences have set rows back. None when nothing of it is new.
+        detached: `TAG LIMIT` of alarms that stand and, by that configuration, wait for a person now.
+    """
 
     machine: Machine
     last_pos: int
     engine_ms: int
     replayed: int
     differences: tuple[str, ...]
+    revision: bytes | None = None
+    detached: tuple[str, ...] = ()
 
 
 class FrameReader:
@@ -113,36 +134,55 @@ def recover(site: SiteConfig, folder: Path, reader: LedgerReader, *, restored: b
     machine, pos = _base(site, folder, reader)
     base = pos
     engine_ms, transitions, replayed = 0, [], 0
-    replay = Replay(machine, reader)
+    replay = Replay(machine, reader, site)
     for group in _groups(reader.entries_after(pos)):
         transitions += replay.apply(group)
         pos, engine_ms, replayed = group[-1].pos, group[-1].engine_ms, replayed + len(group)
     engine_ms = max(engine_ms, int(reader.meta("engine_ms") or 0))
+    machine = replay.machine
     missing, extra = _differences(reader, transitions, base)
     differences = [f"journal has {item}, replay has not" for item in sorted(missing)]
     differences += [f"replay has {item}, journal has not" for item in sorted(extra)]
+    otherwise = machine.engine.reconcile(_ledgers_word(machine, reader, missing))
+    if not differences:
+        differences = [f"alarm {alarm_id} is not as the ledger has it" for alarm_id in otherwise]
     if differences:
         log.error("replay and journal differ: %s", "; ".join(differences[:5]))
-        _let_the_journal_win(machine, reader, missing)
-    return Recovered(machine, last_pos, engine_ms, replayed, tuple(differences))
+    present = revision_of(site)
+    detached: tuple[str, ...] = ()
+    changed = revision_at(reader, last_pos) != present
+    if changed:
+        machine, detached = carried_over(machine, site)
+    revision = present if changed or differences else None
+    return Recovered(machine, last_pos, engine_ms, replayed, tuple(differences), revision, detached)
 
 
 def _base(site: SiteConfig, folder: Path, reader: LedgerReader) -> tuple[Machine, int]:
     """Return the newest state on record, and its log position: a snapshot, a state record, or nothing."""
     snapshots = read_snapshots(folder)
     record = reader.last_state_record()
-    if record is not None and (not snapshots or record.pos > snapshots[0].pos):
-        return Machine.restore(site, unpack_sections(record.body, STATE_SECTIONS)), record.pos
-    if snapshots:
-        return Machine.restore(site, snapshots[0].sections), snapshots[0].pos
-    return Machine(site), 0
+    pos, sections = (snapshots[0].pos, snapshots[0].sections) if snapshots else (0, None)
+    if record is not None and record.pos > pos:
+        pos, sections = record.pos, unpack_sections(record.body, STATE_SECTIONS)
+    held = revision_at(reader, pos)
+    then = site if held is None else _site_then(held, site)
+    return Machine(then) if sections is None else Machine.restore(then, sections), pos
+
+
+def _site_then(revision: bytes, site: SiteConfig) -> SiteConfig:
+    """Return the site of a revision; the present one if this version cannot read it any more."""
+    try:
+        return site if revision == revision_of(site) else site_of(revision)
+    except UnreadableRevisionError as error:
+        log.error("a former configuration cannot be read (%s): replay uses the present one, the journal stands", error)
+        return site
 
 
 class Replay:
-    """Applies log entries to a machine as the loop once did."""
+    """Applies log entries to a machine as the loop once did. A revision puts another one in its place."""
 
-    def __init__(self, machine: Machine, reader: LedgerReader) -> None:
-        self._machine, self._reader = machine, reader
+    def __init__(self, machine: Machine, reader: LedgerReader, site: SiteConfig) -> None:
+        self.machine, self._reader, self._site = machine, reader, site
         self._frames = FrameReader(machine, reader.tag_names())
 
     def apply(self, group: list[Entry]) -> list[Transition]:
@@ -150,11 +190,11 @@ class Replay:
         first = group[0]
         if first.kind is EntryKind.FRAME:
             frames = [frame for entry in group for frame in self._frames.frames(entry)]
-            return self._machine.frames(first.engine_ms, frames)[1]
+            return self.machine.frames(first.engine_ms, frames)[1]
         return self._single(first)
 
     def _single(self, entry: Entry) -> list[Transition]:
-        machine, engine_ms, at_ms = self._machine, entry.engine_ms, entry.received_ms
+        machine, engine_ms, at_ms = self.machine, entry.engine_ms, entry.received_ms
         match entry.kind:
             case EntryKind.BLOCK:
                 block = decode_block(entry.body)
@@ -183,17 +223,21 @@ class Replay:
                 facts = unpack_json(entry.body)
                 machine.start(facts["downtime_ms"], restored=facts["restored"])
                 return []
+            case EntryKind.CONFIG:
+                self.machine, _ = carried_over(machine, _site_then(entry.body, self._site))
+                self._frames = FrameReader(self.machine, self._reader.tag_names())
+                return self.machine.engine.review(engine_ms, revision_hash(entry.body))
             case _:
                 return []
 
     def _late(self, entry: Entry) -> list[Transition]:
         facts = unpack_json(entry.body)
-        want = self._machine.late_want(entry.node)
+        want = self.machine.late_want(entry.node)
         if want is None or not facts["upto"]:
             return []
         stretch = fetch_late(self._reader, self._frames, want, facts["pos_max"])
         frames = [frame for frame in stretch.frames if frame.sequence <= facts["upto"]]
-        return self._machine.late(entry.node, frames, facts["upto"])
+        return self.machine.late(entry.node, frames, facts["upto"])
 
 
 def _groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
@@ -220,15 +264,16 @@ def _differences(reader: LedgerReader, replayed: list[Transition], base: int) ->
     return journalled - found - late, found - journalled
 
 
-def _let_the_journal_win(machine: Machine, reader: LedgerReader, missing: set[str]) -> None:
-    """Give the engine the ledger's word on the alarms whose journalled steps replay did not find.
-
-    What binds an alarm to the present stays the engine's: a step that replay missed lowers nothing.
-    """
-    book = machine.engine.book
-    for stored in reader.alarms_of(missing):
-        known = book.alarms.get(stored.id)
-        if known is not None and known.state.active == stored.state.active and known.revision < stored.revision:
-            book.alarms[stored.id] = stored
-        elif known is None and stored.state is not State.CLOSED:
-            machine.engine.adopt(stored)
+def _ledgers_word(machine: Machine, reader: LedgerReader, missing: set[str]) -> dict[str, AlarmState]:
+    """Return what the ledger says of every alarm in memory, of all that stand, and of what replay did not find."""
+    word = {alarm.id: alarm for alarm in reader.alarms_of(missing)}
+    for (body,) in reader.rows(
+        "SELECT body FROM alarm WHERE state IN ('ACTIVE_UNACKED', 'ACTIVE_ACKED') LIMIT ?", (STANDING_READ_MAX,)
+    ):
+        alarm = AlarmState.from_json(json.loads(body))
+        word[alarm.id] = alarm
+    for known in machine.engine.alarms():
+        stored = word.get(known.id) or reader.alarm(known.id)
+        if stored is not None:
+            word[known.id] = stored
+    return word

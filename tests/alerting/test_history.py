@@ -208,13 +208,41 @@ class TestStored:
         (closed,) = engine.act(NOW_MS, Act(ActKind.CLOSE, raised.alarm_id, "wang", 9, "pump", "stopped"))
         assert closed.alarm.state is State.CLOSED
 
-    def test_under_another_configuration_a_new_run_is_needed(self) -> None:
+    def test_under_another_configuration_it_finds_its_tags_by_name(self) -> None:
         node = Node(frames(5), [])
-        other = AlarmEngine.restore(table(H10, Tag("T2.TEMP")), node.engine.dump())
-        with pytest.raises(CorruptDumpError, match="take a new one"):
-            HistoryFork.restore(other, node.fork.dump())
+        (raised,) = node.fill(frames(12, first=2))
+        engine = AlarmEngine.restore(table(Tag("T0.NEW", (Limit("L", 1),)), H10), node.engine.dump())
+        fork = HistoryFork.restore(engine, node.fork.dump())
+        (returned,) = fork.samples(batch(frames(5, first=3, tag=1)))
+        assert (returned.kind, returned.alarm_id) == ("returned", raised.alarm_id)
+
+    def test_without_any_of_its_tags_it_has_ended(self) -> None:
+        node = Node(frames(5), [])
+        engine = AlarmEngine.restore(table(Tag("T2.TEMP")), node.engine.dump())
+        with pytest.raises(CorruptDumpError, match="no tag of this fork"):
+            HistoryFork.restore(engine, node.fork.dump())
         with pytest.raises(CorruptDumpError):
             HistoryFork.restore(node.engine, node.fork.dump()[:-1])
+
+    @pytest.mark.fault("F48")
+    def test_a_changed_limit_does_not_return_what_the_run_has_found(self) -> None:
+        node = Node(frames(5), [])
+        (raised,) = node.fill(frames(12, first=2))
+        engine = AlarmEngine.restore(table(Tag("T1.PRESSURE", (Limit("H", 15),))), node.engine.dump())
+        fork = HistoryFork.restore(engine, node.fork.dump())
+        assert fork.samples(batch(frames(12, 5, first=3))) == []
+        assert raised.alarm in engine.alarms()
+        assert words(fork.samples(batch(frames(16, 5, first=5)))) == ["H raised", "H returned"]
+        fork.finish()
+        (closed,) = engine.act(NOW_MS, Act(ActKind.CLOSE, raised.alarm_id, "wang", 9, "limit changed", "none"))
+        assert closed.alarm.state is State.CLOSED
+
+    @pytest.mark.fault("F48")
+    def test_what_stood_by_the_old_limit_hides_no_excursion_over_the_new_one(self) -> None:
+        node = Node(frames(5), frames(12, first=6))
+        engine = AlarmEngine.restore(table(Tag("T1.PRESSURE", (Limit("H", 15),))), node.engine.dump())
+        fork = HistoryFork.restore(engine, node.fork.dump())
+        assert words(fork.samples(batch(frames(16, 5, first=7)))) == ["H raised", "H returned"]
 
 
 TWO = [Tag("T1.A", (Limit("H", 10), Limit("HH", 20))), Tag("T2.B", (Limit("L", 2, off_ms=1500),), fault_ms=1500)]

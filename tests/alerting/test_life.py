@@ -141,11 +141,10 @@ class TestSystemConditions:
         now_ms = 1_000_000
         (raised,) = engine.condition(now_ms, 5, self.OFFLINE)
         assert engine.condition(now_ms, 6, self.OFFLINE) == []
-        assert engine.standing_condition("EDGE.E1.OFFLINE") == engine.alarm(raised.alarm_id) == raised.alarm
+        assert engine.alarms() == [raised.alarm]
         over = SystemCondition("EDGE.E1.OFFLINE", False, {"silence_ms": 9})
         (returned,) = engine.condition(now_ms, 7, over)
         assert engine.condition(now_ms, 8, over) == []
-        assert engine.standing_condition("EDGE.E1.OFFLINE") is None
         assert (raised.alarm.category, raised.alarm.key, raised.alarm.grade) == ("system", "EDGE.E1.OFFLINE", 3)
         assert (returned.alarm.start_ms, returned.alarm.returned_ms) == (5, 7)
         assert returned.alarm.facts == {"node": "E1", "silence_ms": 9}

@@ -1,0 +1,100 @@
+"""Making the alarms in memory those of the ledger, where the two differ.
+
+They should not: state is a function of the log. But a log can lose a row, and a version of this program can read
+it otherwise than the one that wrote it. What was told to people is what the ledger says, so that is what holds.
+An alarm it does not know was told to nobody: it goes, and its row is normal, so that a cause which still stands
+raises it again, with a notice. An alarm that stands there stands here, returned by its row if that is still the
+same limit, else by a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alerting.alarm import FAULT_LIMIT, AlarmState, Category
+from alerting.book import AlarmBook
+from alerting.evaluator import Evaluator
+from alerting.lifecycle import State
+from alerting.phases import ACTIVE, NORMAL
+
+
+def reconcile(book: AlarmBook, evaluator: Evaluator, stored: Mapping[str, AlarmState]) -> list[str]:
+    """Give book and evaluator the ledger's word.
+
+    Args:
+        stored: by id, every alarm of the book that the ledger knows, and all others that must be in the book.
+
+    Returns:
+        The ids of alarms that were otherwise.
+    """
+    differing = [known.id for known in book.alarms.values() if stored.get(known.id) != known]
+    differing += [alarm.id for alarm in stored.values()
+                  if alarm.id not in book.alarms and alarm.state is not State.CLOSED and _has_room(book, alarm)]
+    back: list[AlarmState] = []
+    for alarm_id in differing:
+        known, word = book.alarms.get(alarm_id), stored.get(alarm_id)
+        if known is not None and word is not None and known.state.active == word.state.active:
+            book.alarms[alarm_id] = word
+            continue
+        if known is not None:
+            _take_out(book, evaluator, known)
+        if word is not None and word.state is not State.CLOSED:
+            back.append(word)
+    # Of two alarms of one row the newer is bound, and late ones find what they are linked to.
+    back.sort(key=lambda alarm: (alarm.late, -alarm.start_ms, alarm.id))
+    for alarm in back:
+        book.alarms[alarm.id] = alarm
+    for alarm in back:
+        if not (alarm.state.active and _bind(book, evaluator, alarm)):
+            book.loosen(alarm.id)
+    return differing
+
+
+def _has_room(book: AlarmBook, alarm: AlarmState) -> bool:
+    """Tell whether an alarm that is not in memory should be: too many detached ones may have pushed it out."""
+    return not alarm.state.active or len(book.detached) < book.records_max
+
+
+def _take_out(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState) -> None:
+    for row in [row for row, bound in book.row_alarm.items() if bound == alarm.id]:
+        del book.row_alarm[row]
+        evaluator.put(row, NORMAL)
+    for key in [key for key, bound in book.system_alarm.items() if bound == alarm.id]:
+        del book.system_alarm[key]
+    for late_id in book.linked.pop(alarm.id, ()):
+        book.loosen(late_id)
+    book.unlink(alarm)
+    book.forget(alarm.id)
+
+
+def _bind(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState) -> bool:
+    """Tie a standing alarm to what will return it; False when there is nothing."""
+    if alarm.late:
+        bound = alarm.linked is not None and alarm.linked in book.row_alarm.values()
+        if bound and alarm.linked is not None:
+            book.link(alarm, alarm.linked)
+        return bound
+    if alarm.category is Category.SYSTEM:
+        return book.system_alarm.setdefault(alarm.tag, alarm.id) == alarm.id
+    row = _row_of(book, alarm)
+    if row is None or row in book.row_alarm:
+        return False
+    book.row_alarm[row] = alarm.id
+    evaluator.put(row, ACTIVE)
+    return True
+
+
+def _row_of(book: AlarmBook, alarm: AlarmState) -> int | None:
+    """Return the row that would raise this alarm today, None if its limit is gone or means something else."""
+    limits = book.limits
+    if alarm.tag not in limits.tag_id:
+        return None
+    tag = limits.tag_id.index(alarm.tag)
+    if alarm.limit == FAULT_LIMIT:
+        return limits.rows + tag if limits.in_service[tag] else None
+    first, after = int(limits.row_start[tag]), int(limits.row_start[tag + 1])
+    if alarm.limit not in limits.limit[first:after]:
+        return None
+    row = limits.limit.index(alarm.limit, first, after)
+    same = limits.unit[tag] == alarm.unit and float(limits.setpoint[row]) == alarm.setpoint
+    return row if same else None
