@@ -36,6 +36,10 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+CLI = (sys.executable, "-m", "cli")
+REFUSED = 2
+
+
 class WaitedTooLongError(AssertionError):
     """A condition did not come true in its time."""
 
@@ -63,6 +67,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def refused(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Run a command that must refuse to start; return what it said."""
+    done = subprocess.run(
+        [*CLI, *command], cwd=ROOT, env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == REFUSED, f"{done.returncode}: {done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 def _die_with_parent() -> None:
@@ -164,7 +178,7 @@ class Chain:
             variable: "whsec_" + base64.b64encode(source.randbytes(32)).decode() for variable in RECEIVERS.values()
         }
         (folder / "plant").mkdir()
-        own = [sys.executable, "-m", "cli"]
+        own = CLI
         self.plant = self._part(
             "plant", [sys.executable, "-m", "tests.system.plant", str(self.site_file), str(folder / "plant"), str(seed)]
         )

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,25 +13,13 @@ from pathlib import Path
 import pytest
 
 from config import DEMO_SITE, dump_site, load_site, rebind
-from tests.system.books import delivered_all, read_books, settle, stop_edges
-from tests.system.chain import ROOT, Chain, Part, read_json, running_chain, wait_until
+from tests.system.books import delivered_all, settle, stop_edges
+from tests.system.chain import CLI, Chain, Part, read_json, refused, wait_until
 from tests.system.site import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 
-CLI = [sys.executable, "-m", "cli"]
-REFUSED = 2
 DEMO_END_S_MAX = 5.0
-
-
-def refused(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """Run a command that must refuse to start; return what it said."""
-    done = subprocess.run(
-        [*CLI, *command], cwd=ROOT, env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == REFUSED, f"{done.returncode}: {done.stdout}{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 @pytest.fixture
@@ -83,21 +69,6 @@ def _gas_faults(chain: Chain, kind: str) -> int:
     rows = chain.rows("SELECT body FROM transition WHERE kind = ? LIMIT 10000", (kind,))
     alarms = [json.loads(body)["alarm"] for (body,) in rows]
     return len({alarm["tag"] for alarm in alarms if alarm["limit"] == "FAULT" and alarm["tag"].endswith(".GAS")})
-
-
-@pytest.mark.fault("F68")
-def test_a_second_process_on_one_data_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
-    with running_chain(tmp_path / "chain") as chain:
-        beat = chain.heartbeat()
-        said = refused(["core", str(chain.site_file), "--data", str(chain.folder)], chain.environment)
-        assert str(chain.core.pid) in said
-        assert str(chain.core_folder) in said
-        edge_file = chain.site_file.with_name("E1.yaml")
-        said = refused(["edge", "run", str(edge_file), "--data", str(chain.edge_folder("E1"))])
-        assert str(chain.edges["E1"].pid) in said
-        wait_until(lambda: chain.heartbeat()["frames_committed"] > beat["frames_committed"] + 20, "the first core works on")
-        assert chain.heartbeat()["pid"] == chain.core.pid
-        assert read_books(chain).verdict.phantom == []
 
 
 @pytest.mark.fault("F45")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from tests.system.books import nothing_missing, read_books, settle, stop_edges, wait_deliveries
-from tests.system.chain import ROOT, Chain, running_chain, wait_until
+from tests.system.chain import CLI, ROOT, Chain, refused, running_chain, wait_until
 from wire import (
     BDSEQ,
     CLOCK_SYNCED,
@@ -128,35 +127,32 @@ def test_a_broker_killed_for_seconds_costs_nothing_and_its_excursions_become_dat
 @pytest.mark.parametrize(
     "failure",
     [
-        pytest.param({"status": 500, "for_s": 3}, id="500"),
-        pytest.param({"status": 503, "for_s": 3, "retry_after": 3}, id="503-retry-after"),
-        pytest.param({"status": 429, "for_s": 3, "retry_after": 3}, id="429-retry-after"),
+        pytest.param({"status": 500, "for_s": 2}, id="500"),
+        pytest.param({"status": 503, "for_s": 2, "retry_after": 3}, id="503-retry-after"),
+        pytest.param({"status": 429, "for_s": 2, "retry_after": 3}, id="429-retry-after"),
     ],
 )
 def test_a_receiver_that_fails_gets_every_notice_again(chain: Chain, failure: dict[str, int]) -> None:
+    """PARK wants red and orange alone; blue and yellow would wait for minutes after a second refusal."""
     attempts_before = chain.rows("SELECT coalesce(max(row), 0) FROM attempt")[0][0]
     failed_s = time.time()
-    chain.platform_control({"fail": failure})
+    chain.platform_control({"fail": {**failure, "receiver": "PARK"}})
 
-    def refused_urgent() -> set[str]:
-        """Red and orange notices that were refused; blue and yellow ones follow a schedule of minutes."""
+    def failed_so_far() -> set[str]:
         rows = chain.rows(
-            "SELECT notice_id FROM attempt JOIN outbox USING (notice_id) WHERE attempt.row > ? AND status = ?"
-            " AND lane IN ('red', 'orange') LIMIT 10000",
-            (attempts_before, failure["status"]),
+            "SELECT notice_id FROM attempt WHERE row > ? AND status = ? LIMIT 10000", (attempts_before, failure["status"])
         )
         return {row[0] for row in rows}
 
-    wait_until(lambda: len(refused_urgent()) >= 2, "the receiver has refused some", 30)
+    wait_until(failed_so_far, "the receiver has refused something", 30)
     wait_until(lambda: time.time() > failed_s + failure["for_s"], "the receiver has healed", 10)
-    failed = refused_urgent()
+    failed = failed_so_far()
 
     def through() -> bool:
         left = chain.rows("SELECT notice_id FROM outbox WHERE state <> 'accepted' LIMIT 100000")
         return not {row[0] for row in left} & failed
 
     wait_until(through, "what was refused is accepted", 30)
-    wait_deliveries(chain)  # blue and yellow too: refused twice, they would wait for minutes
     if "retry_after" in failure:
         at: dict[str, list[int]] = defaultdict(list)
         for notice, at_ms in chain.rows(
@@ -207,10 +203,23 @@ def test_a_message_that_comes_twice_counts_once_and_a_broken_sequence_asks_for_a
     assert len({row.id for row in books.journal}) == len(books.journal)
 
 
+@pytest.mark.fault("F68")
+def test_a_second_process_on_one_data_folder_is_refused_and_names_the_first(chain: Chain) -> None:
+    beat = chain.heartbeat()
+    said = refused(["core", str(chain.site_file), "--data", str(chain.folder)], chain.environment)
+    assert str(chain.core.pid) in said
+    assert str(chain.core_folder) in said
+    edge_file = chain.site_file.with_name("E1.yaml")
+    said = refused(["edge", "run", str(edge_file), "--data", str(chain.edge_folder("E1"))])
+    assert str(chain.edges["E1"].pid) in said
+    wait_until(lambda: chain.heartbeat()["frames_committed"] > beat["frames_committed"] + 20, "the first core works on")
+    assert chain.heartbeat()["pid"] == chain.core.pid
+
+
 def test_acts_of_people_survive_a_killed_core(chain: Chain) -> None:
     """An acknowledgement that was answered is in the journal, whatever happens a moment later."""
     alarm = chain.rows("SELECT id FROM alarm WHERE state = 'ACTIVE_UNACKED' ORDER BY start_ms LIMIT 1")[0][0]
-    command = [sys.executable, "-m", "cli", "ack", alarm, "--actor", "Zhang San", "--data", str(chain.folder)]
+    command = [*CLI, "ack", alarm, "--actor", "Zhang San", "--data", str(chain.folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
     chain.core.kill()
     assert done.returncode == 0, done.stderr

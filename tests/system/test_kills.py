@@ -21,8 +21,8 @@ pytestmark = pytest.mark.system
 
 SEED = int(os.environ.get("HAZARDGATE_SEED") or random.SystemRandom().randrange(10**6))
 TARGETS = ("core",) * 7 + ("E1",) * 4 + ("E2",) * 3 + ("broker",) * 6
-MOMENT_S = (0.3, 3.2)
-DOWN_S = (0.0, 1.2)
+MOMENT_S = (0.2, 2.4)
+DOWN_S = (0.0, 1.0)
 HEAL_CHANCE = 0.4  # else the next kill comes wherever the healing stands
 
 
