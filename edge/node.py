@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from edge.backlog import Backlog
@@ -34,10 +35,23 @@ from wire import Message, Will
 OUTGOING_MESSAGES_MAX: Final = 10_000
 OUTGOING_BYTES_MAX: Final = 32 * 1024 * 1024
 REFUSALS_LOGGED_MAX: Final = 20
-OPENING_S_MAX: Final = 0.5
-"""How long births of a new stream may wait for its first frames to be on the disk."""
+OPENING_S_MAX: Final = 0.15
+"""How long births of a new stream may wait for its first frame to be on the disk: a sync comes every 100 ms.
+
+See docs/decisions/0007-a-stream-is-on-disk-before-it-is-told.md.
+"""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Opening:
+    """Births of a new stream that wait for the disk: the messages from the `at`-th ever queued on."""
+
+    stream: int
+    at: int
+    timer: asyncio.TimerHandle | None = None
+    over: bool = False
 
 
 class EdgeNode:
@@ -62,7 +76,9 @@ class EdgeNode:
         self.backlog = Backlog()
         self.outgoing: deque[Publish | Disconnect] = deque()
         self._outgoing_bytes = 0
-        self._opening: tuple[int, float] | None = None
+        self._queued = 0
+        """Messages ever put into `outgoing`."""
+        self._openings: deque[_Opening] = deque()
         self.subscriptions: tuple[tuple[str, int], ...] = ()
         self.news = asyncio.Event()
         """Set when there is something to send."""
@@ -135,11 +151,11 @@ class EdgeNode:
     def next_message(self) -> Publish | Disconnect | None:
         """Return the next message to publish: live first, then one block that is due; None if nothing is.
 
-        A stream's births wait for its first frames to be synced: a gateway must never know a stream of which an
+        A stream's births wait for its first frame to be synced: a gateway must never know a stream of which an
         edge killed in this moment would remember nothing, for it would take the edge's disk for a restored one.
         """
         if self._opens():
-            return None
+            return None  # nor a block: sequence numbers were given to the births first
         if self.outgoing:
             message = self.outgoing.popleft()
             if isinstance(message, Publish):
@@ -152,25 +168,40 @@ class EdgeNode:
         return None
 
     def _opens(self) -> bool:
-        """Whether births of a new stream still wait for the disk; a disk that fails or dawdles holds nothing up."""
-        if self._opening is None:
-            return False
-        stream, until_s = self._opening
-        if self.spool.waits(stream, 1) and not self.spool.fault and self._monotonic() < until_s:
-            return True
-        self._opening = None
+        """Whether the next message is a new stream's birth that waits for the disk.
+
+        A disk that fails holds nothing up, one that dawdles nothing beyond the limit.
+        """
+        while self._openings and self._openings[0].at <= self._queued - len(self.outgoing):
+            opening = self._openings[0]
+            if not opening.over and not self.spool.fault and self.spool.waits(opening.stream, 1):
+                return True
+            self._end(self._openings.popleft())
         return False
+
+    def _open(self, stream: int, at: int) -> None:
+        """Let the messages from the `at`-th on wait for the stream's first frame."""
+        opening = _Opening(stream, at)
+        opening.timer = asyncio.get_running_loop().call_later(OPENING_S_MAX, self._end, opening)
+        self._openings.append(opening)
+
+    def _end(self, opening: _Opening) -> None:
+        opening.over = True
+        if opening.timer is not None:
+            opening.timer.cancel()
+        self.news.set()
 
     # ---- commands ------------------------------------------------------------------------------------------
 
     def _carry_out(self, commands: Sequence[Command]) -> None:
+        before = self._queued
         for command in commands:
             if isinstance(command, Publish):
                 self._send(command)
             elif isinstance(command, Store):
                 self.spool.append(command.frame)
                 if self.live and command.frame.sequence == 1:
-                    self._opening = (command.frame.stream, self._monotonic() + OPENING_S_MAX)
+                    self._open(command.frame.stream, before)
                 self._stored()
             elif isinstance(command, Forget):
                 self._forget(command)
@@ -185,14 +216,17 @@ class EdgeNode:
             elif isinstance(command, Refused):
                 self._refuse(command)
             else:
-                self.outgoing.append(command)
-                self.news.set()
+                self._queue(command)
 
     def _send(self, message: Publish) -> None:
-        self.outgoing.append(message)
+        self._queue(message)
         self._outgoing_bytes += len(message.payload)
         if len(self.outgoing) > OUTGOING_MESSAGES_MAX or self._outgoing_bytes > OUTGOING_BYTES_MAX:
             self.jammed.set()
+
+    def _queue(self, message: Publish | Disconnect) -> None:
+        self.outgoing.append(message)
+        self._queued += 1
         self.news.set()
 
     def _forget(self, command: Forget) -> None:
@@ -211,7 +245,10 @@ class EdgeNode:
     def _clear(self) -> None:
         self.outgoing.clear()
         self._outgoing_bytes = 0
-        self._opening = None
+        for opening in self._openings:
+            if opening.timer is not None:
+                opening.timer.cancel()
+        self._openings.clear()
         self.backlog.clear()
         self.jammed.clear()
 
