@@ -33,7 +33,10 @@ from wire import (
 ACK_STALL_S_MIN: Final = 5.0
 ACK_STALL_S_MAX: Final = 300.0
 REBIRTH_SPACING_S: Final = 2.0
-"""Least time from one birth to the next that a host may ask for; a request within it is met at its end."""
+"""Least time from one birth to the next that a host may ask for; a request within it is met at its end.
+
+A deliberate exception to the specification, see docs/decisions/0008-rebirth-at-most-every-2-s.md.
+"""
 COMMAND_QOS: Final = 1
 DEATH_QOS: Final = 1
 
