@@ -63,7 +63,7 @@ def test_an_error_that_quotes_outside_text_forges_no_record_either(lines: io.Str
     assert "ERROR outside" in first
     assert stack, "the stack is there"
     for line in stack:
-        assert line.startswith("    "), "a line of a stack cannot be taken for a record"
+        assert line.startswith("  "), "a line of a stack cannot be taken for a record"
         assert line.isprintable()
 
 
