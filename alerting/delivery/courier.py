@@ -78,6 +78,8 @@ class _Path:
     accepted: int = 0
     detail: str = ""
     told: dict[str, bool] = field(default_factory=dict)
+    attempts: dict[str, asyncio.TaskGroup] = field(default_factory=dict)
+    """Lane to the owner of its attempts, while its task runs."""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -148,6 +150,7 @@ class Courier:
             until the rows named by `shortfalls` are offered again.
         """
         refused, now_ms, wall_ms = [], self._mono_ms(), self._wall_ms()
+        offered: dict[tuple[str, str], _Path] = {}
         for row in rows:
             path = self._paths.get(row.receiver)
             due_ms = now_ms
@@ -156,9 +159,12 @@ class Courier:
             if path is None or not path.lanes.offer(row, now_ms, due_ms):
                 refused.append(row)
                 continue
-            path.wakes[row.lane].set()
+            offered[row.receiver, row.lane] = path
             if row.parked:
                 self._tell(path, "PARKED", True, {"lane": row.lane, "sequence": row.sequence, "notice": row.id})
+        for (_, lane), path in offered.items():
+            self._start_due(path, lane)  # at once: an alarm need not wait for its lane's task to wake
+            path.wakes[lane].set()
         return refused
 
     def offer_unjournaled(self, notices: Iterable[Notice]) -> list[Notice]:
@@ -251,13 +257,10 @@ class Courier:
     async def _run_lane(self, path: _Path, lane: str) -> None:
         wake = path.wakes[lane]
         async with asyncio.TaskGroup() as attempts:
+            path.attempts[lane] = attempts
             while not self._stopping.is_set():
                 wake.clear()
-                for entry in path.lanes.take(lane, self._mono_ms()):
-                    attempts.create_task(
-                        self._attempt(path, entry),
-                        name=f"courier:{path.receiver.id}:{lane}:{entry.notice.id}",
-                    )
+                self._start_due(path, lane)
                 wake_ms = path.lanes.wake_ms(lane, self._mono_ms())
                 timer = None
                 if wake_ms is not None:
@@ -267,6 +270,17 @@ class Courier:
                 finally:
                     if timer is not None:
                         timer.cancel()
+
+    def _start_due(self, path: _Path, lane: str) -> None:
+        """Start the attempts that are due, unless the lane's task is not there to own them."""
+        attempts = path.attempts.get(lane)
+        if attempts is None or self._stopping.is_set():
+            return
+        for entry in path.lanes.take(lane, self._mono_ms()):
+            attempts.create_task(
+                self._attempt(path, entry),
+                name=f"courier:{path.receiver.id}:{lane}:{entry.notice.id}",
+            )
 
     async def _attempt(self, path: _Path, entry: Entry) -> None:
         at_ms, began_ms, notice = self._wall_ms(), self._mono_ms(), entry.notice

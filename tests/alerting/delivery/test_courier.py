@@ -460,6 +460,30 @@ def test_stopping_lets_what_is_on_the_wire_finish_and_breaks_off_the_rest() -> N
     virtual(scenario())
 
 
+def test_an_offered_notice_is_on_the_wire_in_the_next_turn_of_the_loop() -> None:
+    async def scenario() -> None:
+        post = TwinPost(answers())
+        async with running({"CITY": post}) as at_work:
+            await asyncio.sleep(1)
+            at_work.courier.offer([row(1)])
+            await asyncio.sleep(0)
+            assert len(post.notices()) == 1
+
+    virtual(scenario())
+
+
+def test_nothing_is_started_once_the_courier_is_to_stop() -> None:
+    async def scenario() -> None:
+        post = TwinPost(answers())
+        async with running({"CITY": post}) as at_work:
+            await asyncio.sleep(1)
+        at_work.courier.offer([row(1)])
+        await asyncio.sleep(1)
+        assert not post.notices()
+
+    virtual(scenario())
+
+
 def test_tasks_are_named_after_receiver_and_lane() -> None:
     async def scenario() -> None:
         async with running({"CITY": TwinPost(answers())}):
