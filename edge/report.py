@@ -84,6 +84,10 @@ class ReportFilter:
         code: NDArray[np.uint8],
         source_ms: NDArray[np.int64],
     ) -> None:
+        if send.all():  # a poll in which everything moved, as analog values do
+            self._bits[rows], self._value[rows], self._code[rows] = bits, value, code
+            self._sent_ms[rows] = source_ms
+            return
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self._bits)))
         sent = rows[send]

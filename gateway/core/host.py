@@ -172,6 +172,8 @@ class _Declared:
     ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return tag index and declared data type of every row: by alias where it has one, else by name."""
         alias = columns.alias
+        if len(alias) and int(alias.min()) >= 0 and int(alias.max()) < len(self._tag):
+            return self._tag[alias], self._datatype[alias]  # as every frame of a node of ours
         tag = np.full(len(alias), UNKNOWN_ALIAS, np.int32)
         datatype = np.zeros(len(alias), np.uint8)
         small = (alias >= 0) & (alias < len(self._tag))
@@ -381,6 +383,9 @@ class NodeSession:
         columns = conform(columns, datatype)
         marked = columns.stream > 0 and columns.sequence > 0
         frames: list[Fact] = []
+        if len(tag) and int(tag.min()) >= 0 and not columns.historical.any():
+            batch = SampleBatch(tag, columns.value, columns.code, columns.source_ms)
+            return [FrameArrived(device, columns.stream, columns.sequence, batch, False)]
         for historical in (False, True):
             rows = (tag >= 0) & (columns.historical == historical)
             if rows.any() or (marked and not historical):

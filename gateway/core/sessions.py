@@ -6,6 +6,7 @@ else's tags.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from config import SiteConfig
@@ -15,6 +16,9 @@ from wire import MalformedTopicError, PayloadLimits, parse_topic
 
 STRANGER: Final = "STRANGER"
 STRANGER_EVERY_MS: Final = 60_000
+TOPICS_KEPT: Final = 4_096
+
+_topic_of = lru_cache(TOPICS_KEPT)(parse_topic)  # the same few hundred topics come every second
 
 
 class Sessions:
@@ -34,7 +38,7 @@ class Sessions:
     def message(self, topic_text: str, payload: bytes, now_ms: int) -> list[tuple[str, Fact]]:
         """Return what one message tells, with the node it is about."""
         try:
-            topic = parse_topic(topic_text)
+            topic = _topic_of(topic_text)
         except MalformedTopicError:
             self.refused += 1
             return []
