@@ -191,7 +191,8 @@ async def _first_webhook(chain: Chain) -> int:
             chain.plant.step_back(tag)
             await returned
     except TimeoutError:
-        raise BenchmarkError(f"the chain brought no first webhook in {2 * ALARM_S_MAX:g} s") from None
+        why = chain.dead() or f"all parts run; their logs are in {chain.folder / 'logs'}"
+        raise BenchmarkError(f"the chain brought no first webhook in {2 * ALARM_S_MAX:g} s; {why}") from None
     return int(line["bytes"])
 
 
