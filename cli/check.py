@@ -18,7 +18,8 @@ def check_command(path: Path, *, as_json: bool) -> int:
         print(json.dumps([asdict(problem) for problem in problems], ensure_ascii=False))
         return 0 if found.site is not None else 1
     for problem in problems:
-        print(f"{problem.severity}: {problem.describe(language())}")
+        severity = say({"error": "错误", "warning": "提示"}[problem.severity], str(problem.severity))
+        print(f"{severity}: {problem.describe(language())}")
     if found.site is None:
         print(say(f"不可用：{len(found.errors)} 处错误", f"not usable: {len(found.errors)} errors"))
         return 1

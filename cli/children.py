@@ -12,16 +12,20 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from cli.language import say
 
 log = logging.getLogger(__name__)
 
 RESTART_WAIT_S: Final = 0.5
 RESTARTS_MAX: Final = 10
 WATCH_PERIOD_S: Final = 0.2
+KILLED_WAIT_S_MAX: Final = 0.5
+STOP_POLL_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -33,12 +37,16 @@ def _die_with_parent() -> None:
 
 @dataclass(slots=True)
 class Child:
-    """One part of the chain as a process."""
+    """One part of the chain as a process.
+
+    `environment` is added to this process's own; `without` names what of that it does not get.
+    """
 
     name: str
     command: Sequence[str]
     log_path: Path
     environment: Mapping[str, str]
+    without: frozenset[str] = frozenset()
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     stopping: bool = False
@@ -50,10 +58,14 @@ class Child:
         with self.log_path.open("ab") as output:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env={**os.environ, **self.environment}, start_new_session=True,
+                env=self._whole_environment(), start_new_session=True,
                 preexec_fn=_die_with_parent,
             )  # fmt: skip
         self.started_s = time.monotonic()
+
+    def _whole_environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in self.without}
+        return {**kept, **self.environment}
 
     @property
     def alive(self) -> bool:
@@ -71,21 +83,22 @@ class Child:
             return ""
         return "\n".join(self.log_path.read_text("utf-8", "replace").splitlines()[-count:])
 
-    async def stop(self, timeout_s: float) -> None:
-        """SIGTERM; SIGKILL when that was not heard in time."""
+    async def stop(self, deadline_s: Callable[[], float]) -> None:
+        """SIGTERM; SIGKILL at the deadline, on the monotonic clock, which may move closer meanwhile."""
         self.stopping = True
         if self.process is None:
             return
         if self.alive:
             self.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + timeout_s
-        while self.alive:
-            if time.monotonic() > deadline:
-                log.warning("%s did not stop in %g s and was killed", self.name, timeout_s)
-                self.process.kill()
-                break
-            await asyncio.sleep(0.02)
-        await asyncio.to_thread(self.process.wait)
+        while self.alive and time.monotonic() < deadline_s():
+            await asyncio.sleep(STOP_POLL_S)
+        if not self.alive:
+            return
+        log.warning("%s did not stop in time and was killed", self.name)
+        self.process.kill()
+        gone_s = time.monotonic() + KILLED_WAIT_S_MAX
+        while self.alive and time.monotonic() < gone_s:  # one that hangs in the kernel is left to it
+            await asyncio.sleep(STOP_POLL_S)
 
 
 class ChildGaveUpError(Exception):
@@ -93,7 +106,10 @@ class ChildGaveUpError(Exception):
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        super().__init__(f"{child.name} ended with code {child.exit_code}; its log {child.log_path} ends with:\n{child.last_lines()}")
+        super().__init__(say(
+            f"{child.name} 已退出，代码 {child.exit_code}；日志 {child.log_path} 的末尾：\n{child.last_lines()}",
+            f"{child.name} ended with code {child.exit_code}; its log {child.log_path} ends with:\n{child.last_lines()}",
+        ))  # fmt: skip
 
 
 async def keep_running(children: Sequence[Child]) -> None:

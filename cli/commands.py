@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.language import make_output_safe, say
-from cli.running import refuse, run_until_stopped, set_up_logging
+from cli.running import refuse, run_until_stopped, set_up_logging, unusable
 
 if TYPE_CHECKING:
     from config import BrokerConfig, SiteConfig
@@ -27,6 +27,8 @@ app.add_typer(simulate_app, name="simulate")
 SitePath = Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))]
 DataPath = Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help=say("详细日志", "more log"))]
+Seed = Annotated[int, typer.Option("--seed", help=say("随机种子", "seed of everything random"))]
+SCENARIO_HELP = say("场景", "scenario") + ": quiet-day, chlorine-leak, overfill, sensor-fault, instrument-dead"
 DEFAULT_DATA = Path("hazardgate-data")
 
 
@@ -42,7 +44,7 @@ def _site(path: Path) -> SiteConfig:
     try:
         return load_site(path)
     except ConfigError as error:
-        raise refuse(str(error)) from None
+        raise refuse(error) from None
 
 
 def _base_dir(path: Path) -> Path:
@@ -50,37 +52,30 @@ def _base_dir(path: Path) -> Path:
 
 
 def _connector(broker: BrokerConfig, base_dir: Path) -> AioMqttConnector:
-    import ssl
-
-    from config import SecretError, read_broker_password
-    from wire import AioMqttConnector, BrokerAddress
+    from config import ConfigError, broker_address
+    from wire import AioMqttConnector
 
     try:
-        password = read_broker_password(broker, base_dir)
-        tls = None
-        if broker.tls is not None:
-            tls = ssl.create_default_context(cafile=str(base_dir / broker.tls.ca_file))
-            if broker.tls.cert_file is not None:
-                key = None if broker.tls.key_file is None else str(base_dir / broker.tls.key_file)
-                tls.load_cert_chain(str(base_dir / broker.tls.cert_file), key)
-    except SecretError as error:
-        raise refuse(str(error)) from None
-    except OSError as error:  # ssl.SSLError is one
-        raise refuse(f"broker.tls: {error}; check ca_file, cert_file and key_file") from None
-    return AioMqttConnector(
-        BrokerAddress(broker.host, broker.port, broker.username, password, tls, keepalive_s=broker.keepalive_s)
-    )
+        return AioMqttConnector(broker_address(broker, base_dir))
+    except ConfigError as error:
+        raise refuse(error) from None
 
 
-@app.command()
-def check(site: SitePath, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+@app.command(help=say(
+    "检查站点配置：一次列出全部错误，注明位置和最接近的正确写法",
+    "Check a site file: every error at once, with its place and the nearest valid word.",
+))  # fmt: skip
+def check(
+    site: SitePath,
+    as_json: Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))] = False,
+) -> None:
     """Check a site file: every error at once, with its place and the nearest valid word."""
     from cli.check import check_command
 
     raise SystemExit(check_command(site, as_json=as_json))
 
 
-@app.command()
+@app.command(help=say("输出站点配置的 JSON Schema，供编辑器使用", "Print the JSON Schema of the site file, for editors."))
 def schema() -> None:
     """Print the JSON Schema of the site file, for editors."""
     from config import site_schema_text
@@ -88,7 +83,9 @@ def schema() -> None:
     typer.echo(site_schema_text(), nl=False)
 
 
-@app.command()
+@app.command(help=say(
+    "运行核心：接收 MQTT，判断、入账、确认、上报", "Run the core: MQTT in, evaluated, committed, acknowledged, delivered."
+))  # fmt: skip
 def core(
     site: SitePath,
     data: DataPath = DEFAULT_DATA,
@@ -99,6 +96,8 @@ def core(
     verbose: Verbose = False,
 ) -> None:
     """Run the core: MQTT in, evaluated, committed, acknowledged, delivered."""
+    import apsw
+
     from alerting.delivery import DeliveryError
     from config import SecretError, read_secret
     from gateway.core import CoreError, run_core
@@ -114,10 +113,20 @@ def core(
             )
         )
     except (CoreError, SecretError, DeliveryError) as error:
-        raise refuse(str(error)) from None
+        raise refuse(error) from None
+    except OSError as error:  # at start: what fails while it runs comes in a group
+        raise refuse(unusable(data, error)) from None
+    except apsw.Error as error:
+        raise refuse(say(
+            f"{data}：账本打不开（{error}）；请检查磁盘、权限和剩余空间",
+            f"{data}: the ledger cannot be opened ({error}); check the disk, the permissions and the space left",
+        )) from None  # fmt: skip
 
 
-@edge_app.command("run")
+@edge_app.command("run", help=say(
+    "运行采集终端：读仪表、落盘、发 MQTT。它不能向仪表写入",
+    "Run one edge agent: instruments to spool to MQTT. It cannot write to an instrument.",
+))  # fmt: skip
 def edge_run(
     file: Annotated[Path, typer.Argument(help=say("终端配置文件", "the edge's own file"))],
     data: DataPath = DEFAULT_DATA,
@@ -131,19 +140,25 @@ def edge_run(
     try:
         edge_file = load_edge(file)
     except ConfigError as error:
-        raise refuse(str(error)) from None
+        raise refuse(error) from None
     connector = _connector(edge_file.broker, file.parent)
     try:
         run_until_stopped(lambda stop: run_edge(edge_file, data, stop, connector))
     except EdgeError as error:
-        raise refuse(str(error)) from None
+        raise refuse(error) from None
+    except OSError as error:
+        raise refuse(unusable(data, error)) from None
 
 
-@edge_app.command("export")
+@edge_app.command("export", help=say(
+    "导出一个采集终端自己的配置，不含接收方和密钥", "Write one edge's own file. It holds no receiver and no secret."
+))  # fmt: skip
 def edge_export(
     site: SitePath,
     edge: Annotated[str, typer.Argument(help=say("终端编号", "id of the edge"))],
-    output: Annotated[Path | None, typer.Option("--output", "-o")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=say("写入此文件", "file to write instead of the screen"))
+    ] = None,
 ) -> None:
     """Write one edge's own file. It holds no receiver and no secret."""
     from config import ConfigError, dump_edge, edge_hash, export_edge
@@ -152,23 +167,33 @@ def edge_export(
     try:
         edge_file = export_edge(loaded, edge)
     except ConfigError as error:
-        raise refuse(str(error)) from None
+        raise refuse(error) from None
     text = dump_edge(edge_file)
     if output is None:
         typer.echo(text, nl=False)
         return
-    output.write_text(text, encoding="utf-8")
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise refuse(unusable(output, error)) from None
     typer.echo(f"{output}  sha256 {edge_hash(edge_file)}", err=True)
 
 
-@simulate_app.command("plant")
+@simulate_app.command("plant", help=say(
+    "在本机运行仿真工厂，前面是真实的 Modbus TCP 服务",
+    "Run a simulated plant behind real Modbus TCP servers, on loopback.",
+))  # fmt: skip
 def simulate_plant(
     site: SitePath,
-    scenario: Annotated[str, typer.Option("--scenario")] = "quiet-day",
+    scenario: Annotated[str, typer.Option("--scenario", help=SCENARIO_HELP)] = "quiet-day",
     data: DataPath = DEFAULT_DATA,
-    seed: Annotated[int, typer.Option("--seed")] = 1,
-    free_ports: Annotated[bool, typer.Option("--free-ports", help="ignore the configured ports")] = False,
-    hold: Annotated[bool, typer.Option("--hold", help="the scenario waits for `begin`")] = False,
+    seed: Seed = 1,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help=say("不用配置的端口，任取空闲端口", "ignore the configured ports"))
+    ] = False,
+    hold: Annotated[
+        bool, typer.Option("--hold", help=say("场景等待 begin 指令", "the scenario waits for `begin`"))
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a simulated plant behind real Modbus TCP servers, on loopback."""
@@ -178,11 +203,13 @@ def simulate_plant(
     raise SystemExit(plant_command(_site(site), scenario, data, seed, free_ports=free_ports, hold=hold))
 
 
-@simulate_app.command("platform")
+@simulate_app.command("platform", help=say(
+    "在本机运行仿真市级平台，逐条验签", "Run a simulated municipal platform that verifies every webhook, on loopback."
+))  # fmt: skip
 def simulate_platform(
     site: SitePath,
     data: DataPath = DEFAULT_DATA,
-    port: Annotated[int, typer.Option("--port")] = 0,
+    port: Annotated[int, typer.Option("--port", help=say("端口，0 为任取", "port, 0 picks a free one"))] = 0,
     verbose: Verbose = False,
 ) -> None:
     """Run a simulated municipal platform that verifies every webhook, on loopback."""
@@ -193,6 +220,7 @@ def simulate_platform(
 
 
 def _act(data: Path, request: dict[str, str]) -> None:
+    """Send one operator act to core; prints the transition it made."""
     import asyncio
 
     from gateway.core import ACTS_NAME, ActsSocketError, send_act
@@ -200,16 +228,17 @@ def _act(data: Path, request: dict[str, str]) -> None:
     try:
         answer: dict[str, Any] = asyncio.run(send_act(data / "core" / ACTS_NAME, request))
     except ActsSocketError as error:
-        raise refuse(str(error)) from None
+        raise refuse(error) from None
     if not answer.get("ok"):
-        raise refuse(str(answer.get("error")))
+        told = str(answer.get("error"))
+        raise refuse(say(f"核心没有执行：{told}", told))
     typer.echo(json.dumps(answer["transition"], ensure_ascii=False))
 
 
 Actor = Annotated[str, typer.Option("--actor", help=say("操作人", "who acts"))]
 
 
-@app.command()
+@app.command(help=say("确认报警：某人已知悉", "Acknowledge an alarm: a named person has taken notice."))
 def ack(
     alarm: Annotated[str, typer.Argument(help=say("报警编号", "id of the alarm"))],
     actor: Actor,
@@ -219,7 +248,10 @@ def ack(
     _act(data, {"act": "acknowledge", "alarm": alarm, "actor": actor})
 
 
-@app.command()
+@app.command(help=say(
+    "销警：报警已恢复正常，记下原因和处置措施",
+    "End an alarm that has returned to normal, with its reason and the measure taken.",
+))  # fmt: skip
 def close(
     alarm: Annotated[str, typer.Argument(help=say("报警编号", "id of the alarm"))],
     actor: Actor,
@@ -231,12 +263,15 @@ def close(
     _act(data, {"act": "close", "alarm": alarm, "actor": actor, "reason": reason, "measure": measure})
 
 
-@app.command()
+@app.command(help=say(
+    "在本机运行整条链路：工厂、采集终端、消息代理、核心、市级平台",
+    "Run the whole chain on this machine: plant, edges, broker, core, municipal platform.",
+))  # fmt: skip
 def demo(
-    scenario: Annotated[str, typer.Option("--scenario", help="quiet-day, chlorine-leak, overfill, …")] = "chlorine-leak",
+    scenario: Annotated[str, typer.Option("--scenario", help=SCENARIO_HELP)] = "chlorine-leak",
     seconds: Annotated[float | None, typer.Option("--for", help=say("运行秒数", "seconds to run"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help=say("只输出一行 JSON", "print one JSON object at the end"))] = False,
-    seed: Annotated[int, typer.Option("--seed")] = 1,
+    seed: Seed = 1,
     data: Annotated[Path | None, typer.Option("--data", help=say("数据目录", "data folder"))] = None,
 ) -> None:
     """Run the whole chain on this machine: plant, edges, broker, core, municipal platform."""

@@ -6,13 +6,15 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import secrets
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,17 +26,25 @@ from cli.children import Child, ChildGaveUpError, keep_running
 from cli.demo_report import account, in_words
 from cli.demo_view import show
 from cli.language import say
-from cli.running import EXIT_REFUSED, set_up_logging
+from cli.running import EXIT_REFUSED, explain, set_up_logging, unusable
 from config import DEMO_SITE, SiteConfig, dump_edge, dump_site, export_edge, load_site, rebind
 from simulators import SimulatorError, control_plant, load_scenario
 
 log = logging.getLogger(__name__)
 
+NOTHING: Final[Mapping[str, str]] = {}
 START_S_MAX: Final = 30.0
 EDGE_STOP_S: Final = 4.5
 DELIVER_S_MAX: Final = 10.0
 CORE_STOP_S: Final = 6.0
 QUICK_STOP_S: Final = 1.5
+HURRY_S_MAX: Final = 4.5
+"""From Ctrl-C to the end of the last process, whatever hangs. Each step below leaves the steps after it so much of it:"""
+AFTER_EDGES_S: Final = 2.5
+AFTER_DELIVERIES_S: Final = 2.2
+AFTER_CORE_S: Final = 1.0
+AFTER_FIELD_S: Final = 0.8
+AFTER_BROKER_S: Final = 0.6
 POLL_S: Final = 0.05
 EXIT_MISSING: Final = 1
 
@@ -52,6 +62,7 @@ class Chain:
     edges: list[Child]
     control_port: int
     scenario: str
+    began_s: float = 0.0
 
     @property
     def children(self) -> list[Child]:
@@ -60,7 +71,25 @@ class Chain:
 
 
 class StartError(Exception):
-    """A part did not come up."""
+    """A part did not come up, or the user did not want to wait for it."""
+
+
+class Ending:
+    """By when everything must have ended: never, until Ctrl-C or SIGTERM; then one deadline for all of it."""
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.end_s = math.inf
+
+    def hurry(self) -> None:
+        """End now. The first call sets the deadline."""
+        self.end_s = min(self.end_s, time.monotonic() + HURRY_S_MAX)
+        self.wanted.set()
+
+    def within(self, limit_s: float, keep_s: float = 0.0) -> Callable[[], float]:
+        """Return a step's deadline: `limit_s` from now, and in a hurry `keep_s` before the end of everything."""
+        latest_s = time.monotonic() + limit_s
+        return lambda: min(latest_s, self.end_s - keep_s)
 
 
 def demo_command(scenario: str, seconds: float | None, *, as_json: bool, seed: int, data: Path | None) -> int:
@@ -70,21 +99,21 @@ def demo_command(scenario: str, seconds: float | None, *, as_json: bool, seed: i
         logging.getLogger().setLevel(logging.CRITICAL)  # the view owns the screen; parts log to their files
     try:
         load_scenario(scenario)
-    except SimulatorError as error:
-        print(error, file=sys.stderr)
-        return EXIT_REFUSED
-    folder = data if data is not None else Path(tempfile.mkdtemp(prefix="hazardgate-demo-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        print(say(f"{folder} 不是空目录；请换一个 --data", f"{folder} is not empty; give another --data"), file=sys.stderr)
+        folder = _empty_folder(data)
+    except (SimulatorError, StartError) as error:
+        print(explain(error), file=sys.stderr)
         return EXIT_REFUSED
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(_demo(scenario, seconds, folder, seed, as_json=as_json))
     except (StartError, BrokerMissingError, ChildGaveUpError) as error:
-        print(error, file=sys.stderr)
+        print(explain(error), file=sys.stderr)
         print(say(f"数据目录：{folder}", f"data folder: {folder}"), file=sys.stderr)
         return EXIT_REFUSED
+    if report is None:
+        print(say("被中断，来不及核账", "interrupted; there was no time to draw up the account"), file=sys.stderr)
+        print(say(f"数据目录：{folder}", f"data folder: {folder}"), file=sys.stderr)
+        return EXIT_MISSING
     out = sys.stderr if as_json else sys.stdout
     for line in in_words(report):
         print(line, file=out)
@@ -94,37 +123,62 @@ def demo_command(scenario: str, seconds: float | None, *, as_json: bool, seed: i
     return EXIT_MISSING if report["missing"] else 0
 
 
-async def _demo(scenario: str, seconds: float | None, folder: Path, seed: int, *, as_json: bool) -> dict[str, Any]:
-    stop = asyncio.Event()
+def _empty_folder(data: Path | None) -> Path:
+    if data is None:
+        return Path(tempfile.mkdtemp(prefix="hazardgate-demo-"))
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        if any(data.iterdir()):
+            raise StartError(say(f"{data} 不是空目录；请换一个 --data", f"{data} is not empty; give another --data"))
+    except OSError as error:
+        raise StartError(unusable(data, error)) from None
+    return data
+
+
+async def _demo(
+    scenario: str, seconds: float | None, folder: Path, seed: int, *, as_json: bool
+) -> dict[str, Any] | None:
+    ending = Ending()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, ending.hurry)
     started: list[Child] = []
     try:
-        chain = await _start(scenario, folder, seed, started)
-        if chain is None or stop.is_set():
-            raise StartError(say("启动时被中断", "interrupted while starting"))
+        chain = await _unless_ended(ending, _start(scenario, folder, seed, started))
         watching = asyncio.create_task(keep_running(chain.children), name="supervisor")
         viewing = asyncio.create_task(show(chain.folder, chain.site, scenario, plain=as_json), name="view")
-        await control_plant(chain.control_port, {"do": "begin"})
-        began = time.monotonic()
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({watching, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        viewing.cancel()
-        await asyncio.gather(viewing, return_exceptions=True)
+        stopping = asyncio.create_task(ending.wanted.wait(), name="stop")
+        try:
+            await asyncio.wait({watching, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            viewing.cancel()
+            await asyncio.gather(viewing, return_exceptions=True)
         if watching.done():
             watching.result()  # raises what made the supervisor give up
         watching.cancel()
-        return await _wind_up(chain, time.monotonic() - began, hurried=stop.is_set())
+        return await _wind_up(chain, ending)
     finally:
-        for child in reversed(started):
-            await child.stop(QUICK_STOP_S)
+        deadline_s = ending.within(QUICK_STOP_S)
+        await asyncio.gather(*(child.stop(deadline_s) for child in started))
 
 
-async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -> Chain | None:
-    """Start the parts in order, each once the one before says where it is."""
+async def _unless_ended(ending: Ending, starting: Coroutine[Any, Any, Chain]) -> Chain:
+    """Return the started chain; a Ctrl-C in the middle of it is heard at once."""
+    start = asyncio.create_task(starting, name="start")
+    stopping = asyncio.create_task(ending.wanted.wait(), name="stop-start")
+    await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not start.done() or ending.wanted.is_set():
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        raise StartError(say("启动时被中断", "interrupted while starting"))
+    return start.result()
+
+
+async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -> Chain:
+    """Start the parts in order, each once the one before says where it is; then let the scenario begin."""
     site = load_site(DEMO_SITE)
-    environment = {
+    signing = {
         receiver.secret_env: "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         for receiver in site.receivers
         if receiver.secret_env is not None
@@ -134,8 +188,10 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     site_folder.mkdir()
     site_file = site_folder / "site.yaml"
 
-    def child(name: str, command: list[str]) -> Child:
-        made = Child(name, command, folder / "logs" / f"{name}.log", environment)
+    def child(name: str, command: list[str], environment: Mapping[str, str] = NOTHING) -> Child:
+        # The signing secrets are for those who sign and verify; no edge, instrument or broker has them.
+        without = frozenset(signing) - frozenset(environment)
+        made = Child(name, command, folder / "logs" / f"{name}.log", environment, without)
         made.start()
         started.append(made)
         return made
@@ -144,7 +200,7 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     port = _free_port()
     nats = [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", port))]
     broker = child("broker", nats)
-    platform = child("platform", [*own, "simulate", "platform", str(site_file), "--data", str(folder)])
+    platform = child("platform", [*own, "simulate", "platform", str(site_file), "--data", str(folder)], signing)
     plant = child(
         "plant",
         [*own, "simulate", "plant", str(site_file), "--data", str(folder), "--scenario", scenario,
@@ -160,7 +216,7 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     urls = {receiver.id: f"{where_platform['url']}/hooks/{receiver.id}" for receiver in site.receivers}
     site = rebind(site, buses, ("127.0.0.1", port), urls)
     site_file.write_text(dump_site(site), encoding="utf-8")
-    core = child("core", [*own, "core", str(site_file), "--data", str(folder)])
+    core = child("core", [*own, "core", str(site_file), "--data", str(folder)], signing)
     await _wait_for_json(core, folder / "core" / "heartbeat.json")
     edges = []
     for edge_config in site.edges:
@@ -170,23 +226,57 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
         edges.append(child(f"edge-{edge_config.id}", [*own, "edge", "run", str(file), "--data", str(data)]))
     chain = Chain(site, folder, broker, plant, platform, core, edges, where_plant["control_port"], scenario)
     await _wait_until(core, lambda: _all_online(folder, len(edges)))
+    try:
+        await control_plant(chain.control_port, {"do": "begin"})
+    except (SimulatorError, OSError) as error:  # TimeoutError is one
+        raise StartError(say(f"仿真工厂没有响应：{error}", f"the simulated plant does not answer: {error}")) from None
+    chain.began_s = time.monotonic()
     return chain
 
 
-async def _wind_up(chain: Chain, ran_s: float, *, hurried: bool) -> dict[str, Any]:
-    """Stop in order and draw up the account: edges, then deliveries, then core, then the rest."""
+async def _wind_up(chain: Chain, ending: Ending) -> dict[str, Any] | None:
+    """Stop in order and draw up the account: edges, then deliveries, then core, then the rest.
+
+    Returns None when a hurry left no time for the account.
+    """
+    ran_s = time.monotonic() - chain.began_s
     ended_ms = time.time_ns() // 1_000_000
-    await asyncio.gather(*(edge.stop(EDGE_STOP_S) for edge in chain.edges))
-    deadline = time.monotonic() + (1.0 if hurried else DELIVER_S_MAX)
-    while time.monotonic() < deadline and not _delivered(chain.folder):
+    deadline_s = ending.within(EDGE_STOP_S, AFTER_EDGES_S)
+    await asyncio.gather(*(edge.stop(deadline_s) for edge in chain.edges))
+    deadline_s = ending.within(DELIVER_S_MAX, AFTER_DELIVERIES_S)
+    while time.monotonic() < deadline_s() and not _delivered(chain.folder):
         await asyncio.sleep(POLL_S)
-    await chain.core.stop(CORE_STOP_S)
-    await asyncio.gather(*(part.stop(QUICK_STOP_S) for part in (chain.platform, chain.plant)))
-    await chain.broker.stop(QUICK_STOP_S)
+    await chain.core.stop(ending.within(CORE_STOP_S, AFTER_CORE_S))
+    deadline_s = ending.within(QUICK_STOP_S, AFTER_FIELD_S)
+    await asyncio.gather(*(part.stop(deadline_s) for part in (chain.platform, chain.plant)))
+    await chain.broker.stop(ending.within(QUICK_STOP_S, AFTER_BROKER_S))
     restarts = {child.name: child.restarts for child in chain.children if child.restarts}
-    return await asyncio.to_thread(
-        account, chain.site, chain.folder, scenario=chain.scenario, ran_s=ran_s, ended_ms=ended_ms, restarts=restarts
+    return await _in_time(
+        ending,
+        lambda: account(
+            chain.site, chain.folder, scenario=chain.scenario, ran_s=ran_s, ended_ms=ended_ms, restarts=restarts
+        ),
     )
+
+
+async def _in_time(ending: Ending, draw_up: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Run it in a thread that does not hold up the exit; None when the deadline comes first."""
+    outcome: list[dict[str, Any] | Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(draw_up())
+        except Exception as error:  # carried over to the main thread, which raises it
+            outcome.append(error)
+
+    threading.Thread(target=work, name="account", daemon=True).start()
+    while not outcome and time.monotonic() < ending.end_s:
+        await asyncio.sleep(POLL_S)
+    if not outcome:
+        return None
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
 async def _wait_for_json(child: Child, path: Path) -> dict[str, Any]:
@@ -201,9 +291,15 @@ async def _wait_until(child: Child, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_S_MAX
     while not ready():
         if not child.alive:
-            raise StartError(f"{child.name} ended with code {child.exit_code}:\n{child.last_lines(10)}")
+            raise StartError(say(
+                f"{child.name} 已退出，代码 {child.exit_code}：\n{child.last_lines(10)}",
+                f"{child.name} ended with code {child.exit_code}:\n{child.last_lines(10)}",
+            ))  # fmt: skip
         if time.monotonic() > deadline:
-            raise StartError(f"{child.name} did not come up in {START_S_MAX:g} s; see {child.log_path}")
+            raise StartError(say(
+                f"{child.name} 在 {START_S_MAX:g} 秒内没有起来；见 {child.log_path}",
+                f"{child.name} did not come up in {START_S_MAX:g} s; see {child.log_path}",
+            ))  # fmt: skip
         await asyncio.sleep(POLL_S)
 
 

@@ -7,28 +7,40 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
+from cli.language import language, say
+
 EXIT_REFUSED: Final = 2  # bad input or a place that cannot be used: nothing was started
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+CONTINUED: Final = "  | "
+
+
+def escaped(text: str) -> str:
+    """Return `text` with everything escaped that could end a line or steer a terminal."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class OneLineFormatter(logging.Formatter):
-    """One record, one line, a stack indented under it: what comes from outside cannot forge another record."""
+    """One record, one line. A stack follows on lines that are marked and hold no control character.
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Format the record's own line with control and line-separating characters escaped."""
-        return _printable(super().formatMessage(record))
+    So nothing that a message or an exception quotes from outside can forge another record.
+    """
 
-    def formatException(self, ei: Any) -> str:
-        """Format the stack; the error it ends with may quote anything."""
-        return "\n".join(f"    {_printable(line)}" for line in super().formatException(ei).split("\n"))
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    def format(self, record: logging.LogRecord) -> str:
+        """Format the record."""
+        record.message = record.getMessage()
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        lines = [escaped(self.formatMessage(record))]
+        if record.exc_info:
+            lines += [CONTINUED + escaped(line) for line in self.formatException(record.exc_info).splitlines()]
+        if record.stack_info:
+            lines += [CONTINUED + escaped(line) for line in self.formatStack(record.stack_info).splitlines()]
+        return "\n".join(lines)
 
 
 def set_up_logging(*, verbose: bool = False) -> None:
@@ -53,7 +65,31 @@ def run_until_stopped(service: Callable[[asyncio.Event], Awaitable[Any]]) -> Any
         return runner.run(main())
 
 
-def refuse(message: str) -> SystemExit:
+def explain(error: BaseException | str) -> str:
+    """Return what to tell the user: in their language, and without anything that steers the terminal."""
+    if isinstance(error, str):
+        told = error
+    elif hasattr(error, "describe"):  # of config: it speaks both languages
+        told = error.describe(language())
+    elif language() == "zh":
+        from cli.errors_zh import sentence
+
+        told = sentence(error)
+    else:
+        told = str(error)
+    return "\n".join(map(escaped, told.split("\n")))
+
+
+def refuse(error: BaseException | str) -> SystemExit:
     """Print why nothing was started; raise what this returns."""
-    print(message, file=sys.stderr)
+    print(explain(error), file=sys.stderr)
     return SystemExit(EXIT_REFUSED)
+
+
+def unusable(path: Path, error: OSError) -> str:
+    """Return the sentence for a file or folder that the system refuses."""
+    where, cause = error.filename or path, error.strerror or error
+    return say(
+        f"{where}：无法使用（{cause}）；请检查路径、权限和剩余空间，或换一个路径",
+        f"{where}: cannot be used ({cause}); check the path, the permissions and the space left, or give another path",
+    )

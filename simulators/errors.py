@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SimulatorError(Exception):
     """Base of everything the simulators raise on purpose."""
@@ -32,6 +34,14 @@ class RegisterMapError(SimulatorError):
 
 class ScenarioError(SimulatorError):
     """A scenario cannot be read, or names something that this site does not have."""
+
+
+class UnknownScenarioError(ScenarioError):
+    """No scenario has this name, and no file stands there."""
+
+    def __init__(self, name: str, hint: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, ", ".join(known)
+        super().__init__(f"no scenario {name!r}{hint}; there are: {self.known}")
 
 
 class ControlRefusedError(SimulatorError):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as PydanticField
 
 from simulators.dispersion import GASES
-from simulators.errors import ScenarioError
+from simulators.errors import ScenarioError, UnknownScenarioError
 from simulators.field import Field
 from simulators.instrument_faults import DELAY_S_MAX, FaultKind
 from simulators.layout import HERE, parse_model
@@ -156,6 +156,6 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
         name = str(name_or_path)
         if name not in scenario_names():
             hint = _nearest(name, scenario_names())
-            raise ScenarioError(f"no scenario {name!r}{hint}; there are: {', '.join(scenario_names())}")
+            raise UnknownScenarioError(name, hint, scenario_names())
         path = SCENARIOS / f"{name}.yaml"
     return parse_model(Scenario, path)

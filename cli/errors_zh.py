@@ -1,0 +1,46 @@
+"""Chinese sentences for the errors a person can meet at the command line.
+
+Errors of `config` tell themselves in both languages. The others speak English, and their fields are put into the
+sentences here, by the name of their class: an edge box must not load the gateway to say what is wrong. `{text}` is
+the English sentence, where a class has no fields that say as much.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SENTENCES: Final = {
+    # gateway.core
+    "DataFolderBusyError": "{folder}：数据目录正被占用（{owner}）；请先停止它，或用 --data 指定另一个目录",
+    "LedgerOlderError": "{ledger}：账本只到日志位置 {ledger_pos}，旁边却有位置 {snapshot_pos} 的快照：它是由旧备份恢复的；"
+    "请用 --restored 启动一次，以换用新的账本编号，免得接收方看到重复的序号",
+    "LedgerFormatError": "{ledger}：不能用作账本（{text}）；请恢复备份，或移走该文件以新建账本",
+    "ActsSocketError": "{path}：连不上核心；核心是否在此数据目录上运行？",
+    "CoreError": "核心无法启动：{text}",
+    # edge
+    "DataFolderInUseError": "{folder}：数据目录正被采集终端进程 {pid} 占用；请先停止它，或指定另一个数据目录",
+    "DataFolderError": "{folder}：不能用作数据目录（{text}）；请用 --data 指定可写的目录",
+    "SpoolFormatError": "{name}：缓存文件格式为 {version}，本程序不认识；请用写它的版本把积压送完，或移走缓存目录",
+    "PlanError": "{tag}：占 {width} 个寄存器，而该仪表一次只允许 {registers_max} 个；请调大 registers_max，一个值不会分两次读",
+    "EdgeError": "采集终端无法启动：{text}",
+    # alerting.delivery
+    "SecretRefusedError": "接收方 {receiver}：签名密钥不能使用（{reason}）；应为 whsec_ 后接 24 至 64 个随机字节的 base64",
+    "DeliveryError": "通知无法送出：{text}",
+    # simulators
+    "NotLoopbackError": "仿真只在本机回环地址监听，不能用 {host!r}；请用 127.0.0.1 或 ::1",
+    "PortTakenError": "{what}：无法监听 {host}:{port}；请结束占用端口的程序，或换一个端口（0 表示任取空闲端口）",
+    "UnknownScenarioError": "没有场景 {name!r}；现有：{known}",
+    "ScenarioError": "场景不能使用：{text}",
+    "RegisterMapError": "仪表的测点放不进一张寄存器表：{text}",
+    "ControlRefusedError": "仿真拒绝了请求：{text}",
+    "SimulatorError": "仿真无法启动：{text}",
+}
+
+
+def sentence(error: BaseException) -> str:
+    """Return the error in Chinese; its own words where there is no sentence for it or its bases."""
+    for kind in type(error).__mro__:
+        template = SENTENCES.get(kind.__name__)
+        if template is not None:
+            return template.format_map({**vars(error), "text": str(error)})
+    return str(error)
