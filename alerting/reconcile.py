@@ -33,12 +33,13 @@ def reconcile(book: AlarmBook, evaluator: Evaluator, stored: Mapping[str, AlarmS
     back: list[AlarmState] = []
     for alarm_id in differing:
         known, word = book.alarms.get(alarm_id), stored.get(alarm_id)
+        word = None if word is not None and word.state is State.CLOSED else word
         if known is not None and word is not None and known.state.active == word.state.active:
             book.alarms[alarm_id] = word
             continue
         if known is not None:
             _take_out(book, evaluator, known)
-        if word is not None and word.state is not State.CLOSED:
+        if word is not None:
             back.append(word)
     # Of two alarms of one row the newer is bound, and late ones find what they are linked to.
     back.sort(key=lambda alarm: (alarm.late, -alarm.start_ms, alarm.id))
