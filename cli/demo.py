@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -208,7 +208,7 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     )  # fmt: skip
     where_platform = await _wait_for_json(platform, folder / "platform" / "platform.json")
     where_plant = await _wait_for_json(plant, folder / "plant" / "plant.json")
-    await _wait_until(broker, lambda: _answers(port))
+    await _wait_until([broker], lambda: _answers(port))
     buses = {}
     for name, (host, bus_port) in where_plant["addresses"].items():
         edge, bus = name.split("/", 1)
@@ -225,7 +225,7 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
         data = folder / "edges" / edge_config.id
         edges.append(child(f"edge-{edge_config.id}", [*own, "edge", "run", str(file), "--data", str(data)]))
     chain = Chain(site, folder, broker, plant, platform, core, edges, where_plant["control_port"], scenario)
-    await _wait_until(core, lambda: _all_online(folder, len(edges)))
+    await _wait_until(started, lambda: _all_online(folder, len(edges)))
     try:
         await control_plant(chain.control_port, {"do": "begin"})
     except (SimulatorError, OSError) as error:  # TimeoutError is one
@@ -281,24 +281,26 @@ async def _in_time(ending: Ending, draw_up: Callable[[], dict[str, Any]]) -> dic
 
 async def _wait_for_json(child: Child, path: Path) -> dict[str, Any]:
     """Wait until a part has said where it is."""
-    await _wait_until(child, lambda: _read_json(path) is not None)
+    await _wait_until([child], lambda: _read_json(path) is not None)
     found = _read_json(path)
     assert found is not None
     return found
 
 
-async def _wait_until(child: Child, ready: Callable[[], bool]) -> None:
+async def _wait_until(children: Sequence[Child], ready: Callable[[], bool]) -> None:
+    """Wait while all of them live; the last one is named when nothing comes of it."""
     deadline = time.monotonic() + START_S_MAX
     while not ready():
-        if not child.alive:
-            raise StartError(say(
-                f"{child.name} 已退出，代码 {child.exit_code}：\n{child.last_lines(10)}",
-                f"{child.name} ended with code {child.exit_code}:\n{child.last_lines(10)}",
-            ))  # fmt: skip
+        for child in children:
+            if not child.alive:
+                raise StartError(say(
+                    f"{child.name} 已退出，代码 {child.exit_code}：\n{child.last_lines(10)}",
+                    f"{child.name} ended with code {child.exit_code}:\n{child.last_lines(10)}",
+                ))  # fmt: skip
         if time.monotonic() > deadline:
             raise StartError(say(
-                f"{child.name} 在 {START_S_MAX:g} 秒内没有起来；见 {child.log_path}",
-                f"{child.name} did not come up in {START_S_MAX:g} s; see {child.log_path}",
+                f"{children[-1].name} 在 {START_S_MAX:g} 秒内没有起来；见 {children[-1].log_path}",
+                f"{children[-1].name} did not come up in {START_S_MAX:g} s; see {children[-1].log_path}",
             ))  # fmt: skip
         await asyncio.sleep(POLL_S)
 
