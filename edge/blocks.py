@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.held import Chain
+from edge.entries import Chain
 from edge.points import PointTable
 from edge.spool_file import JournalFrames
 from wire import BLOCK_BYTES_MAX, BlockColumn, BlockTooLargeError, Dropped, SpoolBlock, encode_block

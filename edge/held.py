@@ -6,7 +6,7 @@ Pure. Files are numbers, records are places in them; nothing is read or written 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -14,81 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.entries import NO_FILE, Chain, Entry, Stretch, stretches
 from edge.numbering import NumberedFrame
-from edge.spool_file import Kind, Record
+from edge.spool_file import Checkpoint
 from wire import StreamSpan
 
-NO_FILE: Final = 0
-"""A dropped range that no record states yet: found at recovery, and found again until it is acknowledged."""
 ENTRIES_LOOKED_AT_MAX: Final = 4096
 """Entries of one stream that one look for backlog may pass; what is under way never takes that many."""
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """The frames `first` to `last` of one stream, in one record, or given up for `dropped`, the reason."""
-
-    file: int
-    first: int
-    last: int
-    samples: int
-    """Not yet acknowledged."""
-    at_s: float
-    """Monotonic seconds when it was synced; minus infinity for what an earlier run left."""
-    record: Record | None = None
-    rows: NDArray[np.uint32] | None = None
-    """Samples of each frame from `record.first` on, where the frames are still apart."""
-    dropped: str = ""
-
-    def samples_of(self, first: int, last: int) -> int:
-        """Return how many samples the frames `first` to `last` have; all or none where the frames are not apart."""
-        if self.rows is None or self.record is None:
-            return self.samples if (first, last) == (self.first, self.last) else 0
-        base = self.record.first
-        return int(self.rows[first - base : last - base + 1].sum())
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A stream's id, and the stream before it."""
-
-    stream: int
-    predecessor: int
-    predecessor_last: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Piece:
-    """What one entry held at one moment: the disk is read by this copy while acknowledgements move the entry."""
-
-    file: int
-    first: int
-    last: int
-    samples: int
-    record: Record | None
-    dropped: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stretch:
-    """Consecutive frames of one stream from `first` on, as they were held at one moment.
-
-    `pieces`, at least one, are either journal records, or one block, or one dropped range.
-    """
-
-    chain: Chain
-    first: int
-    pieces: tuple[Piece, ...]
-
-    @property
-    def last(self) -> int:
-        """The highest number, included."""
-        return self.pieces[-1].last
-
-    def above(self, number: int) -> Stretch | None:
-        """Return what lies in the pieces that follow the one that ends with `number`; None if nothing does."""
-        rest = tuple(piece for piece in self.pieces if piece.first > number)
-        return Stretch(self.chain, rest[0].first, rest) if rest else None
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +84,19 @@ class Holdings:
             self.frames_acked + self.frames_dropped + self.frames_unacked,
             self.frames_acked,
             self.frames_dropped,
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what must survive a restart: all that is acknowledged, the newest stream, the figures."""
+        counters = self.counters()
+        acked = [(held.stream, held.acked) for held in self.streams.values() if held.acked]
+        return Checkpoint(
+            (*acked, *self.finished.items()),
+            self.newest,
+            counters.samples_acked,
+            counters.frames_acked,
+            counters.samples_dropped,
+            counters.frames_dropped,
         )
 
     def number(self, stream: int, sequence: int, predecessor: int, predecessor_last: int) -> None:
@@ -278,7 +223,7 @@ class Holdings:
                 continue
             above = max(held.acked, after.get(held.stream, 0))
             waiting = (entry for entry in islice(held.entries, ENTRIES_LOOKED_AT_MAX) if entry.last > above)
-            stretch = next(_stretches(held, waiting, above, bytes_max), None)
+            stretch = next(stretches(held.chain, waiting, above, bytes_max), None)
             if stretch is not None:
                 return stretch
         return None
@@ -288,7 +233,7 @@ class Holdings:
         return [
             stretch
             for held in self.streams.values()
-            for stretch in _stretches(held, (entry for entry in held.entries if entry.file == file), held.acked)
+            for stretch in stretches(held.chain, (entry for entry in held.entries if entry.file == file), held.acked)
             if not stretch.pieces[0].dropped
         ]
 
@@ -374,27 +319,6 @@ class Holdings:
 def rows_of(frames: Sequence[NumberedFrame]) -> NDArray[np.uint32]:
     """Return how many samples each frame has."""
     return np.array([len(frame) for frame in frames], np.uint32)
-
-
-def _stretches(
-    held: HeldStream, entries: Iterable[Entry], above: int, bytes_max: int | None = None
-) -> Iterator[Stretch]:
-    """Yield copies of entries above `above`, joined where they are journal records that follow each other."""
-    pieces: list[Piece] = []
-    size = 0
-    for entry in entries:
-        joins = pieces and _is_journal(pieces[-1]) and entry.first == pieces[-1].last + 1
-        if pieces and not (joins and _is_journal(entry) and (bytes_max is None or size < bytes_max)):
-            yield Stretch(held.chain, max(pieces[0].first, above + 1), tuple(pieces))
-            pieces, size = [], 0
-        pieces.append(Piece(entry.file, entry.first, entry.last, entry.samples, entry.record, entry.dropped))
-        size += entry.record.body_length if entry.record is not None else 0
-    if pieces:
-        yield Stretch(held.chain, max(pieces[0].first, above + 1), tuple(pieces))
-
-
-def _is_journal(part: Entry | Piece) -> bool:
-    return not part.dropped and part.record is not None and part.record.kind is Kind.JOURNAL
 
 
 def _by_first(entry: Entry) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.blocks import BlockCutter
-from edge.held import Chain
+from edge.entries import Chain
 from edge.numbering import NumberedFrame
 from edge.points import ALIAS_OF_FIRST_POINT, PointTable
 from edge.spool_file import JournalFrames

@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from edge.disk import Disk, OsDisk
-from edge.held import Entry
+from edge.entries import Entry
 from edge.points import PointTable
-from edge.spool import BLOCKS_SUFFIX, DAMAGED, JOURNAL_SUFFIX, PART_SUFFIX, Cut, Spool, SpoolFile
+from edge.shelf import BLOCKS_SUFFIX, DAMAGED, JOURNAL_SUFFIX, PART_SUFFIX, Cut, Shelf, SpoolFile
+from edge.spool import Spool
 from edge.spool_file import (
     HEADER_BYTES,
     BadRecordError,
@@ -58,24 +59,23 @@ def open_spool(disk: Disk, node: str, table: PointTable, max_bytes: int) -> Spoo
         SpoolFormatError: a file of another version.
         OSError: the folder cannot be read.
     """
-    spool = Spool(disk, node, table, max_bytes)
+    shelf = Shelf(disk)
     cuts: list[Cut] = []
     for number, suffix in _spool_files(disk):
         file = SpoolFile(number, suffix, None)
-        spool.next_number = number + 1
-        spool.files[number] = file
+        shelf.next_number = number + 1
+        shelf.files[number] = file
         try:
             if suffix == BLOCKS_SUFFIX:
-                _restore_blocks(spool, disk, file)
+                _restore_blocks(shelf, file)
             else:
-                _restore_journal(spool, disk, file)
+                _restore_journal(shelf, file)
         except BadRecordError as error:
             cuts.append(Cut(file.name, file.size, disk.size(file.name) - file.size, error.reason))
             disk.truncate(file.name, file.size)
-    for held, first, last in spool.holdings.settle():
-        spool.state_dropped(held.chain, first, last, DAMAGED)
-    spool.cuts = tuple(cuts)
-    return spool
+    for held, first, last in shelf.holdings.settle():
+        shelf.state_dropped(held.chain, first, last, DAMAGED)
+    return Spool(shelf, node, table, max_bytes, cuts)
 
 
 def read_spool(folder: Path) -> list[SpooledSample]:
@@ -118,26 +118,26 @@ def _spool_files(disk: Disk, *, tidy: bool = True) -> list[tuple[int, str]]:
     return sorted(found.items())
 
 
-def _restore_journal(spool: Spool, disk: Disk, file: SpoolFile) -> None:
-    for record, body in walk(disk.read(file.name), file.name):
+def _restore_journal(shelf: Shelf, file: SpoolFile) -> None:
+    for record, body in walk(shelf.disk.read(file.name), file.name):
         assert body is not None
-        _restore(spool, file, record, body)
+        _restore(shelf, file, record, body)
         file.size = record.end
 
 
-def _restore_blocks(spool: Spool, disk: Disk, file: SpoolFile) -> None:
+def _restore_blocks(shelf: Shelf, file: SpoolFile) -> None:
     """Read the headers alone: three days of backlog must not delay the start. Bodies are checked when sent."""
-    whole = disk.size(file.name)
+    whole = shelf.disk.size(file.name)
     while file.size < whole:
-        record = unpack_header(disk.read(file.name, file.size, HEADER_BYTES), file.size, file.name)
+        record = unpack_header(shelf.disk.read(file.name, file.size, HEADER_BYTES), file.size, file.name)
         if record.end > whole:
             raise BadRecordError(file.size, "the file ends inside a record")
-        _restore(spool, file, record, memoryview(b""))
+        _restore(shelf, file, record, memoryview(b""))
         file.size = record.end
 
 
-def _restore(spool: Spool, file: SpoolFile, record: Record, body: memoryview) -> None:
-    holdings = spool.holdings
+def _restore(shelf: Shelf, file: SpoolFile, record: Record, body: memoryview) -> None:
+    holdings = shelf.holdings
     chain = (record.stream, record.predecessor, record.predecessor_last)
     if record.kind is Kind.SCHEMA:
         file.table = unpack_schema(body)[1]

@@ -15,7 +15,8 @@ from edge.numbering import Numbering
 from edge.points import Point, PointTable
 from edge.recovery import open_spool, read_spool
 from edge.scan import Scan
-from edge.spool import DAMAGED, NO_ROOM, RETRY_S_MIN, Spool
+from edge.shelf import DAMAGED, NO_ROOM
+from edge.spool import RETRY_S_MIN, Spool
 from edge.spool_file import HEADER_BYTES, SpoolFormatError, unpack_header
 from tests.edge.fakes import START_MS, scan_of, small_numbering, small_table
 from tests.edge.memory_disk import MemoryDisk

@@ -167,11 +167,11 @@ class SpoolPromises(RuleBasedStateMachine):
     def the_book_adds_up(self) -> None:
         counters = self.spool.counters()
         assert counters.samples_taken == counters.samples_acked + counters.samples_dropped + (
-            self.spool.holdings.samples_unacked)
-        assert min(self.spool.holdings.samples_unacked, self.spool.holdings.frames_unacked) >= 0
-        assert self.spool.holdings.samples_unacked == sum(
-            entry.samples for held in self.spool.holdings.streams.values() for entry in held.entries)
-        assert all(count > 0 for count in self.spool.holdings.in_use.values())
+            self.spool.shelf.holdings.samples_unacked)
+        assert min(self.spool.shelf.holdings.samples_unacked, self.spool.shelf.holdings.frames_unacked) >= 0
+        assert self.spool.shelf.holdings.samples_unacked == sum(
+            entry.samples for held in self.spool.shelf.holdings.streams.values() for entry in held.entries)
+        assert all(count > 0 for count in self.spool.shelf.holdings.in_use.values())
 
 
 TestSpoolPromises = pytest.mark.fault("F72")(SpoolPromises.TestCase)

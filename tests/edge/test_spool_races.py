@@ -77,7 +77,7 @@ class WatchedDisk(MemoryDisk):
 def watch(spool: Spool, disk: MemoryDisk, moments: Moments) -> None:
     """From here on `moments` are met."""
     disk.on_step = moments
-    spool._lock = WatchedLock(moments)  # type: ignore[assignment]
+    spool.shelf.lock = WatchedLock(moments)  # type: ignore[assignment]
 
 
 def filled(disk: MemoryDisk, frames: int = FRAMES, groups_of: int = 1) -> tuple[Spool, Numbering, Held]:
@@ -99,16 +99,16 @@ def above(written: Held, upto: int) -> Held:
 
 def check_book(spool: Spool) -> None:
     """What the book says must make sense at any moment the disk thread rests."""
-    for held in spool.holdings.streams.values():
+    for held in spool.shelf.holdings.streams.values():
         reach = 0
         for entry in held.entries:
             assert reach < entry.first <= entry.last
             reach = entry.last
         assert not held.finished
-    held_samples = sum(entry.samples for held in spool.holdings.streams.values() for entry in held.entries)
-    assert spool.holdings.samples_unacked == held_samples
-    assert min(spool.holdings.samples_unacked, spool.holdings.frames_unacked) >= 0
-    assert all(count > 0 for count in spool.holdings.in_use.values())
+    held_samples = sum(entry.samples for held in spool.shelf.holdings.streams.values() for entry in held.entries)
+    assert spool.shelf.holdings.samples_unacked == held_samples
+    assert min(spool.shelf.holdings.samples_unacked, spool.shelf.holdings.frames_unacked) >= 0
+    assert all(count > 0 for count in spool.shelf.holdings.in_use.values())
 
 
 def each_moment(build: Callable[[int], Moments]) -> Iterator[int]:
@@ -192,7 +192,7 @@ def test_an_ack_at_any_moment_of_finding_damage_gives_up_only_what_is_still_held
             assert counters.frames_acked + counters.frames_dropped == FRAMES
             spool.acked(numbering.stream, FRAMES, 30.0)
             assert spool.close(31.0)
-            assert spool.holdings.streams == {}
+            assert spool.shelf.holdings.streams == {}
             assert open_spool(disk, "E1", TABLE, 10**9).spans() == []
         return moments
 
@@ -219,7 +219,7 @@ def test_an_ack_at_any_moment_of_making_room_gives_up_only_what_is_still_held(up
             spool.tend(float(number))
             check_book(spool)
         over, disk.on_step = moments.over, None
-        spool._lock = threading.Lock()
+        spool.shelf.lock = threading.Lock()
         spool.seal(numbering.stream)
         assert spool.close(50.0)
         check_book(spool)
