@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -33,8 +34,10 @@ class DataFolderError(EdgeError):
     def __init__(self, folder: Path, error: OSError) -> None:
         self.folder, self.errno = folder, error.errno
         where = f" at {error.filename}" if error.filename not in (None, str(folder)) else ""
+        in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR)
+        cause = "it, or a folder above it, is a file" if in_the_way else error.strerror or str(error)
         super().__init__(
-            f"{folder}: cannot be used as a data folder ({error.strerror or error}{where}); it must be a folder this "
+            f"{folder}: cannot be used as a data folder ({cause}{where}); it must be a folder this "
             "user may write to, on a disk with room: make it one, or name another with --data"
         )
 

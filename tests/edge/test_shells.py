@@ -324,6 +324,7 @@ def test_a_data_path_that_is_no_folder_is_refused_with_its_path_and_the_next_ste
             with pytest.raises(DataFolderError, match=re.escape(str(above / at))) as caught:
                 await site.start_edge()
             assert caught.value.folder == above / at
+            assert "is a file" in str(caught.value)
             assert "--data" in str(caught.value)
 
     virtual(scenario)
