@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from config.hints_zh import hint_zh
+
 NEAREST_CUTOFF = 0.55
 PROBLEMS_SHOWN_MAX = 200
 
@@ -69,7 +71,9 @@ class ConfigProblem:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         message = self.message_zh if language == "zh" and self.message_zh else self.message
         parts = [where, self.place, message] if self.place else [where, message]
-        hint = f"; {self.hint}" if self.hint else ""
+        if not self.hint:
+            return one_line(": ".join(parts))
+        hint = f"；{hint_zh(self.hint)}" if language == "zh" else f"; {self.hint}"
         return one_line(": ".join(parts) + hint)
 
 

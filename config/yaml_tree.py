@@ -261,7 +261,7 @@ def read_tree(path: Path) -> Node:
             "",
             f"cannot be read: {error.strerror or error}",
             "check the path and the permissions",
-            "文件无法读取",
+            f"文件无法读取 ({error.strerror or error})",
         )
         raise ConfigErrors([problem]) from error
     return parse_tree(raw, file)
