@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,15 +13,20 @@ import pytest
 from simulators import TALLY, WRITE_CODES
 
 NO_SKIPS = "HAZARDGATE_NO_SKIPS"
+SEED = "HAZARDGATE_SEED"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Every simulated instrument of this run, in this process or another, adds its function codes to one file."""
+    if hasattr(config, "workerinput"):
+        return  # one of several processes of a run: it has the name of the file from the first
     folder = config.rootpath / ".pytest_cache"
     folder.mkdir(exist_ok=True)
     tally = folder / f"request-tally-{os.getpid()}.txt"
     tally.unlink(missing_ok=True)
     os.environ[TALLY] = str(tally)
+    # Drawn once, so that all processes of the run collect the same tests; the seed stands in the test's id.
+    os.environ.setdefault(SEED, str(random.SystemRandom().randrange(1_000_000)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -36,6 +42,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The whole run's proof that the gateway cannot write: count the function codes that reached an instrument."""
+    if hasattr(session.config, "workerinput"):
+        return
     counts = tallied(Path(os.environ[TALLY]))
     writes = sum(counts[code] for code in WRITE_CODES)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

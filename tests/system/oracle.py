@@ -109,7 +109,7 @@ def read_log(reader: LedgerReader, site: SiteConfig) -> list[Entry]:
             frames = (Frame(node, stream, first, _columns(body, names, index)),)
         elif kind == "B":
             frames = _block(node, body, site)
-        elif body and kind not in "XQH":
+        elif body and kind not in "XQHC":
             facts = json.loads(body)
         entries.append(Entry(pos, kind, engine_ms, at_ms, node, device, frames, facts))
     return entries

@@ -1,7 +1,6 @@
 """Samples as columns: the fast writer and reader against the generated code, qualities, types, and speed."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -338,21 +337,3 @@ def test_both_readers_agree_on_a_message():
     assert [metric.timestamp_ms for metric in samples] == fast.source_ms.tolist()
     codes = [quality_from_wire(metric.quality, metric.detail, metric.is_null) for metric in samples]
     assert codes == fast.code.tolist()
-
-
-def best_of(runs: int, calls: int, work) -> float:
-    """Microseconds per call in the best of several runs: load from elsewhere can only make a run worse."""
-    best = math.inf
-    for _ in range(runs):
-        begun = time.perf_counter()
-        for _ in range(calls):
-            work()
-        best = min(best, (time.perf_counter() - begun) / calls)
-    return best * 1e6
-
-
-def test_a_frame_of_forty_samples_is_read_well_under_a_tenth_of_a_millisecond():
-    frame = columns([(n + 1, n * 1.1 + 0.5, GOOD, 1_700_000_000_000) for n in range(40)])
-    payload = encode_data(1_700_000_000_005, 7, STREAM, SEQUENCE, *frame)
-    took_us = best_of(20, 100, lambda: decode_data(payload))
-    assert took_us < 100, f"{took_us:.0f} us"
