@@ -13,6 +13,7 @@ import logging
 import math
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -90,6 +91,27 @@ class _Client(aiomqtt.Client):
 
         self._client.on_message = take
 
+    def write_at_once(self) -> None:
+        """Let a packet leave in the turn of the loop that made it.
+
+        aiomqtt waits two turns until the socket is asked for room. In between, other threads of the process may
+        take the interpreter, and on a busy machine an alarm then waits for milliseconds. Call it in the loop.
+        """
+        wait_for_room = self._client.on_socket_register_write
+        assert wait_for_room is not None
+        loop_thread = threading.get_ident()
+
+        def write(client: paho.Client, userdata: Any, sock: Any) -> None:
+            # Paho's own rule where no loop is registered: not inside a callback. CONNECT comes from a thread.
+            if threading.get_ident() == loop_thread and client._in_callback_mutex.acquire(blocking=False):
+                client._in_callback_mutex.release()
+                with contextlib.suppress(OSError):  # found again, and told, by whoever waits for room
+                    client.loop_write()
+            if client.socket() is not None and client.want_write():
+                wait_for_room(client, userdata, sock)
+
+        self._client.on_socket_register_write = write
+
     async def enter(self) -> None:
         """Connect through the adopted socket; if that fails or is cancelled, nothing goes on unseen."""
         loop = asyncio.get_running_loop()
@@ -145,6 +167,7 @@ class _AioMqttLink:
     async def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
         async with self._answered("PUBACK" if qos else "room in the socket"):
             await self._client.publish(topic, payload, qos, retain, timeout=math.inf)
+        await asyncio.sleep(0)  # it has left already; who publishes without end must not starve the others
 
     async def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         if not filters:
@@ -227,6 +250,7 @@ class AioMqttConnector:
             keepalive=address.keepalive_s, tls_context=address.tls, timeout=math.inf, logger=_LIBRARY_LOG,
         )
         client.deliver_to(inbox)
+        client.write_at_once()
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 client.adopt(await _dial(address.host, address.port))

@@ -267,6 +267,51 @@ def test_a_broker_that_falls_silent_is_noticed_by_keepalive(run: Any) -> None:
     run(dialogue)
 
 
+def test_a_message_leaves_in_the_turn_of_the_loop_that_publishes_it(run: Any) -> None:
+    async def dialogue() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            attempt = AioMqttConnector(BrokerAddress("127.0.0.1", server.getsockname()[1])).connect("edge")
+            entering = asyncio.create_task(attempt.__aenter__())
+            peer, _ = await asyncio.to_thread(server.accept)
+            with peer:
+                peer.sendall(CONNACK_YES)
+                link = await entering
+                await asyncio.to_thread(peer.recv, 1000)  # CONNECT
+                for message in (b"first", b"second"):
+                    publishing = asyncio.create_task(link.publish("t", message))
+                    await asyncio.sleep(0)  # one turn, in which nothing but the publisher has run
+                    assert message in peer.recv(1000, socket.MSG_DONTWAIT)
+                    await publishing
+            await attempt.__aexit__(None, None, None)
+    run(dialogue)
+
+
+def test_who_publishes_without_end_lets_others_run(run: Any) -> None:
+    async def dialogue() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            attempt = AioMqttConnector(BrokerAddress("127.0.0.1", server.getsockname()[1])).connect("edge")
+            entering = asyncio.create_task(attempt.__aenter__())
+            peer, _ = await asyncio.to_thread(server.accept)
+            with peer:
+                peer.sendall(CONNACK_YES)
+                link = await entering
+                turns = 0
+
+                async def other() -> None:
+                    nonlocal turns
+                    while True:
+                        turns += 1
+                        await asyncio.sleep(0)
+
+                beside = asyncio.create_task(other())
+                for _ in range(20):
+                    await link.publish("t", b"x")
+                beside.cancel()
+                assert turns >= 20
+            await attempt.__aexit__(None, None, None)
+    run(dialogue)
+
+
 def test_a_full_socket_ends_the_link_instead_of_growing_a_queue(run: Any,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "ANSWER_S_MAX", 0.3)
