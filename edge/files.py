@@ -35,7 +35,7 @@ class DataFolderError(EdgeError):
         self.folder, self.errno = folder, error.errno
         where = f" at {error.filename}" if error.filename not in (None, str(folder)) else ""
         in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR)
-        cause = "it, or a folder above it, is a file" if in_the_way else error.strerror or str(error)
+        self.cause = cause = "it, or a folder above it, is a file" if in_the_way else error.strerror or str(error)
         super().__init__(
             f"{folder}: cannot be used as a data folder ({cause}{where}); it must be a folder this "
             "user may write to, on a disk with room: make it one, or name another with --data"
