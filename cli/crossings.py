@@ -39,7 +39,7 @@ class Demand:
 def demands(
     site: SiteConfig, changes: Iterable[Mapping[str, Any]], reads: Iterable[Mapping[str, Any]], until_ms: float
 ) -> dict[Limit, Demand]:
-    """Return what each limit's log demands.
+    """Return what the log demands of each limit of the site.
 
     Args:
         changes, reads: the plant's `register-changes.jsonl` and `register-reads.jsonl`.
@@ -55,13 +55,14 @@ def demands(
         seen = shown.setdefault(limit, [])
         if at_ms is not None and at_ms < until_ms:
             seen.append(Shown(at_ms, bool(change["over"]), bool(change["holds"]), float(change["value"])))
-    rows = {(tag.id, str(row.kind.value)): (row, tag.span()) for tag in site.tags for row in tag.limit_rows()}
     found = {}
-    for limit, seen in shown.items():
-        row, span = rows[limit]
-        exact = not row.on_delay_s and not row.off_delay_s
-        least = least_alarms(seen, row, (span.low, span.high), until_ms)
-        found[limit] = Demand(least, over[limit] if exact else None)
+    for tag in site.tags:
+        span = tag.span()
+        for row in tag.limit_rows():
+            limit = (tag.id, str(row.kind.value))
+            exact = not row.on_delay_s and not row.off_delay_s
+            least = least_alarms(shown.get(limit, ()), row, (span.low, span.high), until_ms)
+            found[limit] = Demand(least, over.get(limit, 0) if exact else None)
     return found
 
 
