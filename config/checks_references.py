@@ -9,7 +9,7 @@ from config.problems import Severity, did_you_mean
 
 _ZH = {
     "tag": "测点", "receiver": "接收方", "hazard source": "危险源", "equipment": "设备",
-    "edge": "边缘节点", "bus": "总线", "device": "仪表",
+    "edge": "采集终端", "bus": "总线", "device": "仪表",
 }  # fmt: skip
 
 
@@ -89,6 +89,6 @@ def check_readers(draft: Draft) -> Iterator[Finding]:
             yield Finding(
                 (*item.path, "id"),
                 f"no point of any edge reads tag {tag}",
-                f"没有任何边缘节点采集测点 {tag}",
+                f"没有任何采集终端采集测点 {tag}",
                 "add it under edges: devices: points:, or set state: planned",
             )
