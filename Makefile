@@ -9,7 +9,7 @@ ID ?=
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint bench faults conformance lock proto clean
+.PHONY: setup demo test lint bench faults lock proto clean
 
 setup: $(STAMP)
 

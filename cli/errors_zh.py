@@ -19,7 +19,7 @@ SENTENCES: Final = {
     "CoreError": "核心无法启动：{text}",
     # edge
     "DataFolderInUseError": "{folder}：数据目录正被采集终端进程 {pid} 占用；请先停止它，或指定另一个数据目录",
-    "DataFolderError": "{folder}：不能用作数据目录（{text}）；请用 --data 指定可写的目录",
+    "DataFolderError": "{folder}：不能用作数据目录（{cause}）；请用 --data 指定可写的目录",
     "SpoolFormatError": "{name}：缓存文件格式为 {version}，本程序不认识；请用写它的版本把积压送完，或移走缓存目录",
     "PlanError": "{tag}：占 {width} 个寄存器，而该仪表一次只允许 {registers_max} 个；请调大 registers_max，一个值不会分两次读",
     "EdgeError": "采集终端无法启动：{text}",
