@@ -189,11 +189,15 @@ class HistoryFork:
                 raise CorruptDumpError("no tag of this fork is left in the site")
             fork = HistoryFork(engine, tags)
             carried = read_into(fork._evaluator, header, columns)
-            row = {old: int(now) for old, (now, same) in enumerate(zip(carried.row, carried.same, strict=True)) if same}
-            fork._standing = {row[old]: alarm_id for old, alarm_id in header["standing"] if old in row}
-            fork._inside = {row[old]: alarm_id for old, alarm_id in header["inside"] if old in row}
+            row, same = carried.row.tolist(), carried.same.tolist()
+            fork._standing = {row[old]: alarm_id for old, alarm_id in header["standing"] if same[old]}
+            fork._inside = {row[old]: alarm_id for old, alarm_id in header["inside"] if same[old]}
             fork._current = {row[old]: [Occurrence(*item) for item in items]
-                             for old, items in header["current"] if old in row}
+                             for old, items in header["current"] if row[old] >= 0}
+            for old, _ in header["current"]:
+                # The frame that raised it gives the same id under any limit, and may come by again.
+                for occurrence in fork._current.get(row[old], ()) if not same[old] else ():
+                    occurrence.left = True
             for alarm_id in fork._standing.values():
                 late = engine.book.alarms.get(alarm_id)
                 if late is not None and late.state.active:

@@ -238,6 +238,16 @@ class TestStored:
         assert closed.alarm.state is State.CLOSED
 
     @pytest.mark.fault("F48")
+    def test_an_alarm_that_was_closed_is_not_found_again_under_another_limit(self) -> None:
+        node = Node(frames(5), frames(12, 5, first=6))
+        act = Act(ActKind.CLOSE, node.live[0].alarm_id, "wang", 9, "pump", "stopped")
+        node.engine.act(NOW_MS, act)
+        engine = AlarmEngine.restore(table(Tag("T1.PRESSURE", (Limit("H", 11),))), node.engine.dump())
+        fork = HistoryFork.restore(engine, node.fork.dump())
+        assert fork.samples(batch(frames(5, first=2) + node.after)) == []
+        assert engine.alarms() == []
+
+    @pytest.mark.fault("F48")
     def test_what_stood_by_the_old_limit_hides_no_excursion_over_the_new_one(self) -> None:
         node = Node(frames(5), frames(12, first=6))
         engine = AlarmEngine.restore(table(Tag("T1.PRESSURE", (Limit("H", 15),))), node.engine.dump())
