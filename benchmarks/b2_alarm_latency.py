@@ -4,6 +4,7 @@
 no more), all of them changing every second, through edge, broker and core as they ship, every part durable. One
 tag at a time is stepped over its limit at random moments. The poll phase, the
 wait until the instrument is asked, is left out: the clock starts when the changed register leaves in an answer.
+Both ends are stamped by the machine's one clock; the plant stamps right after the answer is written, for both chains.
 Beside it, at the same rate and in the same minutes: the bare chain (`bare_chain`) and one raw fdatasync.
 """
 

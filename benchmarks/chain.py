@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import BenchmarkError
-from cli.broker import nats_server_path, write_nats_config
+from cli.broker import BrokerMissingError, nats_server_path, write_nats_config
 from cli.children import Child
 from config import SiteConfig, dump_edge, dump_site, export_edge, rebind
 from simulators import SyntheticPlant, synthetic_site
@@ -134,7 +134,7 @@ class Chain:
         child = Child(name, command, self.folder / "logs" / f"{name}.log", self.environment)
         child.start()
         self.children[name] = child
-        self.ends.push_async_callback(child.stop, STOP_S_MAX)
+        self.ends.push_async_callback(_stop, child)
         await _wait_for(child, ready)
 
     def heartbeat(self) -> dict[str, Any]:
@@ -174,7 +174,10 @@ async def running_chain(folder: Path, *, tags: int, devices: int, seed: int) -> 
         (folder / "site.yaml").write_text(dump_site(site), encoding="utf-8")
         (folder / "edge.yaml").write_text(dump_edge(export_edge(site, "EDGE1")), encoding="utf-8")
         chain = Chain(site, folder, plant, receiver, broker_port, {SECRET_ENV: secret}, ends)
-        nats = [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", broker_port))]
+        try:
+            nats = [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", broker_port))]
+        except BrokerMissingError as error:
+            raise BenchmarkError(str(error)) from None
         await chain.start("broker", nats, lambda: answers(broker_port))
         yield chain
 
@@ -192,6 +195,11 @@ async def _receiver(secret: str, ends: AsyncExitStack) -> Receiver:
     following = asyncio.create_task(receiver.follow(), name="receiver-lines")
     ends.callback(following.cancel)
     return receiver
+
+
+async def _stop(child: Child) -> None:
+    deadline_s = time.monotonic() + STOP_S_MAX
+    await child.stop(lambda: deadline_s)
 
 
 async def _wait_for(child: Child, ready: Callable[[], bool]) -> None:
