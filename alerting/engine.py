@@ -7,7 +7,6 @@ leaving it out of a replay gives the same state.
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -191,14 +190,13 @@ class AlarmEngine:
         return TagStates(now.value.copy(), now.code.copy(), now.source_ms.copy(), now.seen_engine_ms(),
                          now.known.copy())
 
-    def digest(self) -> str:
-        """Return a hash of the whole state; equal states, equal digests, however they were reached."""
-        return hashlib.sha256(self.dump()).hexdigest()
-
     # -- writing down and reading back -------------------------------------------------------------------
 
     def dump(self) -> bytes:
-        """Return the whole state (without forks, which have their own) as bytes, without a checksum."""
+        """Return the whole state (without forks, which have their own) as bytes, without a checksum.
+
+        Equal states give equal bytes, however they were reached.
+        """
         book, (header, columns) = self.book, written(self._evaluator)
         header |= {
             "changed_ms": self._changed_ms, "alarms": [alarm.to_json() for alarm in book.alarms.values()],

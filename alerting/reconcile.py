@@ -31,6 +31,8 @@ def reconcile(book: AlarmBook, evaluator: Evaluator, stored: Mapping[str, AlarmS
     differing += [alarm.id for alarm in stored.values()
                   if alarm.id not in book.alarms and alarm.state is not State.CLOSED and _has_room(book, alarm)]
     back: list[AlarmState] = []
+    row_of = {alarm_id: row for row, alarm_id in book.row_alarm.items()}
+    tag_of = {tag: index for index, tag in enumerate(book.limits.tag_id)}
     for alarm_id in differing:
         known, word = book.alarms.get(alarm_id), stored.get(alarm_id)
         word = None if word is not None and word.state is State.CLOSED else word
@@ -38,7 +40,7 @@ def reconcile(book: AlarmBook, evaluator: Evaluator, stored: Mapping[str, AlarmS
             book.alarms[alarm_id] = word
             continue
         if known is not None:
-            _take_out(book, evaluator, known)
+            _take_out(book, evaluator, known, row_of.get(known.id))
         if word is not None:
             back.append(word)
     # Of two alarms of one row the newer is bound, and late ones find what they are linked to.
@@ -46,7 +48,7 @@ def reconcile(book: AlarmBook, evaluator: Evaluator, stored: Mapping[str, AlarmS
     for alarm in back:
         book.alarms[alarm.id] = alarm
     for alarm in back:
-        if not (alarm.state.active and _bind(book, evaluator, alarm)):
+        if not (alarm.state.active and _bind(book, evaluator, alarm, tag_of.get(alarm.tag))):
             book.loosen(alarm.id)
     return differing
 
@@ -56,20 +58,20 @@ def _has_room(book: AlarmBook, alarm: AlarmState) -> bool:
     return not alarm.state.active or len(book.detached) < book.records_max
 
 
-def _take_out(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState) -> None:
-    for row in [row for row, bound in book.row_alarm.items() if bound == alarm.id]:
+def _take_out(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState, row: int | None) -> None:
+    if row is not None:
         del book.row_alarm[row]
         evaluator.put(row, NORMAL)
-    for key in [key for key, bound in book.system_alarm.items() if bound == alarm.id]:
-        del book.system_alarm[key]
+    if book.system_alarm.get(alarm.tag) == alarm.id:
+        del book.system_alarm[alarm.tag]
     for late_id in book.linked.pop(alarm.id, ()):
         book.loosen(late_id)
     book.unlink(alarm)
     book.forget(alarm.id)
 
 
-def _bind(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState) -> bool:
-    """Tie a standing alarm to what will return it; False when there is nothing."""
+def _bind(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState, tag: int | None) -> bool:
+    """Tie a standing alarm to what will return it; False when there is nothing. `tag` is the place of its tag now."""
     if alarm.late:
         bound = alarm.linked is not None and alarm.linked in book.row_alarm.values()
         if bound and alarm.linked is not None:
@@ -77,7 +79,7 @@ def _bind(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState) -> bool:
         return bound
     if alarm.category is Category.SYSTEM:
         return book.system_alarm.setdefault(alarm.tag, alarm.id) == alarm.id
-    row = _row_of(book, alarm)
+    row = None if tag is None else _row_of(book, alarm, tag)
     if row is None or row in book.row_alarm:
         return False
     book.row_alarm[row] = alarm.id
@@ -85,12 +87,9 @@ def _bind(book: AlarmBook, evaluator: Evaluator, alarm: AlarmState) -> bool:
     return True
 
 
-def _row_of(book: AlarmBook, alarm: AlarmState) -> int | None:
+def _row_of(book: AlarmBook, alarm: AlarmState, tag: int) -> int | None:
     """Return the row that would raise this alarm today, None if its limit is gone or means something else."""
     limits = book.limits
-    if alarm.tag not in limits.tag_id:
-        return None
-    tag = limits.tag_id.index(alarm.tag)
     if alarm.limit == FAULT_LIMIT:
         return limits.rows + tag if limits.in_service[tag] else None
     first, after = int(limits.row_start[tag]), int(limits.row_start[tag + 1])

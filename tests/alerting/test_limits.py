@@ -51,7 +51,7 @@ class TestCompiled:
         highest = max(limit.setpoint for limit in demo.tags[index].limit_rows())
         told = engine.samples(0, batch([Sent(index, highest, GOOD, 1, 1, 1)]))
         assert f"{row.kind} raised" in words(told)
-        assert AlarmEngine.restore(demo, engine.dump()).digest() == engine.digest()
+        assert AlarmEngine.restore(demo, engine.dump()).dump() == engine.dump()
 
     def test_a_system_condition_takes_its_grade_from_the_last_word(self, demo: SiteConfig) -> None:
         limits = LimitTable.compile(demo)

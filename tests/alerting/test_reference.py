@@ -149,10 +149,10 @@ class Run:
 
 
 def engine_says(history: list[Happening], cuts: list[int] | None = None) -> tuple[list[Transition], str]:
-    """Run a history through a fresh engine; returns the transitions and the digest at the end."""
+    """Run a history through a fresh engine; returns the transitions and the dump at the end."""
     run = Run(AlarmEngine(table(*TAGS), 500_000))
     transitions = [made for happening in history for made in run.happen(happening, cuts)]
-    return transitions, run.engine.digest()
+    return transitions, run.engine.dump()
 
 
 @pytest.mark.fault("F01")
@@ -178,7 +178,7 @@ def test_it_does_not_matter_how_samples_are_cut_into_batches(history: list[Happe
 @settings(max_examples=200, deadline=None)
 @given(histories(), st.data())
 def test_a_restart_in_the_middle_changes_nothing(history: list[Happening], data: st.DataObject) -> None:
-    whole, digest = engine_says(history)
+    whole, dump = engine_says(history)
     stop = data.draw(st.integers(0, len(history)))
     run = Run(AlarmEngine(table(*TAGS), 500_000))
     transitions = [made for happening in history[:stop] for made in run.happen(happening)]
@@ -186,7 +186,7 @@ def test_a_restart_in_the_middle_changes_nothing(history: list[Happening], data:
     again = Run(AlarmEngine.restore(table(*TAGS), dump), run.now_ms)
     assert again.engine.dump() == dump
     transitions += [made for happening in history[stop:] for made in again.happen(happening)]
-    assert (transitions, again.engine.digest()) == (whole, digest)
+    assert (transitions, again.engine.dump()) == (whole, dump)
 
 
 @settings(max_examples=200, deadline=None)
@@ -199,7 +199,7 @@ def test_a_tick_that_changed_nothing_need_not_be_kept(history: list[Happening]) 
         transitions += run.happen(happening)
         waited = isinstance(happening, Wait)
         kept.append(Wait(happening.ms, False) if waited and run.engine.changes == before else happening)
-    assert engine_says(kept) == (transitions, run.engine.digest())
+    assert engine_says(kept) == (transitions, run.engine.dump())
 
 
 @settings(max_examples=100, deadline=None)
