@@ -357,7 +357,10 @@ class CoreLoop:
         self.counters.unjournaled = stalled or self._unlogged
 
     def committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
-        """Called in the loop's thread when a transaction is safe."""
+        """Called in the loop's thread when a transaction is safe. Notices first: what is woken here runs in turn."""
+        if settled.outbox:
+            self.on_rows(settled.outbox)
+        acks_told = bool(self.acks)
         for batch in batches:
             flight = self._flight.popleft()
             assert flight.batch is batch, "the writer keeps the order"
@@ -371,10 +374,8 @@ class CoreLoop:
         if settled.last_pos:
             self.counters.committed_pos = settled.last_pos
         self.counters.commit_ms.append(took_s * 1000)
-        if self.acks or self.urgent_nodes:
+        if self.urgent_nodes or (self.acks and not acks_told):  # live acks that wait already go once a second
             self.acks_wake.set()
-        if settled.outbox:
-            self.on_rows(settled.outbox)
         for pos in [pos for pos in self._acts_in_flight if pos <= self.counters.committed_pos]:
             for waiting, transition in self._acts_in_flight.pop(pos):
                 if not waiting.answer.done():

@@ -422,6 +422,46 @@ def test_whatever_arrives_wakes_the_loop(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_a_commit_hands_its_notices_over_before_it_wakes_anybody(tmp_path: Path) -> None:
+    """Whatever is woken first runs first, and an alarm would wait for it."""
+
+    async def story(bench: Bench) -> None:
+        edge = await born(bench)
+        loop, woken = bench.loop, []
+        loop.acks_wake.clear()
+        loop.wake.clear()
+        loop.on_rows = lambda rows: woken.append((len(rows), loop.acks_wake.is_set(), loop.wake.is_set()))
+        bench.deliver(edge.scan({LEVEL: 12.0}))
+        loop.wake.clear()
+        await bench.cycle()
+        assert woken == [(1, False, False)]
+        assert loop.acks_wake.is_set()
+        assert loop.wake.is_set()
+
+    play(tmp_path, story)
+
+
+def test_acks_are_told_once_until_they_are_taken(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        edge = await born(bench)
+        loop = bench.loop
+
+        async def told(**values: float) -> bool:
+            loop.acks_wake.clear()
+            bench.deliver(edge.scan({LEVEL: values["level"]}))
+            await bench.cycle()
+            return loop.acks_wake.is_set()
+
+        assert await told(level=5.0)
+        assert not await told(level=6.0), "whoever waits for the second to end needs no second call"
+        loop.acks.clear()  # sent
+        assert await told(level=7.0)
+        loop.urgent_nodes.add(edge.node)  # backlog does not wait for the second to end
+        assert await told(level=8.0)
+
+    play(tmp_path, story)
+
+
 def test_the_loop_cycles_at_least_every_tick_and_stops_when_told(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         stop = asyncio.Event()
