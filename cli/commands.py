@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ DataPath = Annotated[Path, typer.Option("--data", help=say("数据目录", "data
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help=say("详细日志", "more log"))]
 Seed = Annotated[int, typer.Option("--seed", help=say("随机种子", "seed of everything random"))]
 SCENARIO_HELP = say("场景", "scenario") + ": quiet-day, chlorine-leak, overfill, sensor-fault, instrument-dead"
+AsJson = Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))]
 DEFAULT_DATA = Path("hazardgate-data")
 
 
@@ -67,7 +69,7 @@ def _connector(broker: BrokerConfig, base_dir: Path) -> AioMqttConnector:
 ))  # fmt: skip
 def check(
     site: SitePath,
-    as_json: Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a site file: every error at once, with its place and the nearest valid word."""
     from cli.check import check_command
@@ -209,7 +211,13 @@ def simulate_plant(
 def simulate_platform(
     site: SitePath,
     data: DataPath = DEFAULT_DATA,
-    port: Annotated[int, typer.Option("--port", help=say("端口，0 为任取", "port, 0 picks a free one"))] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help=say(
+            "端口，0 为任取；默认为站点接收方在本机的端口",
+            "port, 0 picks a free one; by default that of the site's receivers on loopback",
+        )),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a simulated municipal platform that verifies every webhook, on loopback."""
@@ -219,10 +227,26 @@ def simulate_platform(
     raise SystemExit(platform_command(_site(site), _base_dir(site), data, port))
 
 
-def _act(data: Path, request: dict[str, str]) -> None:
-    """Send one operator act to core; prints the transition it made."""
+@app.command(help=say(
+    "列出未结束的报警：只读账本，报警中的在前，再按级别和时间",
+    "List the open alarms: from the ledger, what stands first, then the gravest and newest.",
+))  # fmt: skip
+def alarms(
+    data: DataPath = DEFAULT_DATA,
+    closed: Annotated[bool, typer.Option("--all", help=say("也列出已销警的", "closed alarms too"))] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the open alarms: from the ledger, what stands first, then the gravest and newest."""
+    from cli.alarms import alarms_command
+
+    alarms_command(data, closed=closed, as_json=as_json)
+
+
+def _act(data: Path, request: dict[str, str], *, as_json: bool) -> None:
+    """Send one operator act to core; prints what it did."""
     import asyncio
 
+    from cli.alarms import act_in_words
     from gateway.core import ACTS_NAME, ActsSocketError, send_act
 
     try:
@@ -231,8 +255,10 @@ def _act(data: Path, request: dict[str, str]) -> None:
         raise refuse(error) from None
     if not answer.get("ok"):
         told = str(answer.get("error"))
-        raise refuse(say(f"核心没有执行：{told}", told))
-    typer.echo(json.dumps(answer["transition"], ensure_ascii=False))
+        listed = f"hazardgate alarms --data {data}"
+        raise refuse(say(f"核心没有执行：{told}（{listed} 列出未结束的报警）", f"{told} ({listed} lists the open alarms)"))
+    done = answer["transition"]
+    typer.echo(json.dumps(done, ensure_ascii=False) if as_json else act_in_words(done))
 
 
 Actor = Annotated[str, typer.Option("--actor", help=say("操作人", "who acts"))]
@@ -243,9 +269,10 @@ def ack(
     alarm: Annotated[str, typer.Argument(help=say("报警编号", "id of the alarm"))],
     actor: Actor,
     data: DataPath = DEFAULT_DATA,
+    as_json: AsJson = False,
 ) -> None:
     """Acknowledge an alarm: a named person has taken notice."""
-    _act(data, {"act": "acknowledge", "alarm": alarm, "actor": actor})
+    _act(data, {"act": "acknowledge", "alarm": alarm, "actor": actor}, as_json=as_json)
 
 
 @app.command(help=say(
@@ -258,9 +285,16 @@ def close(
     reason: Annotated[str, typer.Option("--reason", help=say("原因", "why it happened"))],
     measure: Annotated[str, typer.Option("--measure", help=say("处置措施", "what was done"))],
     data: DataPath = DEFAULT_DATA,
+    as_json: AsJson = False,
 ) -> None:
     """End an alarm that has returned to normal, with its reason and the measure taken."""
-    _act(data, {"act": "close", "alarm": alarm, "actor": actor, "reason": reason, "measure": measure})
+    _act(data, {"act": "close", "alarm": alarm, "actor": actor, "reason": reason, "measure": measure}, as_json=as_json)
+
+
+def _some_time(seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise typer.BadParameter(say("应大于 0", "must be more than 0"))
+    return seconds
 
 
 @app.command(help=say(
@@ -269,7 +303,9 @@ def close(
 ))  # fmt: skip
 def demo(
     scenario: Annotated[str, typer.Option("--scenario", help=SCENARIO_HELP)] = "chlorine-leak",
-    seconds: Annotated[float | None, typer.Option("--for", help=say("运行秒数", "seconds to run"))] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", help=say("运行秒数", "seconds to run"), callback=_some_time)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=say("只输出一行 JSON", "print one JSON object at the end"))] = False,
     seed: Seed = 1,
     data: Annotated[Path | None, typer.Option("--data", help=say("数据目录", "data folder"))] = None,

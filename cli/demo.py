@@ -200,7 +200,9 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     port = _free_port()
     nats = [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", port))]
     broker = child("broker", nats)
-    platform = child("platform", [*own, "simulate", "platform", str(site_file), "--data", str(folder)], signing)
+    platform = child(
+        "platform", [*own, "simulate", "platform", str(site_file), "--data", str(folder), "--port", "0"], signing
+    )
     plant = child(
         "plant",
         [*own, "simulate", "plant", str(site_file), "--data", str(folder), "--scenario", scenario,

@@ -95,8 +95,8 @@ def in_words(report: dict[str, Any]) -> list[str]:
             f"samples: {samples['taken']} taken, {samples['committed']} committed, {samples['acked']} acknowledged",
         ),
         say(
-            f"报警：红 {alarms['red']}，橙 {alarms['orange']}，黄 {alarms['yellow']}，蓝 {alarms['blue']}",
-            f"alarms: {alarms['red']} red, {alarms['orange']} orange, {alarms['yellow']} yellow, {alarms['blue']} blue",
+            f"累计报警：红 {alarms['red']}，橙 {alarms['orange']}，黄 {alarms['yellow']}，蓝 {alarms['blue']}",
+            f"raised in total: {alarms['red']} red, {alarms['orange']} orange, {alarms['yellow']} yellow, {alarms['blue']} blue",
         ),
         say(
             f"通知：平台验签 {report['webhooks_verified']} 条，丢弃重复 {duplicates['webhooks']} 条",

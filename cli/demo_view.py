@@ -11,13 +11,13 @@ import json
 import math
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.layout import Layout
 from rich.live import Live
@@ -25,6 +25,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cli.alarms import (
+    Listing,
+    grade_name,
+    more_in_words,
+    read_alarms,
+    standing_in_words,
+    state_in_words,
+    value_in_words,
+)
 from cli.language import language, say
 from config import Grade, LimitRow, SiteConfig, TagConfig
 from gateway.core import LEDGER_NAME, FrameValues, LedgerReader
@@ -32,7 +41,12 @@ from wire import Quality, describe, quality_of
 
 PERIOD_S: Final = 0.5
 PLAIN_PERIOD_S: Final = 5.0
-ROWS_SHOWN: Final = 14
+ALARMS_READ: Final = 200
+NARROW_WIDTH: Final = 110
+"""Up to here the values stand below the alarms, and the receivers are one row of the chain."""
+FRAME_WIDTH: Final = 4
+FRAME_HEIGHT: Final = 2
+SHORTEST_CELL: Final = 6
 LOG_ROWS_READ: Final = 400
 COLOURS: Final = {Grade.RED: "red", Grade.ORANGE: "dark_orange", Grade.YELLOW: "yellow", Grade.BLUE: "blue"}
 STALE_HEARTBEAT_MS: Final = 3_000
@@ -44,7 +58,7 @@ class Seen:
 
     heartbeat: dict[str, Any]
     edges: list[dict[str, Any]]
-    alarms: list[dict[str, Any]]
+    alarms: Listing
     values: dict[str, tuple[float, int, int]]
 
 
@@ -61,15 +75,10 @@ class Bystander:
         if self._reader is None and (self._folder / "core" / LEDGER_NAME).exists():
             self._reader = LedgerReader.open(self._folder / "core" / LEDGER_NAME)
             self._values = FrameValues(self._reader)
-        alarms: list[dict[str, Any]] = []
+        alarms = Listing()
         values: dict[str, tuple[float, int, int]] = {}
         if self._reader is not None and self._values is not None:
-            alarms = [
-                json.loads(body)
-                for (body,) in self._reader.rows(
-                    "SELECT body FROM alarm WHERE state <> 'CLOSED' ORDER BY start_ms DESC LIMIT 500"
-                )
-            ]
+            alarms = read_alarms(self._reader, ALARMS_READ)
             values = self._values.latest(LOG_ROWS_READ)
         edges = [_json(self._folder / "edges" / edge.id / "status.json") for edge in self._site.edges]
         return Seen(_json(self._folder / "core" / "heartbeat.json"), edges, alarms, values)
@@ -93,40 +102,82 @@ async def show(folder: Path, site: SiteConfig, scenario: str, *, plain: bool) ->
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 seen = await asyncio.to_thread(bystander.look)
-                live.update(screen(seen, site, scenario, time.monotonic() - began), refresh=True)
+                size = (console.width, console.height)
+                live.update(screen(seen, site, scenario, time.monotonic() - began, size), refresh=True)
                 await asyncio.sleep(PERIOD_S)
     finally:
         bystander.close()
 
 
 def _line(seen: Seen) -> str:
-    counts = _standing(seen.alarms)
-    words = " ".join(f"{_grade_name(grade)}{counts[int(grade)]}" for grade in COLOURS)
-    beat = seen.heartbeat
+    beat, standing = seen.heartbeat, standing_in_words(seen.alarms.standing)
     return say(
-        f"已提交 {beat.get('samples_committed', 0)} 个样本；报警 {words}；已送达 {_accepted(beat)}",
-        f"{beat.get('samples_committed', 0)} samples committed; alarms {words}; {_accepted(beat)} notices accepted",
+        f"已提交 {beat.get('samples_committed', 0)} 个样本；{standing}；已送达 {_accepted(beat)}",
+        f"{beat.get('samples_committed', 0)} samples committed; {standing}; {_accepted(beat)} notices accepted",
     )
 
 
-def screen(seen: Seen, site: SiteConfig, scenario: str, running_s: float) -> Layout:
-    """Lay out one look as a full screen."""
+def screen(seen: Seen, site: SiteConfig, scenario: str, running_s: float, size: tuple[int, int]) -> Layout:
+    """Lay out one look as a full screen of `size` (columns, lines)."""
+    width, height = size
+    narrow = width <= NARROW_WIDTH
+    chain, deliveries = _chain(seen, narrow=narrow), _deliveries(seen)
+    top = FRAME_HEIGHT + (chain.row_count if narrow else max(chain.row_count, deliveries.row_count + 1))
+    top = min(top, height // 2)
+    rest = max(2, height - top - 1)
     layout = Layout()
-    layout.split_column(Layout(name="top", size=9), Layout(name="middle"), Layout(name="bottom", size=1))
-    layout["top"].split_row(Layout(_chain(seen), name="chain", ratio=3), Layout(_deliveries(seen), ratio=2))
-    layout["middle"].split_row(Layout(_alarms(seen, site), ratio=3), Layout(_values(seen, site), ratio=2))
+    layout.split_column(Layout(name="top", size=top), Layout(name="middle", size=rest), Layout(name="bottom", size=1))
+    chain_panel = Panel(chain, title=say("链路", "Chain"), box=box.SQUARE)
+    if seen.heartbeat.get("unjournaled"):
+        stall = say("账本写不进：报警标记为未入账", "ledger stalls: alarms go out unjournaled")
+        chain_panel.subtitle = Text(stall, style="bold red")
+    if narrow:
+        layout["top"].update(chain_panel)
+        below = max(1, rest * 2 // 5)
+        layout["middle"].split_column(
+            Layout(_alarms(seen, site, width, rest - below), size=rest - below),
+            Layout(_values(seen, site, width, below), size=below),
+        )
+    else:
+        left = width * 3 // 5
+        receivers = Panel(deliveries, title=say("上报", "Deliveries"), box=box.SQUARE)
+        layout["top"].split_row(Layout(chain_panel, size=left), Layout(receivers))
+        layout["middle"].split_row(
+            Layout(_alarms(seen, site, left, rest), size=left), Layout(_values(seen, site, width - left, rest))
+        )
     name = site.name.zh if language() == "zh" else site.name.en
     layout["bottom"].update(
         Text(
-            say(f"{name}  场景 {scenario}  已运行 {running_s:.0f} 秒  Ctrl-C 结束",
-                f"{name}  scenario {scenario}  running {running_s:.0f} s  Ctrl-C ends"),
-            style="reverse",
+            say(f"Ctrl-C 结束  已运行 {running_s:.0f} 秒  场景 {scenario}  {name}",
+                f"Ctrl-C ends  running {running_s:.0f} s  scenario {scenario}  {name}"),
+            style="reverse", no_wrap=True, overflow="ellipsis",
         )
     )  # fmt: skip
     return layout
 
 
-def _chain(seen: Seen) -> Panel:
+def _grid(titles: Sequence[str], lines: Sequence[tuple[Sequence[str], str]], width: int, shrinks: Sequence[int]) -> Table:
+    """Build a table of (cells, style) in which only the columns `shrinks`, in this order, give way to `width`."""
+    widths = [max(cell_len(line[at]) for line in (titles, *(cells for cells, _ in lines))) for at in range(len(titles))]
+    over = sum(widths) + len(widths) - 1 - width
+    for at in shrinks:
+        cut = max(0, min(over, widths[at] - SHORTEST_CELL))
+        widths[at] -= cut
+        over -= cut
+    rows = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, cells in zip(titles, widths, strict=True):
+        rows.add_column(title, no_wrap=True, overflow="ellipsis", width=cells, min_width=cells)
+    for line, style in lines:
+        rows.add_row(*line, style=style)
+    return rows
+
+
+def _rows_shown(total: int, space: int) -> int:
+    """How many of `total` rows to show in `space` lines, one of which tells of the others if they do not fit."""
+    return total if total <= space else max(0, space - 1)
+
+
+def _chain(seen: Seen, *, narrow: bool) -> Table:
     beat = seen.heartbeat
     now_ms = time.time() * 1000
     rows = Table(box=None, show_header=False, pad_edge=False)
@@ -145,50 +196,63 @@ def _chain(seen: Seen) -> Panel:
         say(f"已提交 {beat.get('samples_committed', 0)}", f"committed {beat.get('samples_committed', 0)}"),
         say(f"提交 {beat.get('commit_ms_p50') or 0:.1f} 毫秒", f"commit {beat.get('commit_ms_p50') or 0:.1f} ms"),
     )  # fmt: skip
-    if beat.get("unjournaled"):
-        rows.add_row(Text(say("账本写不进：报警标记为未入账", "ledger stalls: alarms go out unjournaled"), style="red"))
-    return Panel(rows, title=say("链路", "Chain"), box=box.SQUARE)
+    if narrow:
+        receivers = beat.get("deliveries", {}).values()
+        due = sum(int(status["due"]) for status in receivers)
+        rows.add_row(
+            say("上报", "deliveries"), _lamp(not any(status["down"] for status in receivers)),
+            say(f"已送达 {_accepted(beat)}", f"accepted {_accepted(beat)}"), say(f"待送 {due}", f"due {due}"),
+        )  # fmt: skip
+    return rows
 
 
-def _deliveries(seen: Seen) -> Panel:
+def _deliveries(seen: Seen) -> Table:
     rows = Table(box=None, pad_edge=False)
     for title in (say("接收方", "receiver"), "", say("已送达", "accepted"), say("待送", "due")):
         rows.add_column(title)
     for receiver, status in seen.heartbeat.get("deliveries", {}).items():
         rows.add_row(receiver, _lamp(not status["down"]), str(status["accepted"]), str(status["due"]))
-    return Panel(rows, title=say("上报", "Deliveries"), box=box.SQUARE)
+    return rows
 
 
-def _alarms(seen: Seen, site: SiteConfig) -> Panel:
-    counts = _standing(seen.alarms)
-    head = Text("  ").join(
-        Text(f"{_grade_name(grade)} {counts[int(grade)]}", style=f"bold {colour}") for grade, colour in COLOURS.items()
-    )
-    rows = Table(box=None, pad_edge=False, expand=True)
-    for title in (say("级别", "grade"), say("开始", "start"), say("对象", "subject"), say("限值", "limit"),
-                  say("数值", "value"), say("状态", "state")):  # fmt: skip
-        rows.add_column(title, no_wrap=True, overflow="ellipsis")
-    order = sorted(seen.alarms, key=lambda alarm: ("ACTIVE" not in alarm["state"], -alarm["grade"], -alarm["start_ms"]))
-    for alarm in order[:ROWS_SHOWN]:
+def _alarms(seen: Seen, site: SiteConfig, width: int, height: int) -> Panel:
+    standing = seen.alarms.standing
+    head = Text(say("报警中：", "standing: "), no_wrap=True)
+    for grade, colour in COLOURS.items():
+        head.append(f"{grade_name(grade)} {standing[int(grade)]}  ", style=f"bold {colour}")
+    titles = (say("级别", "grade"), say("开始", "start"), say("对象", "subject"), say("限值", "limit"),
+              say("数值", "value"), say("状态", "state"))  # fmt: skip
+    space = height - FRAME_HEIGHT - 2  # heading and titles
+    shown = seen.alarms.alarms[: _rows_shown(seen.alarms.total, space)]
+    lines = []
+    for alarm in shown:
         grade = Grade(alarm["grade"])
         style = COLOURS[grade] if "ACTIVE" in alarm["state"] else "dim"
-        value = "" if alarm["value"] is None else f"{alarm['value']:.4g} {alarm['unit'] or ''}"
         at = time.strftime("%H:%M:%S", time.localtime(alarm["start_ms"] / 1000))
-        subject = _subject(alarm, site)
-        rows.add_row(_grade_name(grade), at, subject, alarm["limit"], value, _state(alarm["state"]), style=style)
-    return Panel(Group(head, rows), title=say("报警", "Alarms"), box=box.SQUARE)
+        cells = (grade_name(grade), at, _subject(alarm, site), alarm["limit"], value_in_words(alarm),
+                 state_in_words(alarm["state"]))  # fmt: skip
+        lines.append((cells, style))
+    rows = _grid(titles, lines, width - FRAME_WIDTH, shrinks=(2,))
+    more = seen.alarms.total - len(shown)
+    return Panel(_with_more((head, rows), more), title=say("报警", "Alarms"), box=box.SQUARE)
 
 
-def _values(seen: Seen, site: SiteConfig) -> Panel:
-    rows = Table(box=None, pad_edge=False, expand=True)
-    for title in (say("测点", "tag"), say("数值", "value"), say("最近限值", "nearest limit"), say("质量", "quality")):
-        rows.add_column(title, no_wrap=True, overflow="ellipsis")
+def _values(seen: Seen, site: SiteConfig, width: int, height: int) -> Panel:
+    titles = (say("测点", "tag"), say("数值", "value"), say("最近限值", "limit"), say("质量", "quality"))
     near = sorted(_nearness(seen, site), key=lambda item: item[0], reverse=True)
-    for share, tag_id, text, limit, code in near[:ROWS_SHOWN]:
+    shown = near[: _rows_shown(len(near), height - FRAME_HEIGHT - 1)]
+    lines = []
+    for share, tag_id, text, limit, code in shown:
         good = int(quality_of(code)) == Quality.GOOD
         style = "red" if share >= 1 else "yellow" if share >= 0.8 else ("" if good else "magenta")
-        rows.add_row(tag_id, text, limit, describe(code, "zh" if language() == "zh" else "en"), style=style)
-    return Panel(rows, title=say("接近限值的测点", "Values near limits"), box=box.SQUARE)
+        lines.append(((tag_id, text, limit, describe(code, "zh" if language() == "zh" else "en")), style))
+    rows = _grid(titles, lines, width - FRAME_WIDTH, shrinks=(3, 0))
+    title = say("接近限值的测点", "Values near limits")
+    return Panel(_with_more((rows,), len(near) - len(shown)), title=title, box=box.SQUARE)
+
+
+def _with_more(parts: Sequence[Text | Table], more: int) -> Group:
+    return Group(*parts, Text(more_in_words(more), style="bold")) if more > 0 else Group(*parts)
 
 
 def _nearness(seen: Seen, site: SiteConfig) -> Iterable[tuple[float, str, str, str, int]]:
@@ -220,20 +284,6 @@ def _subject(alarm: dict[str, Any], site: SiteConfig) -> str:
         return str(alarm["tag"])
     tag = site.tags[index]
     return f"{tag.id} {tag.name.zh if language() == 'zh' else tag.name.en}"
-
-
-def _state(state: str) -> str:
-    zh = {"ACTIVE_UNACKED": "报警中", "ACTIVE_ACKED": "已确认", "RETURNED_UNACKED": "已恢复未确认",
-          "RETURNED_ACKED": "已恢复", "CLOSED": "已销警"}  # fmt: skip
-    return say(zh.get(state, state), state.lower().replace("_", " "))
-
-
-def _grade_name(grade: Grade) -> str:
-    return say({4: "红", 3: "橙", 2: "黄", 1: "蓝"}[int(grade)], grade.word)
-
-
-def _standing(alarms: list[dict[str, Any]]) -> Counter[int]:
-    return Counter(int(alarm["grade"]) for alarm in alarms if "ACTIVE" in alarm["state"])
 
 
 def _accepted(beat: dict[str, Any]) -> int:

@@ -213,4 +213,4 @@ def test_the_views_plain_line_on_a_gbk_terminal() -> None:
         env={**os.environ, "PYTHONIOENCODING": "gbk", "HAZARDGATE_LANG": "zh", "PYTHONUTF8": "0"},
     )  # fmt: skip
     assert done.returncode == 0
-    assert done.stderr.decode("gbk").splitlines()[0] == "已提交 0 个样本；报警 红0 橙0 黄0 蓝0；已送达 0"
+    assert done.stderr.decode("gbk").splitlines()[0] == "已提交 0 个样本；报警中：红 0 橙 0 黄 0 蓝 0；已送达 0"

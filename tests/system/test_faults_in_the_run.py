@@ -219,7 +219,7 @@ def test_a_second_process_on_one_data_folder_is_refused_and_names_the_first(chai
 def test_acts_of_people_survive_a_killed_core(chain: Chain) -> None:
     """An acknowledgement that was answered is in the journal, whatever happens a moment later."""
     alarm = chain.rows("SELECT id FROM alarm WHERE state = 'ACTIVE_UNACKED' ORDER BY start_ms LIMIT 1")[0][0]
-    command = [*CLI, "ack", alarm, "--actor", "Zhang San", "--data", str(chain.folder)]
+    command = [*CLI, "ack", alarm, "--actor", "Zhang San", "--data", str(chain.folder), "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
     chain.core.kill()
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,136 @@
+"""`hazardgate alarms`, and the words for alarms that the commands and the demo's view share.
+
+It reads the ledger as any bystander may: read-only, beside a running core or without one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+from rich.cells import cell_len, set_cell_size
+
+from cli.language import say
+from cli.running import escaped, refuse
+from config import Grade
+from gateway.core import LEDGER_NAME, LedgerReader
+
+GRADES: Final = (Grade.RED, Grade.ORANGE, Grade.YELLOW, Grade.BLUE)
+ALARMS_LISTED_MAX: Final = 1_000
+STATES: Final = {
+    "ACTIVE_UNACKED": ("报警中未确认", "standing, unacked"),
+    "ACTIVE_ACKED": ("报警中已确认", "standing, acked"),
+    "RETURNED_UNACKED": ("已恢复未确认", "returned, unacked"),
+    "RETURNED_ACKED": ("已恢复已确认", "returned, acked"),
+    "CLOSED": ("已销警", "closed"),
+}
+_STANDING: Final = "state IN ('ACTIVE_UNACKED', 'ACTIVE_ACKED')"
+_OPEN: Final = "state IN ('ACTIVE_UNACKED', 'ACTIVE_ACKED', 'RETURNED_UNACKED', 'RETURNED_ACKED')"
+_ORDER: Final = f"{_STANDING} DESC, grade DESC, start_ms DESC, id"
+
+
+@dataclass(slots=True)
+class Listing:
+    """Alarms as the ledger has them: what stands before what returned, then the gravest, then the newest.
+
+    `alarms` holds the first of `total`; `standing` counts all that stand, by grade.
+    """
+
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    total: int = 0
+    standing: Counter[int] = field(default_factory=Counter)
+
+
+def read_alarms(reader: LedgerReader, count_max: int, *, closed: bool = False) -> Listing:
+    """Read the open alarms, with `closed` all of them, at most `count_max`."""
+    where = "1" if closed else _OPEN
+    rows = reader.rows(f"SELECT body FROM alarm WHERE {where} ORDER BY {_ORDER} LIMIT ?", (count_max,))  # noqa: S608 - our own constants
+    ((total,),) = reader.rows(f"SELECT count(*) FROM alarm WHERE {where}")  # noqa: S608
+    standing = reader.rows(f"SELECT grade, count(*) FROM alarm WHERE {_STANDING} GROUP BY grade")  # noqa: S608
+    return Listing([json.loads(body) for (body,) in rows], int(total), Counter({int(g): int(n) for g, n in standing}))
+
+
+def alarms_command(data: Path, *, closed: bool, as_json: bool) -> None:
+    """Print the open alarms, with `closed` all of them."""
+    listing = _from_ledger(data / "core" / LEDGER_NAME, closed=closed)
+    if as_json:
+        print(json.dumps(listing.alarms, ensure_ascii=False))
+        return
+    print(standing_in_words(listing.standing))
+    titles = (say("编号", "id"), say("级别", "grade"), say("对象", "subject"), say("限值", "limit"),
+              say("状态", "state"), say("开始", "start"), say("数值", "value"))  # fmt: skip
+    lines = [
+        (alarm["id"], grade_name(Grade(alarm["grade"])), alarm["tag"], alarm["limit"], state_in_words(alarm["state"]),
+         local_time(alarm["start_ms"]), value_in_words(alarm))
+        for alarm in listing.alarms
+    ]  # fmt: skip
+    table = [tuple(escaped(cell) for cell in line) for line in (titles, *lines)] if lines else []
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(map(set_cell_size, line, widths)).rstrip())
+    if listing.total > len(lines):
+        print(more_in_words(listing.total - len(lines)))
+
+
+def act_in_words(transition: dict[str, Any]) -> str:
+    """Return an operator's act that core has done, as one line."""
+    alarm = transition["alarm"]
+    done = say("已销警", "closed") if transition["kind"] == "closed" else say("已确认", "acknowledged")
+    grade = grade_name(Grade(alarm["grade"]))
+    text = f"{alarm['tag']} {alarm['limit']} {grade} {transition['actor']} {local_time(transition['at_ms'])}"
+    return escaped(say(f"{done}：{text}", f"{done}: {text}"))
+
+
+def state_in_words(state: str) -> str:
+    """Return a state of the life of an alarm in words."""
+    return say(*STATES.get(state, (state, state)))
+
+
+def grade_name(grade: Grade) -> str:
+    """Return the word for a grade."""
+    return say({4: "红", 3: "橙", 2: "黄", 1: "蓝"}[int(grade)], grade.word)
+
+
+def standing_in_words(standing: Counter[int]) -> str:
+    """Return how many alarms stand now, by grade."""
+    counts = " ".join(f"{grade_name(grade)} {standing[int(grade)]}" for grade in GRADES)
+    return say(f"报警中：{counts}", f"standing: {counts}")
+
+
+def more_in_words(count: int) -> str:
+    """Return the last line of a list that has `count` more than it shows."""
+    return say(f"另有 {count} 条", f"{count} more")
+
+
+def value_in_words(alarm: dict[str, Any]) -> str:
+    """Return an alarm's value with its unit; empty where it has none."""
+    return "" if alarm["value"] is None else f"{alarm['value']:.4g} {alarm['unit'] or ''}".rstrip()
+
+
+def local_time(at_ms: int) -> str:
+    """Return UTC epoch milliseconds as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+
+
+def _from_ledger(path: Path, *, closed: bool) -> Listing:
+    if not path.is_file():
+        raise refuse(say(
+            f"{path}：没有账本；请用 --data 指定核心的数据目录",
+            f"{path}: there is no ledger; name the core's data folder with --data",
+        ))  # fmt: skip
+    try:
+        reader = LedgerReader.open(path)
+        try:
+            return read_alarms(reader, ALARMS_LISTED_MAX, closed=closed)
+        finally:
+            reader.close()
+    except apsw.Error as error:
+        raise refuse(say(
+            f"{path}：账本读不出（{error}）；请检查文件和权限",
+            f"{path}: the ledger cannot be read ({error}); check the file and its permissions",
+        )) from None  # fmt: skip

@@ -1,0 +1,174 @@
+"""`hazardgate alarms`, and what ack and close print: readable lines; the raw record with --json."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alerting import AlarmState, Category, State
+from cli import alarms
+from gateway.core import LEDGER_NAME
+from gateway.core.schema import TABLES
+from tests.cli.test_commands import run
+
+HOUR_MS = 3_600_000
+START_MS = 1_795_000_000_000
+
+
+def state(number: int, grade: int, stands: State, start_ms: int, **more: Any) -> AlarmState:
+    return AlarmState(
+        **{
+            "id": f"{number:032x}", "site": "S", "category": Category.PROCESS, "tag": "CL103.LEVEL", "limit": "H",
+            "grade": grade, "state": stands, "value": 3.14159, "code": 192, "setpoint": 3.0, "unit": "m",
+            "start_ms": start_ms, **more,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "en")
+
+
+def enter(data: Path, *states: AlarmState) -> None:
+    """Enter alarms into a ledger of core's own making."""
+    (data / "core").mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(data / "core" / LEDGER_NAME, isolation_level=None)
+    db.executescript(TABLES)
+    for one in states:
+        row = (one.id, str(one.state), one.grade, str(one.category), one.tag, one.limit, one.start_ms, 0)
+        db.execute("INSERT INTO alarm VALUES (?,?,?,?,?,?,?,?,?)", (*row, json.dumps(one.to_json())))
+    db.close()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    enter(
+        tmp_path,
+        state(1, 2, State.ACTIVE_UNACKED, START_MS),
+        state(2, 4, State.ACTIVE_ACKED, START_MS),
+        state(3, 4, State.ACTIVE_UNACKED, START_MS + HOUR_MS),
+        state(4, 4, State.RETURNED_UNACKED, START_MS + HOUR_MS),
+        state(5, 4, State.CLOSED, START_MS + 2 * HOUR_MS),
+        state(6, 1, State.ACTIVE_UNACKED, START_MS, tag="EDGE.E1.OFFLINE", limit="SYSTEM", value=None, unit=""),
+    )
+    return tmp_path
+
+
+def ids(output: str) -> list[int]:
+    return [int(line.split()[0], 16) for line in output.splitlines()[2:]]
+
+
+def test_open_alarms_stand_in_order_of_weight(data: Path) -> None:
+    result = run("alarms", "--data", data)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0] == "standing: red 2 orange 0 yellow 1 blue 1"
+    assert lines[1].split() == ["id", "grade", "subject", "limit", "state", "start", "value"]
+    assert ids(result.output) == [3, 2, 1, 6, 4]
+    at = alarms.local_time(START_MS)
+    assert lines[4] == f"{1:032x}  yellow  CL103.LEVEL      H       standing, unacked  {at}  3.142 m"
+    assert lines[5].endswith(f"blue    EDGE.E1.OFFLINE  SYSTEM  standing, unacked  {at}")
+
+
+def test_all_shows_closed_ones_too(data: Path) -> None:
+    assert ids(run("alarms", "--data", data, "--all").output) == [3, 2, 1, 6, 5, 4]
+
+
+def test_json_is_the_alarms_as_the_ledger_has_them(data: Path) -> None:
+    told = json.loads(run("alarms", "--data", data, "--json").output)
+    assert [AlarmState.from_json(body).id for body in told] == [f"{number:032x}" for number in (3, 2, 1, 6, 4)]
+
+
+def test_it_speaks_chinese(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    lines = run("alarms", "--data", data).output.splitlines()
+    assert lines[0] == "报警中：红 2 橙 0 黄 1 蓝 1"
+    assert lines[2].split()[1:5] == ["红", "CL103.LEVEL", "H", "报警中未确认"]
+
+
+def test_what_is_left_out_is_counted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarms, "ALARMS_LISTED_MAX", 2)
+    assert run("alarms", "--data", data).output.splitlines()[-1] == "3 more"
+
+
+def test_an_empty_ledger_has_no_table(tmp_path: Path) -> None:
+    enter(tmp_path)
+    assert run("alarms", "--data", tmp_path).output == "standing: red 0 orange 0 yellow 0 blue 0\n"
+
+
+def test_it_reads_and_leaves_the_ledger_alone(data: Path) -> None:
+    ledger = data / "core" / LEDGER_NAME
+    before = ledger.read_bytes()
+    run("alarms", "--data", data)
+    assert ledger.read_bytes() == before
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "there is no ledger; name the core's data"), ("zh", "没有账本；请用 --data")])
+def test_no_ledger_is_one_sentence(tmp_path: Path, language: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    result = run("alarms", "--data", tmp_path)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert not (tmp_path / "core").exists()
+
+
+def test_what_is_no_ledger_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / LEDGER_NAME).write_text("no ledger " * 100, encoding="utf-8")
+    result = run("alarms", "--data", tmp_path)
+    assert (result.exit_code, len(result.output.splitlines())) == (2, 1)
+    assert "the ledger cannot be read" in result.output
+
+
+# ------------------------------------------------------------------ ack and close
+
+ACTED = {
+    "acknowledged": ("ack", "1", "--actor", "王建国"),
+    "closed": ("close", "1", "--actor", "王建国", "--reason", "r", "--measure", "m"),
+}
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch):
+    def answer(told: dict[str, Any]) -> None:
+        async def send(*_: object) -> dict[str, Any]:
+            return told
+
+        monkeypatch.setattr("gateway.core.send_act", send)
+
+    return answer
+
+
+@pytest.mark.parametrize("kind", list(ACTED))
+def test_an_act_that_is_done_is_one_line(kind: str, answered, monkeypatch: pytest.MonkeyPatch) -> None:
+    alarm = state(1, 2, State.ACTIVE_ACKED, START_MS).to_json()
+    transition = {"kind": kind, "alarm": alarm, "actor": "王建国", "at_ms": START_MS}
+    answered({"ok": True, "transition": transition})
+    at = alarms.local_time(START_MS)
+    assert run(*ACTED[kind]).output == f"{kind}: CL103.LEVEL H yellow 王建国 {at}\n"
+    assert json.loads(run(*ACTED[kind], "--json").output) == transition
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    word = {"acknowledged": "已确认", "closed": "已销警"}[kind]
+    assert run(*ACTED[kind]).output == f"{word}：CL103.LEVEL H 黄 王建国 {at}\n"
+
+
+@pytest.mark.parametrize("kind", list(ACTED))
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_a_refused_act_says_where_the_alarms_are(kind, language, answered, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    answered({"ok": False, "error": "1: no such alarm"})
+    result = run(*ACTED[kind], "--data", tmp_path)
+    assert result.exit_code == 2
+    assert "1: no such alarm" in result.output
+    assert f"hazardgate alarms --data {tmp_path}" in result.output
+
+
+def test_an_actor_cannot_steer_the_terminal() -> None:
+    alarm = state(1, 2, State.ACTIVE_ACKED, START_MS).to_json()
+    told = alarms.act_in_words({"kind": "acknowledged", "alarm": alarm, "actor": "a\x1b[2J\nb", "at_ms": START_MS})
+    assert told.isprintable()
