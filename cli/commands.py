@@ -34,10 +34,25 @@ AsJson = Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print J
 DEFAULT_DATA = Path("hazardgate-data")
 
 
+EXTRA_OF = {
+    "aiohttp": "gateway", "apsw": "gateway", "fastapi": "gateway", "standardwebhooks": "gateway",
+    "starlette": "gateway", "uvicorn": "gateway", "pymodbus": "simulators",
+}  # fmt: skip
+
+
 def main() -> None:
     """Entry point."""
     make_output_safe()
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        raise refuse(say(
+            f"此安装不含所需的软件包（{error.name}）；请安装 hazardgate[{extra}]",
+            f"this installation lacks {error.name}; install hazardgate[{extra}]",
+        )) from None  # fmt: skip
 
 
 def _site(path: Path) -> SiteConfig:

@@ -22,7 +22,7 @@ from alerting.delivery import Courier, NoticePlanner, SiteWords
 from config import SiteConfig, edge_hash, export_edge
 from gateway.core.acts import ActsSocket
 from gateway.core.engine_clock import EngineClock, downtime
-from gateway.core.errors import DataFolderBusyError
+from gateway.core.errors import AnotherCoreError, DataFolderBusyError
 from gateway.core.ledger import Batch, Committed, Ledger
 from gateway.core.loop import CoreLoop
 from gateway.core.machine import LateWant, Stretch
@@ -111,7 +111,9 @@ class Core:
             heartbeat_fields=self._heartbeat_fields, wall_ms=wall_ms, random=random.SystemRandom().random,
             on_result=self._take_results,
         )  # fmt: skip
-        self._source = MqttSource(self.loop, connector, site.site, site.host_id, wall_ms)
+        self._source = MqttSource(
+            self.loop, connector, site.site, site.host_id, wall_ms, self._ledger.ledger_id
+        )
         self._acts = ActsSocket(folder / ACTS_NAME, self.loop, wall_ms, self._stored_alarm)
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._snapshot_pending: tuple[int, dict[str, bytes]] | None = None
@@ -139,8 +141,9 @@ class Core:
         self.loop.on_unjournaled = lambda batch: self._offered(self._courier.offer_unjournaled(batch.notices))
         self._courier.offer(self._ledger.reader.due_outbox())
         watchdog = Watchdog(
-            lambda: self.loop.counters.cycles, self._heartbeat, self._folder / HEARTBEAT_NAME, self._stalled
-        )
+            lambda: self.loop.counters.cycles, self._heartbeat, self._folder / HEARTBEAT_NAME, self._stalled,
+            gone=self._ledger.gone,
+        )  # fmt: skip
         writer.start()
         await self._acts.start()
         watchdog.start()
@@ -335,4 +338,11 @@ async def run_core(
         CoreError: it cannot start; the message says why and what to do.
     """
     core = Core(site, data_dir / "core", connector, secrets, base_dir, restored=restored)
-    await core.run(stop)
+    try:
+        await core.run(stop)
+    except BaseExceptionGroup as group:
+        # One reason to end that is told in a sentence; everything else is a bug and stays loud.
+        another = group.subgroup(AnotherCoreError)
+        if another is not None:
+            raise AnotherCoreError(site.host_id) from None
+        raise

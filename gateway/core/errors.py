@@ -3,6 +3,7 @@
 CoreError
 ├── DataFolderBusyError      another core owns the data folder
 ├── LedgerOlderError         the ledger is older than its own snapshots: it was restored
+├── AnotherCoreError         another core answers for the same host id on this broker
 ├── LedgerFormatError        the file is no ledger, or of another schema version
 └── ActsSocketError          the operator socket could not be opened or reached
 """
@@ -35,6 +36,17 @@ class LedgerOlderError(CoreError):
             f"{ledger}: ends at log position {ledger_pos}, but a snapshot of position {snapshot_pos} stands beside "
             f"it: this ledger was restored from an older copy; start once with --restored, which renews the ledger "
             f"id so that no receiver sees a sequence number twice"
+        )
+
+
+class AnotherCoreError(CoreError):
+    """Two cores on one broker would share the edges' frames, and each acknowledge what the other never got."""
+
+    def __init__(self, host_id: str) -> None:
+        self.host_id = host_id
+        super().__init__(
+            f"another core answers for host id {host_id} on this broker; stop it first "
+            f"(it may run on another data folder or machine), or give this site another host_id"
         )
 
 

@@ -104,10 +104,22 @@ class Ledger:
         if owner != site:
             raise LedgerFormatError(path, f"belongs to site {owner}, not {site}")
         self.reader = LedgerReader(self._db)
+        opened = path.stat()
+        self._file = (opened.st_dev, opened.st_ino)
         self.ledger_id = self._meta("ledger_id")
         row = self._db.execute("SELECT hash FROM transition ORDER BY row DESC LIMIT 1").fetchone()
         self._chain = row[0] if row else GENESIS_HASH
         self._tags: dict[str, int] = dict(self._db.execute("SELECT name, id FROM tag"))
+
+    def gone(self) -> str:
+        """Return why this ledger is no longer the file at its path; empty while it is. Cheap, from any thread."""
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            return f"{self.path}: the ledger was removed under core ({error.strerror})"
+        if (now.st_dev, now.st_ino) != self._file:
+            return f"{self.path}: another file stands in the ledger's place"
+        return ""
 
     def close(self) -> None:
         """Close the file; a clean close also folds the WAL in."""

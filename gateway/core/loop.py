@@ -41,6 +41,7 @@ LIVE_ACK_MS: Final = 1_000
 NODE_GRACE_MS: Final = 30_000  # after our own start or link loss a node may take so long to be born again
 ACTS_WAITING_MAX: Final = 64
 REBIRTHS_MAX: Final = 1_000
+TRANSITIONS_LOGGED_MAX: Final = 20  # a commit
 BACKLOG_BLOCKS_MAX: Final = 512
 DETACHED_NAMED_MAX: Final = 8
 
@@ -366,6 +367,7 @@ class CoreLoop:
             assert flight.batch is batch, "the writer keeps the order"
             self._flight_bytes -= batch.bytes
             self.counters.samples_committed += batch.samples
+            _log_transitions(batch)
             self.counters.frames_committed += batch.frames
             self.acks.update(batch.acks)
             self.urgent_nodes |= batch.backlog_nodes
@@ -436,3 +438,14 @@ class CoreLoop:
     def state_bytes(self) -> tuple[int, dict[str, bytes]]:
         """Return the last log position applied, and all state after it."""
         return self._builder.last_pos, self.machine.dump()
+
+
+def _log_transitions(batch: Batch) -> None:
+    """One line for each step of an alarm, so that core's log alone tells what it raised; a flood is summed up."""
+    for _, step in batch.transitions[:TRANSITIONS_LOGGED_MAX]:
+        alarm = step.alarm
+        late, actor = " late" if step.late else "", f" by {step.actor}" if step.actor else ""
+        log.info("alarm %s: %s %s %s grade %d%s%s", alarm.id, alarm.tag, alarm.limit, step.kind, alarm.grade, late, actor)
+    more = len(batch.transitions) - TRANSITIONS_LOGGED_MAX
+    if more > 0:
+        log.info("and %d more steps of alarms in the same commit", more)

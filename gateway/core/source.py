@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from gateway.core.errors import AnotherCoreError
 from gateway.core.loop import LIVE_ACK_MS, CoreLoop
 from wire import (
     ACKNOWLEDGE_ROWS_MAX,
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 RECONNECT_FIRST_S: Final = 0.1
 RECONNECT_MAX_S: Final = 2.0
+RETAINED_S: Final = 0.2  # a retained STATE comes right behind its subscription
+ANSWER_S: Final = 0.8
 _NODE_KINDS: Final = ("NBIRTH", "NDEATH", "NDATA")
 _DEVICE_KINDS: Final = ("DBIRTH", "DDEATH", "DDATA")
 
@@ -44,13 +47,17 @@ class MqttSource:
     """Feeds the loop from the broker and carries its acks back."""
 
     def __init__(
-        self, loop: CoreLoop, connector: MqttConnector, group: str, host_id: str, wall_ms: Callable[[], int]
-    ) -> None:
+        self, loop: CoreLoop, connector: MqttConnector, group: str, host_id: str, wall_ms: Callable[[], int],
+        ledger_id: str = "",
+    ) -> None:  # fmt: skip
+        """`ledger_id` makes the client id this ledger's own: a second core must not throw the first one off."""
         self._loop, self._connector = loop, connector
         self._group, self._host_id, self._wall_ms = group, host_id, wall_ms
         self.connected = False
         self._said_absent = False
         self._state_ms = 0
+        self._client_id = f"hazardgate-core-{group}" + (f"-{ledger_id[:12]}" if ledger_id else "")
+        self._alone = False
 
     async def run(self) -> None:
         """Connect, listen, connect again, until cancelled. A cancelled run says offline before it leaves."""
@@ -80,19 +87,37 @@ class MqttSource:
         topic = state_topic(self._host_id)
         cancelled: asyncio.CancelledError | None = None
         will = Will(topic, encode_state(online=False, timestamp_ms=self._state_ms), qos=1, retain=True)
-        async with self._connector.connect(f"hazardgate-core-{self._group}", will) as link:
-            await link.subscribe([(topic, 1), *self._filters()])
-            await link.publish(topic, encode_state(online=True, timestamp_ms=self._state_ms), qos=1, retain=True)
-            self.connected, self._said_absent = True, False
-            log.info("connected to the broker")
-            try:
-                await self._serve(link, topic)
-            except asyncio.CancelledError as error:
-                # Leave the block as one leaves in order: cut off by an exception, the broker would publish the will.
-                await self._say_offline(link, topic)
-                cancelled = error
+        async with self._connector.connect(self._client_id, will) as link:
+            self._alone = self._alone or not await self._another_answers(link, topic)
+            if self._alone:
+                try:
+                    await self._be_host(link, topic)
+                except asyncio.CancelledError as error:
+                    # Leave the block as one leaves in order: cut off, the broker would publish the will.
+                    await self._say_offline(link, topic)
+                    cancelled = error
+        if not self._alone:
+            raise AnotherCoreError(self._host_id)
         if cancelled is not None:
             raise cancelled
+
+    async def _be_host(self, link: MqttLink, topic: str) -> None:
+        await link.subscribe([(topic, 1), *self._filters()])
+        await link.publish(topic, encode_state(online=True, timestamp_ms=self._state_ms), qos=1, retain=True)
+        self.connected, self._said_absent = True, False
+        log.info("connected to the broker")
+        await self._serve(link, topic)
+
+    async def _another_answers(self, link: MqttLink, topic: str) -> bool:
+        """Ask, at the first connection, whether another core is there: it would answer a false offline STATE.
+
+        The question carries timestamp 0, so no edge heeds it. A core that died without a word does not answer.
+        """
+        await link.subscribe([(topic, 1)])
+        if not await _hears_online(link, topic, RETAINED_S):
+            return False
+        await link.publish(topic, encode_state(online=False, timestamp_ms=0), qos=1)
+        return await _hears_online(link, topic, ANSWER_S)
 
     async def _serve(self, link: MqttLink, topic: str) -> None:
         lost: BaseException | None = None
@@ -169,3 +194,22 @@ class MqttSource:
 
     async def _command(self, link: MqttLink, node: str, payload: bytes) -> None:
         await link.publish(build_topic(Topic(MessageKind.NCMD, self._group, node)), payload)
+
+
+async def _hears_online(link: MqttLink, topic: str, timeout_s: float) -> bool:
+    """Tell whether an online STATE comes in time. Only STATE is subscribed at this moment."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for message in link.messages():
+                if message.topic == topic and _says_online(message.payload):
+                    return True
+    except TimeoutError:
+        return False
+    return False
+
+
+def _says_online(payload: bytes) -> bool:
+    try:
+        return decode_state(payload).online
+    except MalformedStateError:
+        return False

@@ -33,8 +33,13 @@ class Watchdog:
         path: Path,
         on_stall: Callable[[float], None],
         fatal: Callable[[], None] | None = None,
+        gone: Callable[[], str] = lambda: "",
     ) -> None:
-        """`on_stall` is called from the thread, once a stall, with its length so far in seconds."""
+        """`on_stall` is called from the thread, once a stall, with its length so far in seconds.
+
+        `gone` says why core must not go on (its ledger is no longer where it was), or nothing.
+        """
+        self._gone = gone
         self._cycles, self._heartbeat, self._path, self._on_stall = cycles, heartbeat, path, on_stall
         self._fatal = fatal or (lambda: os._exit(STALL_EXIT_CODE))
         self._stop = threading.Event()
@@ -55,7 +60,11 @@ class Watchdog:
         seen, since, said = self._cycles(), time.monotonic(), False
         while not self._stop.wait(PERIOD_S):
             cycles, now = self._cycles(), time.monotonic()
-            if cycles != seen:
+            gone = self._gone()
+            if gone:
+                log.critical("%s; core ends before it acknowledges anything more", gone)
+                self._fatal()
+            elif cycles != seen:
                 seen, since, said = cycles, now, False
                 notify_systemd("WATCHDOG=1")
             elif now - since >= STALL_FATAL_S:
