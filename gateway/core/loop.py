@@ -41,7 +41,7 @@ LIVE_ACK_MS: Final = 1_000
 NODE_GRACE_MS: Final = 30_000  # after our own start or link loss a node may take so long to be born again
 ACTS_WAITING_MAX: Final = 64
 REBIRTHS_MAX: Final = 1_000
-TRANSITIONS_LOGGED_MAX: Final = 20  # a commit
+TRANSITIONS_LOGGED_MAX: Final = 20  # a tick
 BACKLOG_BLOCKS_MAX: Final = 512
 DETACHED_NAMED_MAX: Final = 8
 
@@ -109,6 +109,7 @@ class CoreLoop:
         self._acts: deque[WaitingAct] = deque()
         self._facts: deque[dict[str, Any]] = deque()
         self._attempts: list[Attempt] = []
+        self._unsaid: list[Transition] = []
         self.wake = asyncio.Event()
         self._flight: deque[InFlight] = deque()
         self._flight_bytes = 0
@@ -199,6 +200,12 @@ class CoreLoop:
             self.wake.clear()
             self.cycle()
             await asyncio.sleep(0)  # let the source, the courier and the acks run between two cycles
+        self._say_steps()
+
+    def _say_steps(self) -> None:
+        """Log committed steps of alarms: at a tick, not at the commit, where their notices would wait for the log."""
+        steps, self._unsaid = self._unsaid, []
+        _log_steps(steps)
 
     def cycle(self) -> None:
         """Take what waits, evaluate it, hand it to the writer."""
@@ -222,6 +229,7 @@ class CoreLoop:
         if engine_ms - self._last_tick_ms >= TICK_MS:
             self._last_tick_ms = engine_ms
             build.tick()
+            self._say_steps()
         if engine_ms - self._last_housekeeping_ms >= HOUSEKEEPING_MS:
             self._last_housekeeping_ms = engine_ms
             self._housekeeping(engine_ms)
@@ -367,7 +375,7 @@ class CoreLoop:
             assert flight.batch is batch, "the writer keeps the order"
             self._flight_bytes -= batch.bytes
             self.counters.samples_committed += batch.samples
-            _log_transitions(batch)
+            self._unsaid += [step for _, step in batch.transitions]
             self.counters.frames_committed += batch.frames
             self.acks.update(batch.acks)
             self.urgent_nodes |= batch.backlog_nodes
@@ -440,12 +448,12 @@ class CoreLoop:
         return self._builder.last_pos, self.machine.dump()
 
 
-def _log_transitions(batch: Batch) -> None:
+def _log_steps(steps: Sequence[Transition]) -> None:
     """One line for each step of an alarm, so that core's log alone tells what it raised; a flood is summed up."""
-    for _, step in batch.transitions[:TRANSITIONS_LOGGED_MAX]:
+    for step in steps[:TRANSITIONS_LOGGED_MAX]:
         alarm = step.alarm
         late, actor = " late" if step.late else "", f" by {step.actor}" if step.actor else ""
         log.info("alarm %s: %s %s %s grade %d%s%s", alarm.id, alarm.tag, alarm.limit, step.kind, alarm.grade, late, actor)
-    more = len(batch.transitions) - TRANSITIONS_LOGGED_MAX
+    more = len(steps) - TRANSITIONS_LOGGED_MAX
     if more > 0:
-        log.info("and %d more steps of alarms in the same commit", more)
+        log.info("and %d more steps of alarms at the same time", more)

@@ -441,6 +441,40 @@ def test_a_commit_hands_its_notices_over_before_it_wakes_anybody(tmp_path: Path)
     play(tmp_path, story)
 
 
+def test_an_alarm_is_logged_at_the_next_tick_and_its_notice_does_not_wait_for_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(bench: Bench) -> None:
+        edge = await born(bench)
+        await bench.cycle()
+        caplog.set_level("INFO", "gateway.core.loop")
+        bench.deliver(edge.scan({LEVEL: 12.0}))
+        await bench.cycle(1)
+        assert len(bench.said.rows) == 1
+        assert not caplog.messages
+        await bench.cycle()
+        await bench.cycle()
+        (line,) = caplog.messages
+        assert "T1.LEVEL H raised" in line
+
+    play(tmp_path, story)
+
+
+def test_what_was_not_logged_yet_is_logged_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(bench: Bench) -> None:
+        edge = await born(bench)
+        await bench.cycle()
+        caplog.set_level("INFO", "gateway.core.loop")
+        bench.deliver(edge.scan({LEVEL: 12.0}))
+        await bench.cycle(1)
+        stop = asyncio.Event()
+        stop.set()
+        await bench.loop.run(stop)
+        assert sum("T1.LEVEL H raised" in line for line in caplog.messages) == 1
+
+    play(tmp_path, story)
+
+
 def test_acks_are_told_once_until_they_are_taken(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         edge = await born(bench)
