@@ -116,7 +116,6 @@ class Core:
         )
         self._acts = ActsSocket(folder / ACTS_NAME, self.loop, wall_ms, self._stored_alarm)
         self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._snapshot_pending: tuple[int, dict[str, bytes]] | None = None
 
     @property
     def recovered(self) -> Recovered:
