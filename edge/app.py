@@ -30,11 +30,12 @@ from edge.session import EdgeSession
 from edge.spool import Spool
 from edge.status import EdgeStatus
 from edge.uplink import Uplink
-from wire import UNFINISHED_ROWS_MAX, AioMqttConnector, MqttConnector, Native, new_stream_id
+from wire import UNFINISHED_ROWS_MAX, AioMqttConnector, MqttConnector, Native, new_stream_id, notify_systemd
 
 TICK_S: Final = 0.25
 STATUS_EVERY_S: Final = 1.0
 CLOCK_SAVED_EVERY_S: Final = 30.0
+WATCHDOG_EVERY_S: Final = 2.0
 ACKS_AWAITED_S_MAX: Final = 3.0
 GOODBYE_S_MAX: Final = 1.5
 SPOOL_FOLDER: Final = "spool"
@@ -223,8 +224,13 @@ class _Run:
 
     async def _tick(self) -> None:
         saved_s = self._ports.monotonic()
+        notify_systemd("READY=1")
+        fed_s = saved_s
         while True:
             self._node.tick()
+            if self._ports.monotonic() - fed_s >= WATCHDOG_EVERY_S:  # a loop that hangs feeds nobody
+                fed_s = self._ports.monotonic()
+                notify_systemd("WATCHDOG=1")
             self._keeper.report()
             if self._ports.monotonic() - saved_s >= CLOCK_SAVED_EVERY_S:
                 saved_s = self._ports.monotonic()

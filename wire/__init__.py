@@ -94,6 +94,7 @@ from wire.quality import (
 )
 from wire.sparkplug import Expired, ReorderBuffer, next_bdseq, next_seq
 from wire.streams import INTERVALS_MAX, Received, StreamSpan, new_stream_id
+from wire.supervisor import notify_systemd
 from wire.topics import (
     NAMESPACE,
     HostState,
@@ -180,6 +181,7 @@ __all__ = [
     "next_bdseq",
     "next_seq",
     "node_filter",
+    "notify_systemd",
     "parse_topic",
     "quality_code",
     "quality_from_wire",

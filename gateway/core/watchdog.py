@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+from wire import notify_systemd
 
 log = logging.getLogger(__name__)
 
@@ -85,17 +86,3 @@ class Watchdog:
             log.warning("heartbeat file: %s", error)
         except RuntimeError as error:  # numbers that the loop changed while they were being read; the next try is soon
             log.warning("heartbeat: %s", error)
-
-
-def notify_systemd(state: str) -> None:
-    """Tell systemd, if it started us (NOTIFY_SOCKET)."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.sendto(state.encode(), address)
-    except OSError as error:
-        log.warning("systemd notification: %s", error)

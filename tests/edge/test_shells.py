@@ -363,3 +363,21 @@ def test_a_data_folder_that_cannot_be_opened_is_refused_with_the_cause(
             assert isinstance(caught.value, edge.EdgeError)
 
     virtual(scenario)
+
+
+def test_systemd_hears_from_an_edge_as_long_as_its_loop_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[float, str]] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr("edge.app.notify_systemd", lambda state: said.append((loop.time(), state)))
+        async with site_at(tmp_path) as site:
+            site.start_edge()
+            await asyncio.sleep(20)
+            await site.stop_edge()
+
+    virtual(scenario)
+    assert said[0][1] == "READY=1"
+    fed = [at for at, state in said if state == "WATCHDOG=1"]
+    assert len(fed) >= 8
+    assert max(later - earlier for earlier, later in zip(fed, fed[1:], strict=False)) <= 2.5

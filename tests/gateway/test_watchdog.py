@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.core import watchdog as watchdog_file
-from gateway.core.watchdog import Watchdog, notify_systemd
+from gateway.core.watchdog import Watchdog
+from wire import notify_systemd
 
 WAIT_S = 10.0
 
