@@ -167,6 +167,23 @@ def edge_run(
         raise refuse(unusable(data, error)) from None
 
 
+@edge_app.command("check", help=say(
+    "检查采集终端自己的配置文件", "Check an edge's own file: every error at once."
+))  # fmt: skip
+def edge_check(file: Annotated[Path, typer.Argument(help=say("终端配置文件", "the edge's own file"))]) -> None:
+    """Check an edge's own file: every error at once."""
+    from config import ConfigError, edge_hash, load_edge
+
+    try:
+        found = load_edge(file)
+    except ConfigError as error:
+        raise refuse(error) from None
+    typer.echo(say(
+        f"{found.edge.id}：可用，{len(found.tags)} 个测点，sha256 {edge_hash(found)}",
+        f"{found.edge.id}: usable, {len(found.tags)} tags, sha256 {edge_hash(found)}",
+    ))  # fmt: skip
+
+
 @edge_app.command("export", help=say(
     "导出一个采集终端自己的配置，不含接收方和密钥", "Write one edge's own file. It holds no receiver and no secret."
 ))  # fmt: skip
