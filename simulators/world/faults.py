@@ -32,7 +32,10 @@ class FaultKind(StrEnum):
     DUPLICATE = "duplicate"  # a link brings messages twice; strength: the share of them
     REORDER = "reorder"  # a link lets messages overtake each other; strength: the share held back
     PARTITION = "partition"  # a link is cut; mode: `closed` (both ends see it) or `silent` (nobody does)
-    KILL = "kill"  # a part dies without a word, and starts again at the end
+    # A part dies without a word, and starts again at the end. Mode: `now`, or for core and edges `behind_sync`: the moment
+    # its disk has made durable a step of an alarm (core: a transaction with a transition) or a frame (edge), before
+    # anything could follow from it; at the latest half way through the fault.
+    KILL = "kill"
     DISK_FULL = "disk_full"  # every write of a part is refused for want of room
     SYNC_FAILS = "sync_fails"  # every sync of a part fails, whatever was written
     CLOCK_STEP = "clock_step"  # a box's clock jumps by `strength` seconds, and back at the end
@@ -123,6 +126,8 @@ def _draw(random: Random, kind: FaultKind, parts: Parts, faulty_s: float) -> Fau
         strength = round(random.uniform(0.05, 0.6), 2)
     elif kind is FaultKind.DELAY:
         strength = round(random.uniform(0.1, 3.0), 1)
+    elif kind is FaultKind.KILL:
+        mode = random.choice(("now", "behind_sync")) if part in (*parts.edges, CORE) else "now"
     elif kind is FaultKind.PARTITION:
         mode = random.choice(("closed", "silent"))
     elif kind is FaultKind.CLOCK_STEP:
@@ -139,7 +144,7 @@ def _targets(kind: FaultKind, parts: Parts) -> tuple[str, ...]:
     boxes = (*parts.edges, CORE)
     match kind:
         case FaultKind.KILL:
-            return (*boxes, BROKER, *parts.receivers)
+            return (*boxes, CORE, CORE, BROKER, *parts.receivers)  # most that could be lost is lost in core
         case FaultKind.RECEIVER_ERRORS:
             return parts.receivers
         case FaultKind.INSTRUMENT_DEAD:
