@@ -6,12 +6,8 @@ import asyncio
 import fcntl
 import logging
 import os
-import random
-import shutil
 import statistics
-import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,17 +19,18 @@ from config import SiteConfig, edge_hash, export_edge
 from gateway.core.acts import ActsSocket
 from gateway.core.engine_clock import EngineClock, downtime
 from gateway.core.errors import AnotherCoreError, DataFolderBusyError
-from gateway.core.ledger import Batch, Committed, Ledger
+from gateway.core.ledger import Batch, Committed
 from gateway.core.loop import CoreLoop
 from gateway.core.machine import LateWant, Stretch
+from gateway.core.ports import Ports
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
 from gateway.core.retention import Retention, cap_bytes, decide
 from gateway.core.sessions import Sessions
-from gateway.core.snapshots import Snapshot, oldest_kept, write_snapshot
+from gateway.core.snapshots import Snapshot, oldest_kept
 from gateway.core.source import MqttSource
 from gateway.core.watchdog import Watchdog
-from gateway.core.writer import Ballast, Writer
+from gateway.core.writer import Ballast, LedgerWriter
 from wire import PAYLOAD_LIMITS, MqttConnector
 
 log = logging.getLogger(__name__)
@@ -45,11 +42,6 @@ SNAPSHOT_S: Final = 60.0
 RETENTION_S: Final = 60.0
 DRAIN_S_MAX: Final = 3.0
 WRITER_CLOSE_S_MAX: Final = 5.0
-
-
-def wall_clock_ms() -> int:
-    """UTC epoch ms."""
-    return time.time_ns() // 1_000_000
 
 
 class Core:
@@ -64,8 +56,7 @@ class Core:
         base_dir: Path,
         *,
         restored: bool = False,
-        wall_ms: Callable[[], int] = wall_clock_ms,
-        monotonic: Callable[[], float] = time.monotonic,
+        ports: Ports | None = None,
     ) -> None:
         """Open the ledger, recover, and join the parts; nothing runs before `run`.
 
@@ -73,15 +64,17 @@ class Core:
             CoreError: the folder is in use, or its ledger cannot be used.
             SecretRefusedError: a receiver has no usable secret.
         """
+        self._ports = ports = ports or Ports()
+        wall_ms = ports.wall_ms
         self._site, self._folder, self._wall_ms = site, folder, wall_ms
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock_folder(folder)
-        self._ledger = Ledger(folder / LEDGER_NAME, site.site)
+        self._ledger = ports.open_ledger(folder / LEDGER_NAME, site.site)
         recovered = recover(site, folder, self._ledger.reader, restored=restored)
         self._name_ledger(restored=restored)
         last_wall_ms = int(self._ledger.reader.meta("wall_ms") or 0)
         down = downtime(last_wall_ms, wall_ms())
-        clock = EngineClock(recovered.engine_ms + down.ms, monotonic)
+        clock = EngineClock(recovered.engine_ms + down.ms, ports.monotonic)
         words = SiteWords.compile(site)
         self._reader = LedgerReader.open(folder / LEDGER_NAME)
         self._space_reader = LedgerReader.open(folder / LEDGER_NAME)  # one connection for each thread of use
@@ -100,21 +93,22 @@ class Core:
 
         sessions = Sessions(site, PAYLOAD_LIMITS, clock.now())
         self.loop = CoreLoop(
-            machine, sessions, NoticePlanner.compile(site), clock, wall_ms, recovered.last_pos + 1, fetch
-        )
+            machine, sessions, NoticePlanner.compile(site), clock, wall_ms, recovered.last_pos + 1, fetch,
+            random=ports.random, run_blocking=ports.run_blocking,
+        )  # fmt: skip
         self.loop.use(numbers, {edge.id: edge_hash(export_edge(site, edge.id)) for edge in site.edges})
         self.loop.started(down.ms, recovered, believed=down.believed, restored=restored)
         self._recovered = recovered
         self._in_trouble = False
         self._courier = Courier(
             site.receivers, secrets, words=words, ledger_id=self._ledger.ledger_id, base_dir=base_dir,
-            heartbeat_fields=self._heartbeat_fields, wall_ms=wall_ms, random=random.SystemRandom().random,
-            on_result=self._take_results,
+            heartbeat_fields=self._heartbeat_fields, wall_ms=wall_ms, random=ports.random.random,
+            post_of=ports.post_of, on_result=self._take_results,
         )  # fmt: skip
         self._source = MqttSource(
             self.loop, connector, site.site, site.host_id, wall_ms, self._ledger.ledger_id
         )
-        self._acts = ActsSocket(folder / ACTS_NAME, self.loop, wall_ms, self._stored_alarm)
+        self.acts = ActsSocket(folder / ACTS_NAME, self.loop, wall_ms, self._stored_alarm, ports.run_blocking)
         self._event_loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -124,17 +118,18 @@ class Core:
 
     def _name_ledger(self, *, restored: bool) -> None:
         if restored and self._ledger.ledger_id:
-            old = self._ledger.renew_id(uuid.uuid4().hex)
+            old = self._ledger.renew_id(self._ports.new_id())
             log.warning("ledger %s restored: it goes on as %s", old, self._ledger.ledger_id)
         elif not self._ledger.ledger_id:
-            self._ledger.set_id(uuid.uuid4().hex)
+            self._ledger.set_id(self._ports.new_id())
 
     # -- running --
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set or a task fails, which ends the rest and raises."""
         self._event_loop = asyncio.get_running_loop()
-        writer = Writer(self._ledger, self._committed, self._trouble, Ballast(self._folder / "ballast"))
+        ballast = Ballast(self._folder / "ballast", self._ports.ballast_bytes)
+        writer = self._ports.writer(self._ledger, self._committed, self._trouble, ballast)
         self.loop.writer = writer
         self.loop.on_rows = lambda rows: self._offered(self._courier.offer(rows))
         self.loop.on_unjournaled = lambda batch: self._offered(self._courier.offer_unjournaled(batch.notices))
@@ -144,8 +139,9 @@ class Core:
             gone=self._ledger.gone,
         )  # fmt: skip
         writer.start()
-        await self._acts.start()
-        watchdog.start()
+        if self._ports.beside:
+            await self.acts.start()
+            watchdog.start()
         inner, courier_stop = asyncio.Event(), asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -158,7 +154,7 @@ class Core:
                     tasks.create_task(self._watch_writer(writer), name="writer-watch"),
                 ]
                 await stop.wait()
-                await self._acts.close()
+                await self.acts.close()
                 source.cancel()  # 1. take on no more
                 await self._drain()  # 2. commit what was taken
                 for task in periodic:
@@ -170,16 +166,21 @@ class Core:
                 self.loop.wake.set()
                 await cycle
         finally:
-            closed = await asyncio.to_thread(writer.close, WRITER_CLOSE_S_MAX)
+            closed = await self._ports.run_blocking(writer.close, WRITER_CLOSE_S_MAX)
             await asyncio.sleep(0)  # let the last commit's callback run
-            watchdog.close()
+            if self._ports.beside:
+                watchdog.close()
             if closed:
-                await asyncio.to_thread(self._last_snapshot)
-                self._late_reader.close()
-                self._reader.close()
-                self._space_reader.close()
-                self._ledger.close()
+                await self._ports.run_blocking(self._last_snapshot)
+                self.close_ledger()
             self._lock.close()
+
+    def close_ledger(self) -> None:
+        """Close every connection to the ledger; nothing may run any more."""
+        self._late_reader.close()
+        self._reader.close()
+        self._space_reader.close()
+        self._ledger.close()
 
     async def _drain(self) -> None:
         try:
@@ -206,7 +207,7 @@ class Core:
         facts = {"reason": reason[:200]}
         self._event_loop.call_soon_threadsafe(self.loop.fact, "CORE.LEDGER.WRITE", True, facts)
 
-    async def _watch_writer(self, writer: Writer) -> None:
+    async def _watch_writer(self, writer: LedgerWriter) -> None:
         while True:
             await asyncio.sleep(1.0)
             if not writer.alive:
@@ -255,7 +256,7 @@ class Core:
             while self.loop.counters.committed_pos < pos:  # a snapshot must never be ahead of its ledger
                 await asyncio.sleep(0.05)
             try:
-                await asyncio.to_thread(write_snapshot, self._folder, Snapshot(pos, sections))
+                await self._ports.run_blocking(self._ports.write_snapshot, self._folder, Snapshot(pos, sections))
             except OSError as error:
                 log.error("snapshot: %s; replay after a restart takes longer", error)
                 self.loop.fact("CORE.SNAPSHOT.WRITE", True, {"reason": str(error)[:200]})
@@ -265,24 +266,24 @@ class Core:
     def _last_snapshot(self) -> None:
         state = self.loop.settled_state()
         if state is not None and self.loop.idle and self.loop.counters.committed_pos == state[0]:
-            write_snapshot(self._folder, Snapshot(*state))
+            self._ports.write_snapshot(self._folder, Snapshot(*state))
 
     async def _retention(self) -> None:
         while True:
             await asyncio.sleep(RETENTION_S)
-            used, cap, decision = await asyncio.to_thread(self._look_at_space)
+            used, cap, decision = await self._ports.run_blocking(self._look_at_space)
             self.loop.prune_before = decision.prune_before
             self.loop.backlog_refused, self.loop.live_refused = decision.full, decision.over_full
             self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, {"used_bytes": used, "cap_bytes": cap})
             for row in self._courier.shortfalls():
                 log.warning("lane %s of %s has room again", row[1], row[0])
-                self._courier.offer(await asyncio.to_thread(self._space_reader.due_outbox))
+                self._courier.offer(await self._ports.run_blocking(self._space_reader.due_outbox))
                 break
 
     def _look_at_space(self) -> tuple[int, int, Retention]:
         """Blocks on the disk: runs in a thread."""
         used, storage = self._space_reader.size_bytes(), self._site.storage
-        cap = cap_bytes(storage.ledger_max_bytes, shutil.disk_usage(self._folder).total)
+        cap = cap_bytes(storage.ledger_max_bytes, self._ports.disk_bytes(self._folder))
         return used, cap, decide(used, cap, oldest_kept(self._folder), self._wall_ms(), storage.frames_days)
 
     def _heartbeat(self) -> dict[str, Any]:

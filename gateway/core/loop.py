@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 from typing import Any, Final
 
 from alerting import Act, ActRefusedError, Transition
@@ -21,9 +22,10 @@ from gateway.core.batching import BatchBuilder
 from gateway.core.engine_clock import EngineClock
 from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
 from gateway.core.machine import LateWant, Machine, Stretch
+from gateway.core.ports import RunBlocking
 from gateway.core.recover import Recovered
 from gateway.core.sessions import Sessions
-from gateway.core.writer import Writer
+from gateway.core.writer import LedgerWriter
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +98,22 @@ class CoreLoop:
         wall_ms: Callable[[], int],
         next_pos: int,
         fetch_late: Callable[[LateWant, int], Stretch | None],
+        *,
+        random: Random | None = None,
+        run_blocking: RunBlocking = asyncio.to_thread,
     ) -> None:
-        """`fetch_late` reads frames from the ledger, in a thread; None if it cannot be read just now."""
+        """Join the parts.
+
+        Args:
+            fetch_late: reads frames from the ledger, by `run_blocking`; None if it cannot be read just now.
+            random: for ids; by default the system's.
+            run_blocking: runs what waits for the disk; in a thread.
+        """
         self.machine, self.sessions, self._planner = machine, sessions, planner
         self._clock, self._wall_ms, self._fetch_late = clock, wall_ms, fetch_late
         self.counters = Counters(committed_pos=next_pos - 1)
-        self._builder = BatchBuilder(machine, next_pos)
+        self._run_blocking = run_blocking
+        self._builder = BatchBuilder(machine, next_pos, random)
         self._inbox: deque[tuple[str, bytes]] = deque()
         self._inbox_bytes = 0
         self._backlog: deque[tuple[str, bytes]] = deque()
@@ -134,7 +146,7 @@ class CoreLoop:
         self._dropped_ms: int | None = None
         self.backlog_refused = False
         self.live_refused = False
-        self.writer: Writer | None = None
+        self.writer: LedgerWriter | None = None
         self.on_rows: Callable[[Sequence[OutboxRow]], None] = lambda rows: None
         self.on_unjournaled: Callable[[Batch], None] = lambda batch: None
 
@@ -413,7 +425,7 @@ class CoreLoop:
         if self._late_want is not None and self.counters.committed_pos >= self._late_want[1]:
             want, pos = self._late_want
             self._late_task = asyncio.get_running_loop().create_task(
-                asyncio.to_thread(self._fetch_late, want, pos), name=f"late-fetch-{want.node}"
+                self._run_blocking(self._fetch_late, want, pos), name=f"late-fetch-{want.node}"
             )
             self._late_task.add_done_callback(lambda _: self.wake.set())
 

@@ -1,4 +1,4 @@
-"""The writer thread: the only place that waits for the disk.
+"""The writer: the only place that waits for the disk, in a thread of its own.
 
 Batches are handed over and never copied; everything that waits goes into one transaction (group commit). A commit
 that fails is tried again with the same batches until it succeeds: nothing that was handed over is given up.
@@ -14,13 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import apsw
 
 from gateway.core.ledger import Batch, Committed, Ledger
 
 log = logging.getLogger(__name__)
+
+OnCommitted = Callable[[list[Batch], Committed, float], None]
+OnTrouble = Callable[[str], None]
 
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
@@ -58,28 +61,92 @@ class Ballast:
         return True
 
 
-class Writer:
-    """Owns the ledger's writing connection in a thread named `ledger-writer`."""
+class LedgerWriter(Protocol):
+    """What core needs of whatever writes its batches: `Writer`, or its twin `TaskWriter` in virtual time."""
+
+    failure: BaseException | None
+
+    def start(self) -> None:
+        """Begin to write."""
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch over. Never blocks: the caller bounds what waits."""
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what waits and end; False if that took longer."""
+
+    @property
+    def alive(self) -> bool:
+        """It still writes. It ends only by `close` or by a bug."""
+
+
+class GroupCommit:
+    """Commits groups of batches; who calls it does the waiting between two tries."""
 
     def __init__(
         self,
         ledger: Ledger,
-        on_committed: Callable[[list[Batch], Committed, float], None],
-        on_trouble: Callable[[str], None],
+        on_committed: OnCommitted,
+        on_trouble: OnTrouble,
         ballast: Ballast | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Join the ledger to two callbacks, both called in the writer's thread.
+        """Join the ledger to two callbacks, both called by `attempt`.
 
         Args:
             on_committed: the batches of one transaction, what it settled, and how long it took in seconds.
             on_trouble: why a commit failed; the same batches are tried again.
         """
         self._ledger, self._on_committed, self._on_trouble = ledger, on_committed, on_trouble
-        self._ballast = ballast
+        self._ballast, self._monotonic = ballast, monotonic
+        self._freed_s: float | None = None
+        self._wait_s = RETRY_FIRST_S
+        self.error: apsw.Error | None = None
+        """Why the last try failed."""
+
+    def begin(self) -> None:
+        """Make ready before the first group."""
+        if self._ballast is not None:
+            self._ballast.fill()
+
+    def attempt(self, group: list[Batch]) -> float | None:
+        """Try once to commit: None when it is done, else the seconds to wait before the same group is tried again."""
+        started = self._monotonic()
+        try:
+            committed = self._ledger.commit(group)
+        except (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
+            self.error = error
+            if isinstance(error, apsw.FullError) and self._ballast is not None and self._ballast.drop():
+                self._freed_s = self._monotonic()
+                self._on_trouble("disk full: ballast freed")
+                return 0.0
+            self._on_trouble(f"{type(error).__name__}: {error}")
+            wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, RETRY_MAX_S)
+            return wait_s
+        self._on_committed(group, committed, self._monotonic() - started)
+        self._wait_s = RETRY_FIRST_S
+        self._lay_ballast_again()
+        return None
+
+    def _lay_ballast_again(self) -> None:
+        """Some time after it was freed; the room may be there by then."""
+        if self._ballast is None or self._freed_s is None or self._monotonic() - self._freed_s < BALLAST_AGAIN_S:
+            return
+        self._ballast.fill()
+        self._freed_s = None if self._ballast.laid else self._monotonic()
+
+
+class Writer:
+    """Owns the ledger's writing connection in a thread named `ledger-writer`."""
+
+    def __init__(
+        self, ledger: Ledger, on_committed: OnCommitted, on_trouble: OnTrouble, ballast: Ballast | None = None
+    ) -> None:
+        """Join the ledger to two callbacks, both called in the writer's thread; see `GroupCommit`."""
+        self._commits = GroupCommit(ledger, on_committed, on_trouble, ballast)
         self._waiting: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._freed_s: float | None = None
         self.failure: BaseException | None = None
 
     def start(self) -> None:
@@ -104,8 +171,7 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            if self._ballast is not None:
-                self._ballast.fill()
+            self._commits.begin()
             closing = False
             while not closing:
                 first = self._waiting.get()
@@ -128,28 +194,7 @@ class Writer:
             raise
 
     def _commit(self, group: list[Batch]) -> None:
-        wait_s = RETRY_FIRST_S
-        while True:
-            started = time.monotonic()
-            try:
-                committed = self._ledger.commit(group)
-            except (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
-                if isinstance(error, apsw.FullError) and self._ballast is not None and self._ballast.drop():
-                    self._freed_s = time.monotonic()
-                    self._on_trouble("disk full: ballast freed")
-                    continue
-                self._on_trouble(f"{type(error).__name__}: {error}")
-                if self._stop.wait(wait_s) and wait_s >= RETRY_MAX_S:
-                    raise
-                wait_s = min(2 * wait_s, RETRY_MAX_S)
-                continue
-            self._on_committed(group, committed, time.monotonic() - started)
-            self._lay_ballast_again()
-            return
-
-    def _lay_ballast_again(self) -> None:
-        """Some time after it was freed; the room may be there by then."""
-        if self._ballast is None or self._freed_s is None or time.monotonic() - self._freed_s < BALLAST_AGAIN_S:
-            return
-        self._ballast.fill()
-        self._freed_s = None if self._ballast.laid else time.monotonic()
+        while (wait_s := self._commits.attempt(group)) is not None:
+            if wait_s and self._stop.wait(wait_s) and wait_s >= RETRY_MAX_S:
+                assert self._commits.error is not None
+                raise self._commits.error
