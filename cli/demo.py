@@ -25,6 +25,7 @@ from cli.broker import BrokerMissingError, nats_server_path, write_nats_config
 from cli.children import Child, ChildGaveUpError, keep_running
 from cli.demo_report import account, in_words
 from cli.demo_view import show
+from cli.json_files import read_json_file
 from cli.language import say
 from cli.running import EXIT_REFUSED, explain, set_up_logging, unusable
 from config import DEMO_SITE, SiteConfig, dump_edge, dump_site, export_edge, load_site, rebind
@@ -283,10 +284,8 @@ async def _in_time(ending: Ending, draw_up: Callable[[], dict[str, Any]]) -> dic
 
 async def _wait_for_json(child: Child, path: Path) -> dict[str, Any]:
     """Wait until a part has said where it is."""
-    await _wait_until([child], lambda: _read_json(path) is not None)
-    found = _read_json(path)
-    assert found is not None
-    return found
+    await _wait_until([child], lambda: bool(read_json_file(path)))
+    return read_json_file(path)
 
 
 async def _wait_until(children: Sequence[Child], ready: Callable[[], bool]) -> None:
@@ -307,21 +306,13 @@ async def _wait_until(children: Sequence[Child], ready: Callable[[], bool]) -> N
         await asyncio.sleep(POLL_S)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _all_online(folder: Path, edges: int) -> bool:
-    heartbeat = _read_json(folder / "core" / "heartbeat.json") or {}
+    heartbeat = read_json_file(folder / "core" / "heartbeat.json")
     return sum(bool(node["online"]) for node in heartbeat.get("nodes", ())) == edges
 
 
 def _delivered(folder: Path) -> bool:
-    heartbeat = _read_json(folder / "core" / "heartbeat.json") or {}
+    heartbeat = read_json_file(folder / "core" / "heartbeat.json")
     fresh = time.time() * 1000 - heartbeat.get("at_ms", 0) < 2_000
     return fresh and all(lane["due"] == 0 for lane in heartbeat.get("deliveries", {}).values())
 
@@ -339,5 +330,3 @@ def _answers(port: int) -> bool:
             return True
     except OSError:
         return False
-
-

@@ -17,6 +17,7 @@ from typing import Any, Final
 from alerting import Transition
 from alerting.delivery import NoticePlanner
 from cli.crossings import demands
+from cli.json_files import read_json_file
 from cli.language import say
 from config import Grade, SiteConfig
 from gateway.core import LEDGER_NAME, LedgerReader
@@ -47,10 +48,10 @@ def account(
         journal = _missing_in_journal(reader, site, {(row[1], row[0]) for row in outbox})
     finally:
         reader.close()
-    edges = [_json(folder / "edges" / edge.id / "status.json") for edge in site.edges]
+    edges = [read_json_file(folder / "edges" / edge.id / "status.json") for edge in site.edges]
     received = [line for line in read_json_lines(folder / "platform" / "received.jsonl") if "id" in line]
     rejected = sum("rejected" in line for line in read_json_lines(folder / "platform" / "received.jsonl"))
-    heartbeat = _json(folder / "core" / "heartbeat.json")
+    heartbeat = read_json_file(folder / "core" / "heartbeat.json")
     taken, acked = (sum(int(edge.get(key, 0)) for edge in edges) for key in ("samples_taken", "samples_acked"))
     notices = [line for line in received if line["type"] != "heartbeat"]
     latencies = _latencies(folder, notices)
@@ -267,11 +268,3 @@ def _quantiles(values: list[float]) -> dict[str, float | int | None]:
 def _by_grade(alarms: list[dict[str, Any]]) -> dict[str, int]:
     counts = Counter(int(alarm["grade"]) for alarm in alarms)
     return {grade.word: counts[int(grade)] for grade in sorted(Grade, reverse=True)}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -7,7 +7,6 @@ changes nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import sys
 import time
@@ -34,6 +33,7 @@ from cli.alarms import (
     state_in_words,
     value_in_words,
 )
+from cli.json_files import read_json_file
 from cli.language import language, say
 from config import Grade, LimitRow, SiteConfig, TagConfig
 from gateway.core import LEDGER_NAME, FrameValues, LedgerReader
@@ -80,8 +80,8 @@ class Bystander:
         if self._reader is not None and self._values is not None:
             alarms = read_alarms(self._reader, ALARMS_READ)
             values = self._values.latest(LOG_ROWS_READ)
-        edges = [_json(self._folder / "edges" / edge.id / "status.json") for edge in self._site.edges]
-        return Seen(_json(self._folder / "core" / "heartbeat.json"), edges, alarms, values)
+        edges = [read_json_file(self._folder / "edges" / edge.id / "status.json") for edge in self._site.edges]
+        return Seen(read_json_file(self._folder / "core" / "heartbeat.json"), edges, alarms, values)
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -292,11 +292,3 @@ def _accepted(beat: dict[str, Any]) -> int:
 
 def _lamp(good: bool) -> Text:
     return Text(say("正常", "up"), style="green") if good else Text(say("中断", "down"), style="bold red")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.errors import EdgeError
+from wire import JsonRefusedError, parse_json_object
 
 LOCK_NAME: Final = "edge.lock"
 PRIVATE_MODE: Final = 0o600
@@ -100,8 +101,7 @@ def read_number(path: Path, member: str, otherwise: int) -> int:
     """Return a whole number from a JSON object in a file; `otherwise` when file or number is not there."""
     try:
         with path.open("rb") as file:
-            members = json.loads(file.read(SMALL_FILE_BYTES_MAX))
-    except (OSError, ValueError, RecursionError):
+            number = parse_json_object(file.read(SMALL_FILE_BYTES_MAX + 1), SMALL_FILE_BYTES_MAX).get(member)
+    except (OSError, JsonRefusedError):
         return otherwise
-    number = members.get(member) if isinstance(members, dict) else None
     return number if type(number) is int else otherwise

@@ -94,6 +94,7 @@ from wire.quality import (
 )
 from wire.sparkplug import Expired, ReorderBuffer, next_bdseq, next_seq
 from wire.streams import INTERVALS_MAX, Received, StreamSpan, new_stream_id
+from wire.strict_json import JsonRefusedError, parse_json, parse_json_object
 from wire.supervisor import notify_systemd
 from wire.topics import (
     NAMESPACE,
@@ -143,6 +144,7 @@ __all__ = [
     "Frame",
     "HostState",
     "IntervalsFullError",
+    "JsonRefusedError",
     "Language",
     "MalformedPayloadError",
     "MalformedReceivedError",
@@ -182,6 +184,8 @@ __all__ = [
     "next_seq",
     "node_filter",
     "notify_systemd",
+    "parse_json",
+    "parse_json_object",
     "parse_topic",
     "quality_code",
     "quality_from_wire",

@@ -13,6 +13,7 @@ from typing import Final
 
 from wire.datatypes import TIMESTAMP_MS_MAX
 from wire.errors import MalformedStateError, MalformedTopicError
+from wire.strict_json import JsonRefusedError, parse_json_object
 
 NAMESPACE: Final = "spBv1.0"
 ID_BYTES_MAX: Final = 128
@@ -132,29 +133,13 @@ def decode_state(payload: bytes) -> HostState:
     Raises:
         MalformedStateError: not UTF-8 JSON, too long, a key missing or twice, or a value of the wrong type.
     """
-    if len(payload) > STATE_BYTES_MAX:
-        raise MalformedStateError(f"longer than {STATE_BYTES_MAX} bytes")
     try:
-        text = payload.decode("utf-8")
-        state = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise MalformedStateError("not JSON in UTF-8, or a key twice") from error
-    if not isinstance(state, dict):
-        raise MalformedStateError("not an object")
+        state = parse_json_object(payload, STATE_BYTES_MAX)
+    except JsonRefusedError as error:
+        raise MalformedStateError(str(error)) from None
     online, timestamp = state.get("online"), state.get("timestamp")
     if type(online) is not bool:
         raise MalformedStateError("online is not true or false")
     if type(timestamp) is not int or not 0 <= timestamp <= TIMESTAMP_MS_MAX:
         raise MalformedStateError("timestamp is not in milliseconds since 1970")
     return HostState(online, timestamp)
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")

@@ -20,10 +20,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from alerting.delivery.errors import NoAnswerError
-from alerting.delivery.schedule import Answer
+from alerting.delivery.schedule import ANSWER_BYTES_MAX, Answer
 from config import AddressRefusedError, AddressRules, Endpoint, ReceiverConfig
 
-ANSWER_BYTES_MAX: Final = 64 * 1024
 HEADER_BYTES_MAX: Final = 8 * 1024
 CONNECTIONS_MAX: Final = 40
 """More than all lanes and the heartbeat have in flight together: no lane waits for another's socket."""

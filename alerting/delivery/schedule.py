@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final
 
+from wire import JsonRefusedError, parse_json
+
 URGENT_LANES: Final = frozenset({"red", "orange"})
 URGENT_DELAYS_MS: Final = (1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
 """Delay before attempt 2, 3, …; the first goes at once, the last repeats."""
@@ -28,6 +30,8 @@ REFUSALS_MAX: Final = 3
 CLOCK_SKEW_MS_MAX: Final = 240_000
 """Receivers tolerate 5 minutes; past 4 a refusal is put down to the clocks."""
 DETAIL_CHARS_MAX: Final = 300
+ANSWER_BYTES_MAX: Final = 64 * 1024
+ANSWER_DEPTH_MAX: Final = 32
 NOT_DEFINITE: Final = frozenset({401, 403, 408, 425, 429})
 
 
@@ -118,9 +122,9 @@ def _judge_body(answer: Answer, rule: BodyRule) -> Verdict:
     if answer.truncated:
         return Verdict(Outcome.RETRY, f"HTTP {status}, but the answer is longer than can be judged", status)
     try:
-        found: object = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return Verdict(Outcome.RETRY, f"HTTP {status}, but the body is not JSON: {_excerpt(answer)}", status)
+        found = parse_json(answer.body, ANSWER_BYTES_MAX, ANSWER_DEPTH_MAX)
+    except JsonRefusedError as error:
+        return Verdict(Outcome.RETRY, f"HTTP {status}, but the body is not JSON ({error}): {_excerpt(answer)}", status)
     for name in rule.field.split("."):
         if not isinstance(found, dict) or name not in found:
             return Verdict(Outcome.RETRY, f"HTTP {status}, but the body has no {rule.field}", status)

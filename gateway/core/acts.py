@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,8 @@ from typing import Any, Final
 from alerting import Act, ActKind, ActRefusedError, AlarmState
 from gateway.core.errors import ActsSocketError
 from gateway.core.loop import CoreLoop
+from gateway.core.ports import RunBlocking
+from wire import JsonRefusedError, parse_json_object
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +26,20 @@ REQUEST_BYTES_MAX: Final = 16_384
 ANSWER_S_MAX: Final = 10.0
 CONNECTIONS_MAX: Final = 16
 TEXT_CHARS_MAX: Final = 500
+ANSWER_BYTES_MAX: Final = 262_144
+CONTROL_CATEGORIES: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # what could steer a terminal or split a line
 
 
 class ActsSocket:
     """Serves the socket until closed."""
 
     def __init__(
-        self, path: Path, loop: CoreLoop, wall_ms: Callable[[], int], stored: Callable[[str], AlarmState | None]
-    ) -> None:
+        self, path: Path, loop: CoreLoop, wall_ms: Callable[[], int], stored: Callable[[str], AlarmState | None],
+        run_blocking: RunBlocking = asyncio.to_thread,
+    ) -> None:  # fmt: skip
         """`stored` reads an alarm from the ledger: one too old for the engine's memory can still be closed."""
         self._path, self._loop, self._wall_ms, self._stored = path, loop, wall_ms, stored
+        self._run_blocking = run_blocking
         self._server: asyncio.Server | None = None
         self._open = 0
 
@@ -64,7 +71,7 @@ class ActsSocket:
                 if self._open > CONNECTIONS_MAX:
                     answer = _refused("too many connections")
                 else:
-                    answer = await self._answer(await reader.readline())
+                    answer = await self.answer(await reader.readline())
                 writer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, ValueError, ConnectionError) as error:
@@ -73,7 +80,8 @@ class ActsSocket:
             self._open -= 1
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def answer(self, line: bytes) -> dict[str, Any]:
+        """Do what one line of JSON asks for and return what to answer."""
         try:
             act = self._parse(line)
         except ValueError as error:
@@ -87,21 +95,21 @@ class ActsSocket:
     async def _adopted(self, alarm_id: str) -> dict[str, Any] | None:
         if alarm_id in self._loop.machine.engine.book.alarms:
             return None
-        stored = await asyncio.to_thread(self._stored, alarm_id)
+        stored = await self._run_blocking(self._stored, alarm_id)
         return None if stored is None else stored.to_json()
 
     def _parse(self, line: bytes) -> Act:
         try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError("the request is not one line of JSON") from error
-        if not isinstance(request, dict):
-            raise ValueError("the request is not a JSON object")
+            request = parse_json_object(line, REQUEST_BYTES_MAX)
+        except JsonRefusedError as error:
+            raise ValueError(f"the request is not one line of JSON ({error})") from None
         texts = {}
         for key in ("act", "alarm", "actor", "reason", "measure"):
             text = request.get(key, "")
             if not isinstance(text, str) or len(text) > TEXT_CHARS_MAX:
                 raise ValueError(f"{key} must be text of at most {TEXT_CHARS_MAX} characters")
+            if any(unicodedata.category(char) in CONTROL_CATEGORIES for char in text):
+                raise ValueError(f"{key} holds a control character: write it as one line of plain text")
             texts[key] = text.strip()
         if texts["act"] not in ("acknowledge", "close"):
             raise ValueError("act must be acknowledge or close")
@@ -125,17 +133,20 @@ async def send_act(path: Path, request: dict[str, str]) -> dict[str, Any]:
     """
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
-            reader, writer = await asyncio.open_unix_connection(path)
+            reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
             try:
-                writer.write(json.dumps(request, ensure_ascii=False).encode() + b"\n")
+                writer.write(json.dumps(request).encode() + b"\n")
                 await writer.drain()
                 line = await reader.readline()
             finally:
                 writer.close()
     except (OSError, TimeoutError) as error:
         raise ActsSocketError(path, f"no answer ({type(error).__name__})") from error
+    except ValueError as error:
+        raise ActsSocketError(path, f"an answer longer than {ANSWER_BYTES_MAX} bytes") from error
     if not line:
         raise ActsSocketError(path, "core closed the connection without an answer")
-    answer = json.loads(line)
-    assert isinstance(answer, dict)
-    return answer
+    try:
+        return parse_json_object(line, ANSWER_BYTES_MAX)
+    except JsonRefusedError as error:
+        raise ActsSocketError(path, f"an answer that cannot be read ({error})") from None

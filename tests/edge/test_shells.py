@@ -96,13 +96,15 @@ def test_a_step_from_one_wrong_time_to_another_changes_nothing() -> None:
     assert (clock.now_ms(), clock.synced) == (START_MS + 10_000, False)
 
 
+@pytest.mark.fault("F54")
 def test_small_files_are_replaced_whole_and_bad_ones_count_as_missing(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     assert read_number(path, "bdseq", -1) == -1
     replace_json(path, {"bdseq": 7}, durable=True)
     assert read_number(path, "bdseq", -1) == 7
     assert path.stat().st_mode & 0o077 == 0
-    for junk in (b"", b"{", b"[1]", b'{"bdseq":true}', b'{"bdseq":"7"}', b"\xff\xfe"):
+    hostile = (b"[" * 100_000, b'{"bdseq":1,"bdseq":2}', b'{"bdseq":' + b"9" * 200 + b"}", b'{"bdseq":1,"x":NaN}')
+    for junk in (b"", b"{", b"[1]", b'{"bdseq":true}', b'{"bdseq":"7"}', b"\xff\xfe", *hostile):
         path.write_bytes(junk)
         assert read_number(path, "bdseq", -1) == -1
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,11 @@ def test_an_act_is_not_answered_before_it_is_committed(tmp_path: Path) -> None:
         pytest.param(json.dumps({"act": "close", "alarm": "x", "actor": "l", "reason": "r" * (TEXT_CHARS_MAX + 1)}).encode() + b"\n",
                      "reason must be text", id="too long a reason"),
         pytest.param(b'{"act":"acknowledge","alarm":"x","actor":"li"}\n', "no open alarm has this id", id="unknown alarm"),
-        pytest.param(b'{"act":"acknowledge","alarm":"x\\u0000\\r\\n","actor":"li"}\n', "no open alarm", id="control characters"),
+        pytest.param(b'{"act":"acknowledge","alarm":"x\\u0000\\r\\n","actor":"li"}\n',
+                     "alarm holds a control", id="control characters"),
+        *(pytest.param(b'{"act":"acknowledge","alarm":"x","actor":"l\\u' + code + b'i"}\n',
+                       "actor holds a control", id=f"U+{code.decode()}")
+          for code in (b"000a", b"001b", b"0085", b"2028", b"202e", b"200b")),
         pytest.param(b"\n", "not one line of JSON", id="an empty line"),
     ],
 )  # fmt: skip
@@ -145,6 +150,57 @@ def test_bad_requests_are_answered_with_what_is_wrong(tmp_path: Path, line: byte
         assert says in said["error"]
 
     serve(tmp_path, story)
+
+
+@pytest.mark.fault("F54")
+@pytest.mark.parametrize("line", [
+    pytest.param(b"[" * 16_000, id="deep"),
+    pytest.param(b'{"act":' * 2_000 + b"1" + b"}" * 2_000, id="deep objects"),
+    pytest.param(b'{"act":"acknowledge","act":"close","alarm":"x","actor":"li"}', id="a key twice"),
+    pytest.param(b'{"act":"acknowledge","alarm":"x","actor":"li","n":NaN}', id="NaN"),
+    pytest.param(b'{"act":"acknowledge","alarm":"x","actor":"\\ud800"}', id="half a surrogate pair"),
+    pytest.param(b'{"act":"acknowledge","alarm":"x","actor":"li","n":1e400}', id="1e400"),
+    pytest.param(b'{"act":"acknowledge","alarm":"x","actor":"li","n":' + b"9" * 200 + b"}", id="200 digits"),
+])  # fmt: skip
+def test_hostile_json_is_refused_at_once_and_core_goes_on(tmp_path: Path, line: bytes) -> None:
+    async def story(path: Path, bench: Bench) -> None:
+        began_s = time.perf_counter()
+        answer = json.loads(await raw(path, line + b"\n"))
+        assert time.perf_counter() - began_s < 0.05
+        assert answer["ok"] is False
+        assert "not one line of JSON" in answer["error"]
+        assert (await send_act(path, {"act": "acknowledge", "alarm": alarm_id(bench), "actor": "li"}))["ok"] is True
+
+    serve(tmp_path, story)
+
+
+@pytest.mark.fault("F54")
+def test_a_name_that_is_no_text_is_refused_and_not_half_journalled(tmp_path: Path) -> None:
+    """Half of a surrogate pair once passed the JSON reader, and the journal's own writing of it ended core."""
+
+    async def story(path: Path, bench: Bench) -> None:
+        answer = await send_act(path, {"act": "acknowledge", "alarm": alarm_id(bench), "actor": "li\udcff"})
+        assert answer["ok"] is False
+        await bench.cycle(1)
+        assert bench.machine.engine.book.alarms[alarm_id(bench)].acked_by is None
+
+    serve(tmp_path, story)
+
+
+@pytest.mark.fault("F54")
+@pytest.mark.parametrize("said", [b"[" * 100_000, b'{"ok":true,"ok":false}', b'{"ok":NaN}', b"[]", b"x" * 600_000])
+def test_who_poses_as_core_is_not_believed(tmp_path: Path, said: bytes) -> None:
+    async def pose(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said + b"\n")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_unix_server(pose, tmp_path / "acts.sock")
+        async with server:
+            with pytest.raises(ActsSocketError, match="answer"):
+                await send_act(tmp_path / "acts.sock", {"act": "acknowledge"})
+
+    asyncio.run(main())
 
 
 def test_an_oversize_line_is_cut_off_and_the_next_one_is_served(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -45,6 +46,26 @@ def test_a_receiver_may_name_its_own_success_statuses() -> None:
     rule = AnswerRule(ok_statuses=frozenset({202}))
     assert judge(Answer(202), rule, NOW_MS).outcome is ACCEPTED
     assert judge(Answer(200), rule, NOW_MS).outcome is RETRY
+
+
+@pytest.mark.fault("F54")
+@pytest.mark.parametrize("body", [
+    pytest.param(b"[" * 65_536, id="deep"),
+    pytest.param(b'{"result":' * 5_000 + b"0" + b"}" * 5_000, id="deep objects"),
+    pytest.param(b'{"result":{"code":9,"code":0}}', id="a key twice"),
+    pytest.param(b'{"result":{"code":0,"cost":NaN}}', id="NaN"),
+    pytest.param(b'{"result":{"code":0,"cost":1e400}}', id="1e400"),
+    pytest.param(b'{"result":{"code":0,"id":' + b"9" * 200 + b"}}", id="200 digits"),
+    pytest.param(b'{"result":{"code":0,"text":"\\ud800"}}', id="half a surrogate pair"),
+    pytest.param(b'{"result":{"code":"\\udfff"}}', id="half a surrogate pair as the code"),
+])  # fmt: skip
+def test_hostile_json_in_an_answer_accepts_nothing_and_costs_nothing(body: bytes) -> None:
+    began_s = time.perf_counter()
+    verdict = judge(Answer(200, body), CODED, NOW_MS)
+    assert time.perf_counter() - began_s < 0.05
+    assert verdict.outcome is RETRY
+    assert "not JSON" in verdict.detail
+    assert verdict.detail.encode().decode().isprintable()
 
 
 @pytest.mark.fault("F36")
