@@ -114,6 +114,9 @@ class SiteConfig(Closed):
     timezone: str = "Asia/Shanghai"
     region: RegionPath
     host_id: Id = Field(default="HAZARDGATE", description="Sparkplug host id of the gateway")
+    reorder_timeout_s: Number = Field(
+        default=2.0, ge=0.1, le=60, description="how long a missing Sparkplug message is waited for before a rebirth is asked for"
+    )
     hazard_sources: tuple[HazardSourceConfig, ...] = Field(default=(), max_length=1000)
     tags: tuple[TagConfig, ...] = Field(default=(), max_length=100_000)
     receivers: tuple[ReceiverConfig, ...] = Field(default=(), max_length=64)

@@ -7,7 +7,7 @@ business.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -141,7 +141,8 @@ class Messages:
         return self._node_topic[MessageKind.NBIRTH], encode_payload(now_ms, 0, metrics)
 
     def device_birth(self, frame: NumberedFrame, seq: int, now_ms: int) -> tuple[str, bytes]:
-        """DBIRTH: a frame that holds every point of its device."""
+        """DBIRTH: a frame that holds every point of its device, oldest value first."""
+        frame = _oldest_first(frame)
         metrics: list[Metric] = []
         if frame.stream:
             metrics += [_int64(SPOOL_STREAM, frame.stream, now_ms), _int64(SPOOL_SEQUENCE, frame.sequence, now_ms)]
@@ -154,9 +155,10 @@ class Messages:
         return self._birth_topic[frame.device], encode_payload(now_ms, seq, metrics)
 
     def device_frame(self, frame: NumberedFrame, seq: int, now_ms: int) -> tuple[str, bytes]:
-        """DDATA: a frame by aliases; marked unless its stream is 0. As a block in NDATA if so configured."""
+        """DDATA: a frame by aliases, oldest value first; marked unless its stream is 0. As a block in NDATA if so configured."""
         if self._identity.blocks and frame.stream:
             return self.block(self._as_block(frame), seq, now_ms)
+        frame = _oldest_first(frame)
         payload = encode_data(
             now_ms,
             seq,
@@ -194,6 +196,24 @@ class Messages:
         )
         chain = Chain(frame.stream, frame.predecessor, frame.predecessor_last)
         return next(self._cutter.cut(chain, self._table, frames, frame.sequence, frame.sequence)).payload
+
+
+def _oldest_first(frame: NumberedFrame) -> NumberedFrame:
+    """Return the frame with its rows in the order of their stamps, as the specification wants values that are not historical.
+
+    A device that is read in several requests answers in another order than its points stand in the configuration.
+    """
+    if bool((frame.source_ms[1:] >= frame.source_ms[:-1]).all()):
+        return frame
+    order = np.argsort(frame.source_ms, kind="stable")
+    return replace(
+        frame,
+        point=frame.point[order],
+        bits=frame.bits[order],
+        value=frame.value[order],
+        code=frame.code[order],
+        source_ms=frame.source_ms[order],
+    )
 
 
 def _bdseq(bdseq: int, now_ms: int) -> Metric:

@@ -46,7 +46,6 @@ from wire import (
     read_unfinished,
 )
 
-REORDER_TIMEOUT_MS: Final = 2_000
 REBIRTH_FIRST_MS: Final = 5_000
 REBIRTH_MAX_MS: Final = 60_000
 SEQ_END: Final = 256
@@ -190,9 +189,12 @@ class _Declared:
 class NodeSession:
     """One node's session. Times are milliseconds of a monotonic clock, passed in."""
 
-    def __init__(self, tag_index: Mapping[str, int], limits: PayloadLimits) -> None:
-        """`tag_index` holds only the tags this node may report; every other name is ignored."""
-        self._tag_index, self._limits = tag_index, limits
+    def __init__(self, tag_index: Mapping[str, int], limits: PayloadLimits, reorder_ms: int) -> None:
+        """`tag_index` holds only the tags this node may report; every other name is ignored.
+
+        `reorder_ms`: how long a missing message is waited for, the specification's reorder timeout.
+        """
+        self._tag_index, self._limits, self._reorder_ms = tag_index, limits, reorder_ms
         self.online = False
         self.ours = False
         self._bdseq: int | None = None
@@ -201,7 +203,7 @@ class NodeSession:
         self._recent: deque[int] = deque(maxlen=RECENT_SEQS)
         self._stream = 0
         self._gap_since_ms: int | None = None
-        self._foreign: ReorderBuffer[_Message] = ReorderBuffer(REORDER_TIMEOUT_MS)
+        self._foreign: ReorderBuffer[_Message] = ReorderBuffer(reorder_ms)
         self._declared = _Declared()
         self._devices: set[str] = set()
         self._rebirth_wanted: str | None = None
@@ -242,7 +244,7 @@ class NodeSession:
                 return []
             facts = [fact for message in expired.held for fact in self._apply(message, now_ms)]
             return [*facts, *self._rebirth("a message is missing", now_ms)]
-        if self._gap_since_ms is None or now_ms - self._gap_since_ms < REORDER_TIMEOUT_MS:
+        if self._gap_since_ms is None or now_ms - self._gap_since_ms < self._reorder_ms:
             return []
         self._gap_since_ms = None
         self._missing.clear()

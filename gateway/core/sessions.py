@@ -29,7 +29,8 @@ class Sessions:
         for tag, edge in site.edge_of.items():
             owned[edge][tag] = site.tag_index[tag]
         self._site = site
-        self.nodes = {edge: NodeSession(tags, limits) for edge, tags in owned.items()}
+        reorder_ms = round(1000 * site.reorder_timeout_s)
+        self.nodes = {edge: NodeSession(tags, limits, reorder_ms) for edge, tags in owned.items()}
         self._awaited_since_ms = dict.fromkeys(self.nodes, now_ms)
         self._stranger_said_ms: int | None = None
         self._left: list[tuple[str, Fact]] = []

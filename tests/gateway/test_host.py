@@ -11,7 +11,6 @@ import pytest
 from gateway.core.host import (
     REBIRTH_FIRST_MS,
     REBIRTH_MAX_MS,
-    REORDER_TIMEOUT_MS,
     BlockArrived,
     DeviceDied,
     Fact,
@@ -52,13 +51,14 @@ from wire import (
 
 TAGS = {LEVEL: 0, PRESSURE: 1, GAS: 2}
 S = 77
+REORDER_TIMEOUT_MS = 2_000
 
 
 class Talk:
     """One session under test. Facts are noted as short words."""
 
     def __init__(self) -> None:
-        self.session = NodeSession(TAGS, PAYLOAD_LIMITS)
+        self.session = NodeSession(TAGS, PAYLOAD_LIMITS, REORDER_TIMEOUT_MS)
         self.now_ms = 1_000
         self.facts: list[Fact] = []
 

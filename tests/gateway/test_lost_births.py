@@ -32,7 +32,7 @@ MANY = 256  # rows a list of unfinished streams can have
 
 
 def born_session(stream: int = 7) -> NodeSession:
-    session = NodeSession({LEVEL: 0}, PAYLOAD_LIMITS)
+    session = NodeSession({LEVEL: 0}, PAYLOAD_LIMITS, 2_000)
     session.message(topic(MessageKind.NBIRTH, "E1"), node_birth(0, stream), 0)
     session.message(topic(MessageKind.DBIRTH, "E1", "TANK"), device_birth(1, {LEVEL: 1.0}, stream, 1), 0)
     return session
