@@ -32,6 +32,7 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 DEPTH_MAX = 24
 NODES_MAX = 600_000  # after aliases are followed; a site of 5 000 tags has about 300 000
 NUMBER_LENGTH_MAX = 40
+PROBLEMS_TOLD_MAX = 200  # who made that many made them all alike
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 Path_ = tuple[str | int, ...]
@@ -101,9 +102,11 @@ class _Reader:
 
     def problem(self, line: int, column: int, message: str, hint: str = "", zh: str = "") -> None:
         self.problems.append(ConfigProblem(self.file, line, column, "", message, hint, zh))
+        if len(self.problems) >= PROBLEMS_TOLD_MAX:
+            raise ConfigErrors(self.problems)
 
     def refuse(self, line: int, column: int, message: str, hint: str = "", zh: str = "") -> ConfigErrors:
-        self.problem(line, column, message, hint, zh)
+        self.problems.append(ConfigProblem(self.file, line, column, "", message, hint, zh))
         return ConfigErrors(self.problems)
 
     def read(self, events: Iterator[Any]) -> None:
