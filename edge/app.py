@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from config import BrokerConfig, EdgeFile, broker_address, edge_hash
 from edge.clock import EdgeClock
-from edge.disk import OsDisk
+from edge.disk import Disk, OsDisk
 from edge.field import FieldSide
 from edge.files import DataFolderError, data_folder_lock, read_number, replace_json
 from edge.keeper import DiskThread, SpoolKeeper
@@ -53,6 +53,13 @@ class Field(Protocol):
         """Give scans to `sink` until cancelled."""
 
 
+class SaveJson(Protocol):
+    """Puts a JSON object in the place of a file, see `files.replace_json`."""
+
+    def __call__(self, path: Path, members: Mapping[str, Any], *, durable: bool) -> None:
+        """Save it."""
+
+
 def _system_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -67,6 +74,9 @@ class Ports:
         random: for stream ids; of the system, so that no two boxes draw alike.
         jitter: for waits and phases.
         disk_thread: makes what runs blocking work.
+        open_disk: opens the spool's folder.
+        save_json: writes the small files beside it.
+        field_of: makes the field side, given the edge's own clock; None for the instruments of the edge's file.
     """
 
     wall_ms: Callable[[], int] = _system_ms
@@ -74,6 +84,9 @@ class Ports:
     random: Random = field(default_factory=SystemRandom)
     jitter: Random = field(default_factory=SystemRandom)
     disk_thread: Callable[[], DiskThread] = DiskThread
+    open_disk: Callable[[Path], Disk] = OsDisk
+    save_json: SaveJson = replace_json
+    field_of: Callable[[Callable[[], int]], Field] | None = None
 
 
 async def run_edge(
@@ -107,6 +120,8 @@ async def run_edge(
         try:
             clock = EdgeClock(ports.wall_ms, ports.monotonic, read_number(data_dir / CLOCK_FILE, "utc_ms", 0))
             edge = await disk.run(functools.partial(_build, edge_file, data_dir, clock, ports))
+            if field_side is None and ports.field_of is not None:
+                field_side = ports.field_of(clock.now_ms)
             side = field_side or FieldSide(
                 edge_file, now_ms=clock.now_ms, monotonic=ports.monotonic, random=ports.jitter
             )
@@ -144,7 +159,7 @@ def _build(edge_file: EdgeFile, data_dir: Path, clock: EdgeClock, ports: Ports) 
     edge = edge_file.edge
     table = point_table(edge_file)
     try:
-        spool = open_spool(OsDisk(data_dir / SPOOL_FOLDER), edge.id, table, edge.spool.max_bytes)
+        spool = open_spool(ports.open_disk(data_dir / SPOOL_FOLDER), edge.id, table, edge.spool.max_bytes)
     except OSError as error:
         raise DataFolderError(data_dir / SPOOL_FOLDER, error) from error
     for cut in spool.cuts:
@@ -255,7 +270,7 @@ class _Run:
 
     async def _save(self, name: str, members: Mapping[str, Any], *, durable: bool) -> None:
         try:
-            await self._disk.run(lambda: replace_json(self._data_dir / name, members, durable=durable))
+            await self._disk.run(lambda: self._ports.save_json(self._data_dir / name, members, durable=durable))
         except OSError as error:
             if name not in self._unsaved:
                 log.error("%s: cannot be written (%s); going on without", self._data_dir / name, error)

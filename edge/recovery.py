@@ -7,6 +7,7 @@ and reported; numbers missing in the middle become dropped ranges, so the gatewa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from edge.disk import Disk, OsDisk
 from edge.entries import Entry
-from edge.points import PointTable
+from edge.points import Point, PointTable
 from edge.shelf import BLOCKS_SUFFIX, DAMAGED, JOURNAL_SUFFIX, PART_SUFFIX, Cut, Shelf, SpoolFile
 from edge.spool import Spool
 from edge.spool_file import (
@@ -29,7 +30,7 @@ from edge.spool_file import (
     unpack_schema,
     walk,
 )
-from wire import CorruptBlockError, decode_block
+from wire import CorruptBlockError, Quality, decode_block, native_value, quality_of
 
 BEFORE_THIS_RUN: Final = float("-inf")
 SPOOL_SUFFIXES: Final = (JOURNAL_SUFFIX, BLOCKS_SUFFIX)
@@ -44,6 +45,51 @@ class SpooledSample(NamedTuple):
     bits: int
     code: int
     source_ms: int
+
+
+class SpooledFrame(NamedTuple):
+    """One numbered frame as a journal holds it; `samples` are in the order of the edge's points."""
+
+    stream: int
+    sequence: int
+    predecessor: int
+    predecessor_last: int
+    samples: tuple[SpooledSample, ...]
+
+
+class JournalReader:
+    """Reads one journal file as it grows, for whoever looks on from outside. Reads only."""
+
+    def __init__(self) -> None:
+        self._file = SpoolFile(0, JOURNAL_SUFFIX, None)
+        self._points: dict[str, Point] = {}
+
+    def frames(self, content: bytes) -> list[SpooledFrame]:
+        """Return the frames of the next whole records of the file, in order.
+
+        Raises:
+            BadRecordError: these bytes are not whole records.
+        """
+        found: list[SpooledFrame] = []
+        for record, body in walk(content, self._file.name):
+            if body is None:
+                continue
+            if record.kind is Kind.SCHEMA:
+                self._file.table = unpack_schema(body)[1]
+            for sequence, samples in groupby(_samples(self._file, record, body), lambda sample: sample.sequence):
+                chain = (record.predecessor, record.predecessor_last)
+                found.append(SpooledFrame(record.stream, sequence, *chain, tuple(samples)))
+        return found
+
+    def value(self, sample: SpooledSample) -> float:
+        """Return a sample's value in its tag's unit, NaN where its quality is BAD."""
+        assert self._file.table is not None
+        if quality_of(sample.code) == Quality.BAD:
+            return float("nan")
+        if not self._points:
+            self._points.update((point.tag, point) for point in self._file.table.points)
+        point = self._points[sample.tag]
+        return float(native_value(point.native, np.array([sample.bits], np.uint64), point.scale, point.offset)[0])
 
 
 def open_spool(disk: Disk, node: str, table: PointTable, max_bytes: int) -> Spool:

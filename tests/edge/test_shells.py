@@ -237,8 +237,9 @@ def test_what_a_killed_process_had_promised_is_on_its_disk(tmp_path: Path, seed:
 
 def test_the_packages_public_face() -> None:
     assert edge.__all__ == [
-        "DataFolderError", "DataFolderInUseError", "EdgeError", "SpoolFormatError", "SpooledSample", "connector_for",
-        "read_spool", "run_edge",
+        "AppendFile", "DataFolderError", "DataFolderInUseError", "Disk", "DiskThread", "EdgeError", "Field",
+        "JournalReader", "Ports", "Scan", "Sink", "SpoolFormatError", "SpooledFrame", "SpooledSample",
+        "connector_for", "read_spool", "replace_json", "run_edge",
     ]
     for name in edge.__all__:
         assert hasattr(edge, name)
