@@ -143,15 +143,14 @@ class Messages:
     def device_birth(self, frame: NumberedFrame, seq: int, now_ms: int) -> tuple[str, bytes]:
         """DBIRTH: a frame that holds every point of its device, oldest value first."""
         frame = _oldest_first(frame)
-        metrics: list[Metric] = []
-        if frame.stream:
-            metrics += [_int64(SPOOL_STREAM, frame.stream, now_ms), _int64(SPOOL_SEQUENCE, frame.sequence, now_ms)]
-        metrics += [
+        metrics = [
             sample_metric(self._table.points[point].tag, point + ALIAS_OF_FIRST_POINT, source_ms, value, code)
             for point, source_ms, value, code in zip(
                 frame.point.tolist(), frame.source_ms.tolist(), frame.value.tolist(), frame.code.tolist(), strict=True
             )
         ]
+        if frame.stream:
+            metrics += [_int64(SPOOL_STREAM, frame.stream, now_ms), _int64(SPOOL_SEQUENCE, frame.sequence, now_ms)]
         return self._birth_topic[frame.device], encode_payload(now_ms, seq, metrics)
 
     def device_frame(self, frame: NumberedFrame, seq: int, now_ms: int) -> tuple[str, bytes]:

@@ -41,7 +41,9 @@ def sample_metric(name: str | None, alias: int | None, source_ms: int, value: fl
 def encode_data(timestamp_ms: int, seq: int, stream: int, sequence: int, alias: NDArray[np.int64],
                 value: NDArray[np.float64], code: NDArray[np.uint8], source_ms: NDArray[np.int64],
                 datatype: DataType = DataType.DOUBLE, limits: PayloadLimits = PAYLOAD_LIMITS) -> bytes:
-    """Return a DATA payload: stream marks by name, unless `stream` is 0, then one metric per row by alias.
+    """Return a DATA payload: one metric per row by alias, then the stream marks by name unless `stream` is 0.
+
+    The marks bear the time of the message, and the specification wants what is newer to stand behind.
 
     Args:
         timestamp_ms: when it is sent, UTC epoch milliseconds.
@@ -70,8 +72,6 @@ def encode_data(timestamp_ms: int, seq: int, stream: int, sequence: int, alias: 
         code = np.where(broken, np.uint8(_NOT_A_NUMBER), code)
     write_value = _value_writer(datatype)
     parts = [b"\x08", _varint(timestamp_ms)]
-    if stream:
-        parts += [_mark(SPOOL_STREAM, timestamp_ms, stream), _mark(SPOOL_SEQUENCE, timestamp_ms, sequence)]
     stamped_ms, stamp = -1, b""
     for row_alias, row_value, row_code, row_ms in zip(
             alias.tolist(), value.tolist(), code.tolist(), source_ms.tolist(), strict=True):
@@ -85,6 +85,8 @@ def encode_data(timestamp_ms: int, seq: int, stream: int, sequence: int, alias: 
         else:
             metric += b"\x38\x01" + _properties(row_code)
         parts.append(b"\x12%c%b" % (len(metric), metric))
+    if stream:
+        parts += [_mark(SPOOL_STREAM, timestamp_ms, stream), _mark(SPOOL_SEQUENCE, timestamp_ms, sequence)]
     parts += [b"\x18", _varint(seq)]
     payload = b"".join(parts)
     if len(payload) > limits.bytes_max:

@@ -85,19 +85,19 @@ class MqttSource:
         # A later session's timestamp must not be below an earlier one's, whatever the wall clock did.
         self._state_ms = max(self._state_ms + 1, self._wall_ms())
         topic = state_topic(self._host_id)
+        if not self._alone:
+            if await self._another_answers(topic):
+                raise AnotherCoreError(self._host_id)
+            self._alone = True
         cancelled: asyncio.CancelledError | None = None
         will = Will(topic, encode_state(online=False, timestamp_ms=self._state_ms), qos=1, retain=True)
         async with self._connector.connect(self._client_id, will) as link:
-            self._alone = self._alone or not await self._another_answers(link, topic)
-            if self._alone:
-                try:
-                    await self._be_host(link, topic)
-                except asyncio.CancelledError as error:
-                    # Leave the block as one leaves in order: cut off, the broker would publish the will.
-                    await self._say_offline(link, topic)
-                    cancelled = error
-        if not self._alone:
-            raise AnotherCoreError(self._host_id)
+            try:
+                await self._be_host(link, topic)
+            except asyncio.CancelledError as error:
+                # Leave the block as one leaves in order: cut off, the broker would publish the will.
+                await self._say_offline(link, topic)
+                cancelled = error
         if cancelled is not None:
             raise cancelled
 
@@ -108,16 +108,19 @@ class MqttSource:
         log.info("connected to the broker")
         await self._serve(link, topic)
 
-    async def _another_answers(self, link: MqttLink, topic: str) -> bool:
-        """Ask, at the first connection, whether another core is there: it would answer a false offline STATE.
+    async def _another_answers(self, topic: str) -> bool:
+        """Ask, before the first session, whether another core is there: it would answer a false offline STATE.
 
-        The question carries timestamp 0, so no edge heeds it. A core that died without a word does not answer.
+        The question carries timestamp 0, so no edge heeds it. A core that died without a word does not answer. It is
+        asked by a client without a will: whoever is killed while asking must not declare the other one dead, and the
+        first message of a host's own session is its birth.
         """
-        await link.subscribe([(topic, 1)])
-        if not await _hears_online(link, topic, RETAINED_S):
-            return False
-        await link.publish(topic, encode_state(online=False, timestamp_ms=0), qos=1)
-        return await _hears_online(link, topic, ANSWER_S)
+        async with self._connector.connect(f"{self._client_id}-asks") as link:
+            await link.subscribe([(topic, 1)])
+            if not await _hears_online(link, topic, RETAINED_S):
+                return False
+            await link.publish(topic, encode_state(online=False, timestamp_ms=0), qos=1)
+            return await _hears_online(link, topic, ANSWER_S)
 
     async def _serve(self, link: MqttLink, topic: str) -> None:
         lost: BaseException | None = None

@@ -42,6 +42,7 @@ async def core_on(broker: MemoryBroker, folder: Path, ledger_id: str) -> AsyncIt
 
 
 @pytest.mark.fault("F68")
+@pytest.mark.spec("tck-id-operational-behavior-host-application-host-id")
 def test_a_second_core_on_the_broker_does_not_begin_and_the_first_goes_on(tmp_path: Path) -> None:
     async def story() -> None:
         broker = MemoryBroker()
@@ -65,6 +66,24 @@ def test_a_second_core_on_the_broker_does_not_begin_and_the_first_goes_on(tmp_pa
             assert not first.done()
             newest_online = max(stamp for online, stamp in heard if online)
             assert all(stamp < newest_online for online, stamp in heard if not online), "no edge heeds an older one"
+
+    virtual(story)
+
+
+@pytest.mark.fault("F68")
+def test_a_second_core_that_is_killed_while_it_asks_leaves_no_word_behind(tmp_path: Path) -> None:
+    async def story() -> None:
+        broker = MemoryBroker()
+        async with core_on(broker, tmp_path / "one", "a" * 32) as first:
+            await asyncio.sleep(3)
+            before = broker.retained[state_topic(HOST)]
+            async with core_on(broker, tmp_path / "two", "b" * 32):
+                await asyncio.sleep(RETAINED_S / 2)
+                (asking,) = [client for client in broker.clients if "b" * 12 in client]
+                broker.kill(asking)
+                await asyncio.sleep(0.01)
+                assert broker.retained[state_topic(HOST)] == before
+            assert not first.done()
 
     virtual(story)
 

@@ -70,9 +70,6 @@ def test_the_hand_written_bytes_are_what_the_generated_code_writes(rows, marked)
     alias, value, code, source_ms = columns(rows)
     stream, sequence = (STREAM, SEQUENCE) if marked else (0, 0)
     message = pb.Payload(timestamp=1_700_000_000_000, seq=9)
-    if marked:
-        message.metrics.add(name="Spool/Stream", timestamp=1_700_000_000_000, long_value=STREAM)
-        message.metrics.add(name="Spool/Sequence", timestamp=1_700_000_000_000, long_value=SEQUENCE)
     for row_alias, row_value, row_code, row_ms in rows:
         metric = message.metrics.add(alias=row_alias, timestamp=row_ms)
         for key, number in zip(("Quality", "QualityDetail"), quality_on_wire(row_code), strict=True):
@@ -83,6 +80,9 @@ def test_the_hand_written_bytes_are_what_the_generated_code_writes(rows, marked)
             metric.is_null = True
         else:
             metric.double_value = row_value
+    if marked:
+        message.metrics.add(name="Spool/Stream", timestamp=1_700_000_000_000, long_value=STREAM)
+        message.metrics.add(name="Spool/Sequence", timestamp=1_700_000_000_000, long_value=SEQUENCE)
     written = encode_data(1_700_000_000_000, 9, stream, sequence, alias, value, code, source_ms)
     assert pb.Payload.FromString(written) == message
     assert len(written) == len(message.SerializeToString())
@@ -331,8 +331,8 @@ def test_encode_data_refuses_columns_of_different_length_and_frames_over_the_cap
 def test_both_readers_agree_on_a_message():
     payload = encode_data(5, 7, STREAM, SEQUENCE, *columns([(1, 2.5, GOOD, 4), (2, 1.0, 64 | 5, 3), (3, 0.0, 1, 2)]))
     fast, slow = decode_data(payload), decode_payload(payload)
-    assert [metric.name for metric in slow.metrics[:2]] == ["Spool/Stream", "Spool/Sequence"]
-    samples = slow.metrics[2:]
+    assert [metric.name for metric in slow.metrics[-2:]] == ["Spool/Stream", "Spool/Sequence"]
+    samples = slow.metrics[:-2]
     assert [metric.alias for metric in samples] == fast.alias.tolist()
     assert [metric.timestamp_ms for metric in samples] == fast.source_ms.tolist()
     codes = [quality_from_wire(metric.quality, metric.detail, metric.is_null) for metric in samples]
