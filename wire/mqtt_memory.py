@@ -46,6 +46,8 @@ class MemoryBroker:
 
     Attributes:
         inward, outward: hooks that delay or lose messages; None lets all pass at once.
+        strays: hook for further copies of a message to a client, as a bridge or a second path brings them: seconds
+            until each arrives, whatever has overtaken it by then.
         refused_clients: client ids whose CONNECT is refused.
         refused_filters: filters that SUBSCRIBE is not granted for.
         retained: topic to payload; cleared by whoever wants a broker that lost its disk.
@@ -55,6 +57,7 @@ class MemoryBroker:
         self.name = name
         self.inward: Hook | None = None
         self.outward: Hook | None = None
+        self.strays: Callable[[str, Message], Sequence[float]] | None = None
         self.refused_clients: set[str] = set()
         self.refused_filters: set[str] = set()
         self.retained: dict[str, bytes] = {}
@@ -117,6 +120,13 @@ class MemoryBroker:
                 self.route(link.will.topic, link.will.payload, link.will.retain)
         link.lose(reason)
 
+    def leave(self, link: _MemoryLink, *, goodbye: bool) -> None:
+        """A client closes its end; over a hung link the broker hears nothing of it until keepalive."""
+        if link.hung:
+            link.lose("closed here")
+        else:
+            self.end(link, "closed here", goodbye=goodbye)
+
     def publish(self, link: _MemoryLink, topic: str, payload: bytes, retain: bool) -> None:
         """Take a message from a client, by way of the `inward` hook."""
         wait = self.inward(link.client_id, Message(topic, payload, False)) if self.inward else 0.0
@@ -140,6 +150,9 @@ class MemoryBroker:
         wait = self.outward(link.client_id, message) if self.outward else 0.0
         if wait is not None and not link.hung:
             link.down.after(wait, lambda: link.take(message))
+        if self.strays is not None and not link.hung:
+            for wait in self.strays(link.client_id, message):
+                asyncio.get_running_loop().call_later(wait, link.take, message)
 
     def subscribe(self, link: _MemoryLink, filters: Sequence[tuple[str, int]]) -> None:
         """Add filters to a link and send it what is retained under them."""
@@ -248,6 +261,6 @@ class MemoryConnector:
         try:
             yield link
         except BaseException:
-            self._broker.end(link, "closed here", goodbye=False)
+            self._broker.leave(link, goodbye=False)
             raise
-        self._broker.end(link, "closed here", goodbye=not link.hung)
+        self._broker.leave(link, goodbye=True)
