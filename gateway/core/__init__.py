@@ -9,20 +9,35 @@ from gateway.core.errors import (
     LedgerFormatError,
     LedgerOlderError,
 )
+from gateway.core.ledger import Batch, Committed, Ledger
+from gateway.core.ports import Ports
 from gateway.core.reader import FrameValues, LedgerReader
+from gateway.core.snapshots import Snapshot, write_snapshot
+from gateway.core.task_writer import TaskWriter
+from gateway.core.writer import Ballast, OnCommitted, OnTrouble
 
 __all__ = [
     "ACTS_NAME",
     "HEARTBEAT_NAME",
     "LEDGER_NAME",
     "ActsSocketError",
+    "Ballast",
+    "Batch",
+    "Committed",
     "Core",
     "CoreError",
     "DataFolderBusyError",
     "FrameValues",
+    "Ledger",
     "LedgerFormatError",
     "LedgerOlderError",
     "LedgerReader",
+    "OnCommitted",
+    "OnTrouble",
+    "Ports",
+    "Snapshot",
+    "TaskWriter",
     "run_core",
     "send_act",
+    "write_snapshot",
 ]

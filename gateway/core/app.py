@@ -172,15 +172,16 @@ class Core:
                 watchdog.close()
             if closed:
                 await self._ports.run_blocking(self._last_snapshot)
-                self.close_ledger()
+                self.release()
             self._lock.close()
 
-    def close_ledger(self) -> None:
-        """Close every connection to the ledger; nothing may run any more."""
+    def release(self) -> None:
+        """Give up every file, as the end of the process would; nothing may run any more."""
         self._late_reader.close()
         self._reader.close()
         self._space_reader.close()
         self._ledger.close()
+        self._lock.close()
 
     async def _drain(self) -> None:
         try:
