@@ -16,7 +16,7 @@ from gateway.core.source import ANSWER_S, RETAINED_S, MqttSource
 from gateway.core.watchdog import Watchdog
 from tests.gateway.bench import Bench
 from tests.gateway.field import GROUP
-from wire import MemoryBroker, MemoryConnector, decode_state, encode_state, state_topic
+from wire import HostState, MemoryBroker, MemoryConnector, Message, decode_state, encode_state, state_topic
 
 HOST = "HOST1"
 
@@ -74,15 +74,23 @@ def test_a_second_core_on_the_broker_does_not_begin_and_the_first_goes_on(tmp_pa
 def test_a_second_core_that_is_killed_while_it_asks_leaves_no_word_behind(tmp_path: Path) -> None:
     async def story() -> None:
         broker = MemoryBroker()
+        said: list[HostState] = []
+
+        def note(_: str, message: Message) -> float:
+            said.append(decode_state(message.payload))
+            return 0.0
+
         async with core_on(broker, tmp_path / "one", "a" * 32) as first:
             await asyncio.sleep(3)
-            before = broker.retained[state_topic(HOST)]
-            async with core_on(broker, tmp_path / "two", "b" * 32):
-                while not (asking := [client for client in broker.clients if "b" * 12 in client]):
-                    await asyncio.sleep(0)
-                broker.kill(asking[0])
-                await asyncio.sleep(0.01)
-                assert broker.retained[state_topic(HOST)] == before
+            async with MemoryConnector(broker).connect("edge") as edge:
+                await edge.subscribe([(state_topic(HOST), 1)])
+                broker.outward = note
+                async with core_on(broker, tmp_path / "two", "b" * 32):
+                    while not (asking := [client for client in broker.clients if "b" * 12 in client]):
+                        await asyncio.sleep(0)
+                    broker.kill(asking[0])
+                    await asyncio.sleep(0.01)
+                    assert not [state for state in said if not state.online and state.timestamp_ms], "an edge would leave"
             assert not first.done()
 
     virtual(story)
