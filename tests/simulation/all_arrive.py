@@ -1,0 +1,250 @@
+"""P3, every alarm provably arrives: ids that stay, numbers without gaps, no excursion untold, nothing told without a cause."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from simulators.world import Event, Noticed, PartEnded, Refused, Taken
+from tests.simulation.facts import Plant, Reading, Site, Violation
+from tests.simulation.rules import Excursion, Place, excursions, over
+
+TOLERANCE_MS = 5_000
+"""How far a delay that ran on engine time may end from where source time would end it."""
+SHOWN_MAX = 10
+
+FrameKey = tuple[str, int, int]  # node, stream, sequence
+
+
+class Step(NamedTuple):
+    """A journal row."""
+
+    id: str
+    alarm: str
+    revision: int
+    kind: str
+    tag: str
+    limit: str
+    category: str
+    grade: int
+
+
+@dataclass(slots=True)
+class Told:
+    """One alarm as one receiver knows it."""
+
+    newest: Noticed
+    mark: int
+    raised: bool = False
+    journaled: bool = False
+    revisions: set[int] = field(default_factory=set)
+
+
+class AllArrive:
+    """Keeps what every receiver was told."""
+
+    def __init__(self, site: Site, plant: Plant) -> None:
+        self._site, self._plant = site, plant
+        self.told: dict[tuple[str, str], Told] = {}  # (receiver, alarm)
+        self._steps: dict[str, tuple[int, tuple[str, str, int, str]]] = {}
+        self._ids: dict[tuple[str, str], str] = {}
+        self._numbers: dict[str, tuple[int, tuple[str, str, int]]] = {}
+        self._lanes: dict[tuple[str, str, str], dict[int, tuple[str, int]]] = defaultdict(dict)
+        self._kept: set[tuple[str, str]] = set()  # (receiver, transition), with a sequence
+        self._from_memory: dict[tuple[str, str], int] = {}
+        self._core_died = False
+
+    def see(self, mark: int, event: Event) -> Iterator[Violation]:
+        """Take one event in; yield what it breaks."""
+        if isinstance(event, Noticed):
+            yield from self._same_id(mark, event)
+            if event.sequence is not None:
+                yield from self._same_number(mark, event, event.sequence)
+            if event.kind == "raised":
+                yield from self._cause(mark, event)
+            if event.kept:
+                self._keep(mark, event)
+        elif isinstance(event, Refused) and "timestamp" not in event.reason.lower():
+            yield Violation("P3", event.at_s, f"{event.receiver} could not believe a notice: {event.reason}", (mark,))
+        elif isinstance(event, PartEnded) and event.part == "core":
+            self._core_died = True
+
+    def _same_id(self, mark: int, event: Noticed) -> Iterator[Violation]:
+        step = (event.receiver, event.transition, event.revision, event.kind)
+        before, known = self._steps.setdefault(event.notice, (mark, step))
+        if known != step:
+            yield Violation("P3", event.at_s, f"notice {event.notice} told {known}, then {step}", (before, mark))
+        identity = self._ids.setdefault((event.receiver, event.transition), event.notice)
+        if identity != event.notice:
+            what = f"transition {event.transition} came to {event.receiver} as notice {identity} and as {event.notice}"
+            yield Violation("P3", event.at_s, what, (mark,))
+
+    def _same_number(self, mark: int, event: Noticed, sequence: int) -> Iterator[Violation]:
+        place = (event.ledger, event.lane, sequence)
+        before, known = self._numbers.setdefault(event.notice, (mark, place))
+        if known != place and known[0] == event.ledger:
+            yield Violation("P3", event.at_s, f"notice {event.notice} stood at {known}, then at {place}", (before, mark))
+        lane = self._lanes[event.receiver, event.ledger, event.lane]
+        notice, before = lane.setdefault(sequence, (event.notice, mark))
+        if notice != event.notice:
+            what = f"{event.receiver}, {event.lane}: number {sequence} named {notice} and {event.notice}"
+            yield Violation("P3", event.at_s, what, (before, mark))
+
+    def _cause(self, mark: int, event: Noticed) -> Iterator[Violation]:
+        alarm = event.alarm
+        row = self._site.limits.get((alarm["tag"], alarm["limit"]))
+        if row is None or alarm["category"] != "process":
+            return
+        def beyond(reading: Reading) -> bool:
+            return over(row, reading.value)
+
+        shown = self._plant.shown(alarm["tag"], event.at_ms, alarm["value"], beyond)
+        if not shown and not (row.on_delay_s and any(map(beyond, self._plant.readings[alarm["tag"]]))):
+            what = f"{_name(event)} was raised at {event.at_ms} with {alarm['value']}, which no instrument showed"
+            yield Violation("P3", event.at_s, what, (mark,))
+
+    def _keep(self, mark: int, event: Noticed) -> None:
+        told = self.told.setdefault((event.receiver, event.alarm["id"]), Told(event, mark))
+        if event.revision >= told.newest.revision:
+            told.newest, told.mark = event, mark
+        told.raised |= event.kind == "raised"
+        told.revisions.add(event.revision)
+        key = (event.receiver, event.transition)
+        if event.sequence is None:
+            self._from_memory.setdefault(key, mark)
+        else:
+            told.journaled = True
+            self._kept.add(key)
+
+    # -- the end --
+
+    def end(
+        self, at_s: float, taken: Iterable[tuple[int, Taken]], live_rows: set[FrameKey], journal: Sequence[Step]
+    ) -> Iterator[Violation]:
+        """Hold what was told against the plant and the journal.
+
+        Args:
+            taken: every frame on an edge's disk, in each node's order, with its mark.
+            live_rows: frames that reached the ledger as live ones, not only inside blocks.
+        """
+        frames = [(mark, event) for mark, event in taken]
+        marks = {_place(event): mark for mark, event in frames}
+        for excursion in excursions(self._site.config, [(_place(event), event.samples) for _, event in frames]):
+            for receiver in self._site.wanting(excursion.grade, "process"):
+                if not self._heard(receiver, excursion, marks[excursion.start]):
+                    what = (
+                        f"{receiver} never heard that {excursion.tag} was beyond {excursion.limit} from {excursion.start_ms}"
+                        f" ({excursion.start})"
+                    )
+                    yield Violation("P3", at_s, what, (marks[excursion.start],))
+        yield from self._late_as_present(at_s, frames, live_rows)
+        yield from self._gaps(at_s)
+        yield from self._endings(at_s)
+        yield from self._journal(at_s, journal)
+
+    def _heard(self, receiver: str, excursion: Excursion, mark: int) -> bool:
+        """Its own alarm was told, present or late; or one that stood at the time, which a hole had not let return."""
+        at = self._plant.position(excursion.tag, excursion.start_ms)
+        at = mark if at is None else at
+        for told in self._alarms(receiver, excursion.tag, excursion.limit):
+            alarm = told.newest.alarm
+            start_ms, returned_ms = alarm["start_ms"], alarm["returned_ms"]
+            if told.raised and _same_start(excursion, start_ms):
+                return True
+            begun = self._plant.position(excursion.tag, start_ms)
+            ended = None if returned_ms is None else self._plant.position(excursion.tag, returned_ms)
+            stood_before = begun is not None and begun <= at
+            stood_after = returned_ms is None or (ended is not None and ended >= at)
+            if told.raised and not alarm["late"] and stood_before and stood_after:
+                return True
+        return False
+
+    def _alarms(self, receiver: str, tag: str, limit: str) -> list[Told]:
+        return [
+            told
+            for (owner, _), told in self.told.items()
+            if owner == receiver and told.newest.alarm["tag"] == tag and told.newest.alarm["limit"] == limit
+        ]
+
+    def _late_as_present(
+        self, at_s: float, frames: Sequence[tuple[int, Taken]], live_rows: set[FrameKey]
+    ) -> Iterator[Violation]:
+        """What came with the backlog alone is history, and must say so."""
+        as_blocks = {edge.id for edge in self._site.config.edges if edge.encoding == "block"}
+        holding: dict[tuple[str, int], list[tuple[int, FrameKey]]] = defaultdict(list)
+        for mark, event in frames:
+            for sample in event.samples:
+                holding[sample.tag, sample.source_ms].append((mark, (event.node, event.stream, event.sequence)))
+        for told in self.told.values():
+            alarm = told.newest.alarm
+            row = self._site.limits.get((alarm["tag"], alarm["limit"]))
+            if alarm["late"] or row is None or row.on_delay_s or not told.journaled:
+                continue
+            held = holding.get((alarm["tag"], alarm["start_ms"]), [])
+            if held and not any(key in live_rows or key[0] in as_blocks for _, key in held):
+                what = f"{_name(told.newest)} was told as present, but its sample came with the backlog"
+                yield Violation("P3", at_s, what, (told.mark, held[0][0]))
+
+    def _gaps(self, at_s: float) -> Iterator[Violation]:
+        for lane, numbers in self._lanes.items():
+            absent = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
+            if absent:
+                behind = tuple(numbers[number + 1][1] for number in absent if number + 1 in numbers)
+                what = f"{lane[0]}, {lane[2]} of ledger {lane[1]}: numbers {absent[:SHOWN_MAX]} never came"
+                yield Violation("P3", at_s, what, behind[:SHOWN_MAX])
+
+    def _endings(self, at_s: float) -> Iterator[Violation]:
+        """Everything is calm at the end, so the newest that every receiver knows of every alarm must say so."""
+        held = self._held_nodes()
+        for (receiver, _), told in self.told.items():
+            alarm = told.newest.alarm
+            if alarm["category"] == "system" or self._site.node_of.get(alarm["tag"]) in held:
+                continue
+            if alarm["returned_ms"] is None and alarm["state"] != "CLOSED" and not self._forgotten(told):
+                what = f"{receiver} still believes that {_name(told.newest)} stands, in revision {told.newest.revision}"
+                yield Violation("P3", at_s, what, (told.mark,))
+
+    def _held_nodes(self) -> set[str]:
+        """Nodes of which two boxes were seen, and nobody has said which is right: their levels may not fall."""
+        return {
+            told.newest.alarm["tag"].split(".")[1]
+            for told in self.told.values()
+            if told.newest.alarm["tag"].endswith(".IDENTITY") and told.newest.alarm["state"] != "CLOSED"
+        }
+
+    def _forgotten(self, told: Told) -> bool:
+        """Told from memory while the disk refused, by a core that died before the disk took it."""
+        return self._core_died and not told.journaled
+
+    def _journal(self, at_s: float, journal: Sequence[Step]) -> Iterator[Violation]:
+        known = {step.id for step in journal}
+        for step in journal:
+            for receiver in self._site.wanting(step.grade, step.category):
+                if (receiver, step.id) not in self._kept:
+                    what = f"{step.tag} {step.limit} {step.kind}, revision {step.revision}, never reached {receiver}"
+                    yield Violation("P3", at_s, what)
+        for receiver, transition in sorted(self._kept):
+            if transition not in known:
+                yield Violation("P3", at_s, f"{receiver} got transition {transition}, which the journal has not")
+        for (receiver, transition), mark in self._from_memory.items():
+            if transition not in known and not self._core_died:
+                what = f"{receiver} was told of {transition} from memory, and it never came into the journal"
+                yield Violation("P3", at_s, what, (mark,))
+
+
+def _place(event: Taken) -> Place:
+    return Place(event.node, event.stream, event.sequence)
+
+
+def _same_start(excursion: Excursion, start_ms: int) -> bool:
+    if excursion.start_ms == start_ms:
+        return True
+    delayed = excursion.begun_ms != excursion.start_ms
+    return delayed and excursion.begun_ms <= start_ms <= excursion.start_ms + TOLERANCE_MS
+
+
+def _name(event: Noticed) -> str:
+    alarm: Mapping[str, object] = event.alarm
+    return f"{alarm['tag']} {alarm['limit']} ({str(alarm['id'])[:8]})"
