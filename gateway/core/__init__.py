@@ -1,6 +1,6 @@
 """Core: MQTT in, evaluated, committed, acknowledged, delivered. A process of its own that waits for nothing else."""
 
-from gateway.core.acts import send_act
+from gateway.core.acts import TEXT_CHARS_MAX, has_control_characters, send_act
 from gateway.core.app import ACTS_NAME, HEARTBEAT_NAME, LEDGER_NAME, Core, run_core
 from gateway.core.errors import (
     ActsSocketError,
@@ -20,6 +20,7 @@ __all__ = [
     "ACTS_NAME",
     "HEARTBEAT_NAME",
     "LEDGER_NAME",
+    "TEXT_CHARS_MAX",
     "ActsSocketError",
     "Ballast",
     "Batch",
@@ -37,6 +38,7 @@ __all__ = [
     "Ports",
     "Snapshot",
     "TaskWriter",
+    "has_control_characters",
     "run_core",
     "send_act",
     "write_snapshot",

@@ -30,6 +30,11 @@ ANSWER_BYTES_MAX: Final = 262_144
 CONTROL_CATEGORIES: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))  # what could steer a terminal or split a line
 
 
+def has_control_characters(text: str) -> bool:
+    """The text could steer a terminal or split a line: no act may carry it into the journal and on to receivers."""
+    return any(unicodedata.category(char) in CONTROL_CATEGORIES for char in text)
+
+
 class ActsSocket:
     """Serves the socket until closed."""
 
@@ -108,7 +113,7 @@ class ActsSocket:
             text = request.get(key, "")
             if not isinstance(text, str) or len(text) > TEXT_CHARS_MAX:
                 raise ValueError(f"{key} must be text of at most {TEXT_CHARS_MAX} characters")
-            if any(unicodedata.category(char) in CONTROL_CATEGORIES for char in text):
+            if has_control_characters(text):
                 raise ValueError(f"{key} holds a control character: write it as one line of plain text")
             texts[key] = text.strip()
         if texts["act"] not in ("acknowledge", "close"):
