@@ -12,7 +12,11 @@ from typing import Final, Protocol, cast
 
 from benchmarks.harness import BenchmarkError, Outcome, closing_line
 
-MODULES: Final = {"B2": "benchmarks.b2_alarm_latency"}
+MODULES: Final = {
+    "B2": "benchmarks.b2_alarm_latency",
+    "B2-serve": "benchmarks.b2_with_serve",
+    "B3": "benchmarks.b3_evaluator",
+}
 EXIT_MISSED, EXIT_REFUSED = 1, 2
 
 
@@ -33,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("id", help=f"{', '.join(MODULES)} or all")
     parser.add_argument("--steps", type=_at_least_one, help="how many events to measure, for a shorter or longer run")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything random in the load")
+    parser.add_argument("--limits", type=int, choices=(4, 8), default=4, help="B3: limits a tag has")
     parser.add_argument("--data", type=Path, help="an empty folder on the disk to measure; kept after the run")
     return parser
 

@@ -161,7 +161,7 @@ async def _measure(folder: Path, steps: int, chance: random.Random) -> Measured:
         ends.callback(stop.set)
         wandering = asyncio.create_task(chain.plant.run(stop), name="wander")
         ends.callback(wandering.cancel)
-        bare = await _BareChain.start(folder, chain, ends)
+        bare = await BareChain.start(folder, chain, ends)
         disk = RawDisk(folder)
         ends.callback(disk.close)
 
@@ -170,9 +170,9 @@ async def _measure(folder: Path, steps: int, chance: random.Random) -> Measured:
 
         await _at_random(min(steps, ALONE_STEPS), chance, alone, per_s=ALONE_STEPS_PER_S, serial=True)
         await chain.start_ours()
-        measured.webhook_bytes = await _first_webhook(chain)
+        measured.webhook_bytes = await first_webhook(chain)
         await asyncio.sleep(SETTLE_S)
-        await _side_by_side(chain, bare, disk, steps, chance, measured)
+        await side_by_side(chain, bare, disk, steps, chance, measured)
         failed = chain.dead()
         if failed is not None:
             raise BenchmarkError(failed)
@@ -181,7 +181,7 @@ async def _measure(folder: Path, steps: int, chance: random.Random) -> Measured:
     return measured
 
 
-async def _first_webhook(chain: Chain) -> int:
+async def first_webhook(chain: Chain) -> int:
     """Warm the chain up by one alarm that is not counted; returns how long its webhook is."""
     tag = synthetic_tag(TAGS - 1)
     raised, returned = chain.receiver.expect("alarm.raised", tag), chain.receiver.expect("alarm.returned", tag)
@@ -197,8 +197,8 @@ async def _first_webhook(chain: Chain) -> int:
     return int(line["bytes"])
 
 
-async def _side_by_side(
-    chain: Chain, bare: _BareChain, disk: RawDisk, steps: int, chance: random.Random, measured: Measured
+async def side_by_side(
+    chain: Chain, bare: BareChain, disk: RawDisk, steps: int, chance: random.Random, measured: Measured
 ) -> None:
     """Our steps, the bare chain's and the raw syncs, each at random moments of the same minutes."""
     load_before, cpu_before, began = os.getloadavg()[0], chain.cpu_s(), time.monotonic()
@@ -259,7 +259,7 @@ async def _step(chain: Chain, tag: str, measured: Measured) -> None:
         measured.lost.append(f"{tag} {what} within {ALARM_S_MAX:g} s")
 
 
-class _BareChain:
+class BareChain:
     """The bare chain's two processes and its own instrument."""
 
     def __init__(self, plant: SyntheticPlant, receiver: Receiver, edge: Helper) -> None:
@@ -267,7 +267,7 @@ class _BareChain:
         self._number = 0
 
     @classmethod
-    async def start(cls, folder: Path, chain: Chain, ends: AsyncExitStack) -> _BareChain:
+    async def start(cls, folder: Path, chain: Chain, ends: AsyncExitStack) -> BareChain:
         """Start them on the chain's broker and receiver, with messages as long as ours."""
         site = SiteConfig.model_validate(synthetic_site(BARE_TAGS, 1))
         plant = await ends.enter_async_context(SyntheticPlant(site, ports={("EDGE1", "BUS0"): 0}))

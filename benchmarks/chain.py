@@ -16,7 +16,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +43,10 @@ class Helper:
         self.name, self._process = name, process
 
     @classmethod
-    async def start(cls, module: str, *words: object) -> Helper:
-        """Run a module of this package."""
+    async def start(cls, module: str, *words: object, environment: Mapping[str, str] | None = None) -> Helper:
+        """Run a module of this package; `environment` is added to this process's own."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *map(str, words),
+            sys.executable, "-m", module, *map(str, words), env={**os.environ, **(environment or {})},
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES_MAX,
         )  # fmt: skip
         return cls(module, process)
@@ -69,10 +69,14 @@ class Helper:
         assert self._process.stdin is not None
         self._process.stdin.write(line)
 
-    async def stop(self) -> None:
-        """End it."""
+    def end_input(self) -> None:
+        """Give it no more lines, which tells it to end."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+    async def stop(self) -> None:
+        """End it."""
+        self.end_input()
         try:
             async with asyncio.timeout(STOP_S_MAX):
                 await self._process.wait()
@@ -134,7 +138,7 @@ class Chain:
         child = Child(name, command, self.folder / "logs" / f"{name}.log", self.environment)
         child.start()
         self.children[name] = child
-        self.ends.push_async_callback(_stop, child)
+        self.ends.push_async_callback(stop_child, child)
         await _wait_for(child, ready)
 
     def heartbeat(self) -> dict[str, Any]:
@@ -197,7 +201,8 @@ async def _receiver(secret: str, ends: AsyncExitStack) -> Receiver:
     return receiver
 
 
-async def _stop(child: Child) -> None:
+async def stop_child(child: Child) -> None:
+    """End a part in order, or by force after a while."""
     deadline_s = time.monotonic() + STOP_S_MAX
     await child.stop(lambda: deadline_s)
 
