@@ -119,8 +119,8 @@ class TagNow:
         tag, unit, equipment, hazard_source, edge: ids; `unit` is empty for a discrete tag, `hazard_source` and `edge`
             where it has none.
         name_zh, name_en, label: from the site.
-        value: the newest current sample's value in `unit`, clamped to the range; the last value known where that
-            sample is BAD or the tag is stale; None where there was none.
+        value: the newest current sample's value in `unit`, clamped to the range; it stays, as the last known, when
+            the tag goes stale. None where that sample is BAD (see `last_good_value`) or there was none.
         raw: as measured, where it was beyond the range.
         quality: UNKNOWN before the first GOOD sample this process knows of; BAD/STALE once nothing says that the
             value still holds.
@@ -375,8 +375,8 @@ class HistoryBucket:
 class HistoryStretch:
     """A stretch without GOOD values, ends as source times.
 
-    kind: `no_data` (longer than the tag's silence limit), `bad`, `uncertain`. `bad` and `uncertain` reach from the first
-    such sample to the first that is otherwise, or as far as it may stand for (the silence limit).
+    kind: `no_data` (from a sample to the next, where that is longer than the tag's silence limit), `bad`, `uncertain`
+    (from the first such sample to the first that is otherwise, or to the last before `no_data`).
     """
 
     kind: Literal["no_data", "bad", "uncertain"]

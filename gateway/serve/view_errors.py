@@ -4,6 +4,7 @@
     ├── HistoryTooLargeError   the question asks for more than one answer may hold
     ├── UnknownTagError        the site has no such tag
     ├── LedgerAwayError        there is no ledger to read just now
+    ├── OutOfTimeError         the ledger is there, but reading took longer than it may
     └── BadCursorError         `before` is none of ours
 """
 
@@ -36,6 +37,13 @@ class LedgerAwayError(ViewError):
     def __init__(self, state: str, detail: str) -> None:
         self.state, self.detail = state, detail
         super().__init__(f"the ledger cannot be read ({state}): {detail}; try again, and see the health of core")
+
+
+class OutOfTimeError(ViewError):
+    """A read took longer than it was given, or no connection came free in time."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger was not read in the time given; try again, or ask for less")
 
 
 class BadCursorError(ViewError):

@@ -1,0 +1,249 @@
+"""Follows the ledger's log: what every tag showed last, which nodes and devices live, what is new since last time.
+
+Rows go in as the ledger has them, in log order; nothing here reads a file or a clock. What counts as current is what
+core counts as current: a frame of the node's live stream numbered above all before it, or one without numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting import condition
+from config import SiteConfig
+from gateway.core.entries import Columns, EntryKind, unpack_columns, unpack_json
+from gateway.serve.recent import RecentFrames, StoredFrame
+from wire import BlockError, Quality, decode_block, frames_of, quality_of
+
+NEVER: Final = -1
+
+
+class LogRow(NamedTuple):
+    """A row of the log; `body` is empty for kinds that the tail does not read."""
+
+    pos: int
+    kind: str
+    engine_ms: int
+    received_ms: int
+    node: str
+    device: str
+    stream: int
+    first: int
+    last: int
+    body: bytes
+
+
+READ_KINDS: Final = tuple(
+    str(kind) for kind in (EntryKind.FRAME, EntryKind.BLOCK, EntryKind.BORN, EntryKind.DIED, EntryKind.CONFIG)
+)
+
+
+@dataclass(slots=True)
+class NodeNow:
+    """One edge node. `dead_pos`: log position of the last thing that ended its session, NEVER without one."""
+
+    online: bool | None = None
+    since_ms: int | None = None
+    live: int = 0
+    unmarked: int = 0
+    evaluated: int = 0
+    dead_pos: int = NEVER
+    last_frame_ms: int | None = None
+    config_wrong: bool | None = None
+    clock_synced: bool | None = None
+    clock_offset_ms: int | None = None
+    device_dead_pos: dict[str, int] = field(default_factory=dict)
+
+    def is_current(self, stream: int, number: int) -> bool:
+        """Whether a frame with this number would be evaluated as the present."""
+        return stream == self.unmarked or (stream == self.live and number > self.evaluated)
+
+
+class TagColumns:
+    """The newest current sample of every tag, in the site's order. Positions are NEVER before the first."""
+
+    def __init__(self, count: int) -> None:
+        self.pos = np.full(count, NEVER, np.int64)
+        self.value = np.full(count, np.nan)
+        self.raw = np.full(count, np.nan)
+        self.code = np.zeros(count, np.uint8)
+        self.source_ms = np.zeros(count, np.int64)
+        self.received_ms = np.zeros(count, np.int64)
+        self.engine_ms = np.zeros(count, np.int64)
+        self.good_pos = np.full(count, NEVER, np.int64)
+        self.good_value = np.full(count, np.nan)
+        self.good_ms = np.zeros(count, np.int64)
+
+    def take(self, tag: NDArray[np.int32], columns: Columns, row: LogRow) -> None:
+        """Take samples of these tags as the newest, in their order; negative tags are none of ours."""
+        ours = tag >= 0
+        if not ours.all():
+            tag = tag[ours]
+            columns = Columns(tag, columns.value[ours], columns.code[ours], columns.source_ms[ours], columns.raw[ours])
+        self.pos[tag], self.received_ms[tag], self.engine_ms[tag] = row.pos, row.received_ms, row.engine_ms
+        self.value[tag], self.raw[tag], self.code[tag] = columns.value, columns.raw, columns.code
+        self.source_ms[tag] = columns.source_ms
+        good = quality_of(columns.code) == Quality.GOOD
+        tag = tag[good]
+        self.good_pos[tag], self.good_value[tag], self.good_ms[tag] = row.pos, columns.value[good], columns.source_ms[good]
+
+
+class Tail:
+    """What the log says, up to `pos`. Begin with `begin`, then give rows with `take`."""
+
+    def __init__(self, site: SiteConfig, recent: RecentFrames) -> None:
+        self._site, self._recent = site, recent
+        self._low = np.array([tag.span().low for tag in site.tags], np.float64)
+        self._high = np.array([tag.span().high for tag in site.tags], np.float64)
+        self._owned: dict[str, dict[str, int]] = {edge.id: {} for edge in site.edges}
+        for tag, edge in site.edge_of.items():
+            self._owned[edge][tag] = site.tag_index[tag]
+        self._site_tag = np.empty(0, np.int32)
+        self.begin("", 0)
+
+    def begin(self, ledger_id: str, pos: int) -> None:
+        """Forget everything; rows after `pos` of this ledger come next."""
+        self.pos = pos
+        self.tags = TagColumns(len(self._site.tags))
+        self.nodes = {edge.id: NodeNow() for edge in self._site.edges}
+        self.revision: bytes | None = None
+        self._recent.begin(ledger_id, pos)
+
+    def use_tag_names(self, names: dict[int, str]) -> None:
+        """Give the ledger's tag table."""
+        self._site_tag = np.full(max(names, default=0) + 1, -1, np.int32)
+        for number, name in names.items():
+            self._site_tag[number] = self._site.tag_index.get(name, -1)
+
+    def knows_tags_of(self, row: LogRow) -> bool:
+        """Whether every tag number of a FRAME row is in the tag table given: core may have drawn new ones."""
+        tag = unpack_columns(row.body).tag
+        return not len(tag) or int(tag.max()) < len(self._site_tag)
+
+    # -- the log --
+
+    def take(self, row: LogRow) -> None:
+        """Take the next row of the log."""
+        self.pos = row.pos
+        match row.kind:
+            case EntryKind.FRAME:
+                self._frame(row)
+            case EntryKind.BLOCK:
+                self._block(row)
+            case EntryKind.BORN:
+                self.born(row)
+            case EntryKind.DIED:
+                self.died(row)
+            case EntryKind.CONFIG:
+                self.revision = row.body
+
+    def _frame(self, row: LogRow) -> None:
+        node = self.nodes.get(row.node)
+        columns = unpack_columns(row.body)
+        last_ms = int(columns.source_ms.max()) if len(columns.source_ms) else 0
+        self._recent.add(row.node, row.device, StoredFrame(row.pos, row.stream, row.first, row.body, last_ms))
+        if node is None:
+            return
+        node.last_frame_ms = row.received_ms
+        if not node.is_current(row.stream, row.first):
+            return
+        if row.stream == node.live:
+            node.evaluated = row.first
+        self.tags.take(self._site_tag[columns.tag], columns, row)
+
+    def _block(self, row: LogRow) -> None:
+        self._recent.add(row.node, "", StoredFrame(row.pos, row.stream, row.first, row.body, 0, is_block=True))
+        node = self.nodes.get(row.node)
+        if node is None:
+            return
+        node.last_frame_ms = row.received_ms
+        if node.is_current(row.stream, row.last):
+            self.block_values(row, node.evaluated)
+            node.evaluated = row.last
+
+    def block_values(self, row: LogRow, after: int) -> None:
+        """Take the frames of a block of a live stream that are numbered above `after`."""
+        try:
+            frames, _unknown = frames_of(decode_block(row.body), self._owned.get(row.node, {}))
+        except BlockError:  # core had read it: a ledger that was damaged since; silence will tell
+            return
+        for frame in frames:
+            if frame.sequence > after:
+                value, code, raw = condition(frame.batch, self._low, self._high)
+                columns = Columns(frame.batch.tag, value, code, frame.batch.source_ms, raw)
+                self.tags.take(frame.batch.tag, columns, row)
+
+    def born(self, row: LogRow) -> None:
+        """A node's session began."""
+        node = self.nodes.get(row.node)
+        if node is None:
+            return
+        facts = unpack_json(row.body)
+        node.online, node.since_ms = True, row.received_ms
+        node.unmarked = facts["unmarked_stream"]
+        if facts["live"] and facts["live"] != node.live:
+            node.live, node.evaluated = facts["live"], 0
+        node.config_wrong, node.clock_synced = facts["config_wrong"], facts["clock_synced"]
+        node.clock_offset_ms = facts["clock_offset_ms"]
+
+    def died(self, row: LogRow) -> None:
+        """A node's or a device's session ended, for the node or only for our link: nothing holds until it is heard again."""
+        node = self.nodes.get(row.node)
+        if node is None:
+            return
+        if row.device:
+            node.device_dead_pos[row.device] = row.pos
+            return
+        if node.online is not False:
+            node.since_ms = row.received_ms
+        node.online, node.dead_pos = False, row.pos
+
+    # -- what was before the first row taken --
+
+    def remember(self, row: LogRow) -> bool:
+        """Take from a row before `pos`, newest rows first, what tags show that nothing newer spoke for.
+
+        Returns:
+            Whether the row told anything.
+        """
+        if row.kind == EntryKind.BLOCK:
+            return self._remember_block(row)
+        columns = unpack_columns(row.body)
+        return self._remember(self._site_tag[columns.tag], columns, row)
+
+    def _remember_block(self, row: LogRow) -> bool:
+        try:
+            frames, _unknown = frames_of(decode_block(row.body), self._owned.get(row.node, {}))
+        except BlockError:
+            return False
+        told = False
+        for frame in reversed(frames):
+            value, code, raw = condition(frame.batch, self._low, self._high)
+            columns = Columns(frame.batch.tag, value, code, frame.batch.source_ms, raw)
+            told |= self._remember(frame.batch.tag, columns, row)
+        return told
+
+    def _remember(self, tag: NDArray[np.int32], columns: Columns, row: LogRow) -> bool:
+        tags = self.tags
+        known = tags.pos[tag] != NEVER
+        good = quality_of(columns.code) == Quality.GOOD
+        fresh = (tag >= 0) & ~known
+        past_good = (tag >= 0) & known & good & (tags.good_pos[tag] == NEVER)
+        if fresh.any():
+            tags.take(
+                tag[fresh],
+                Columns(tag[fresh], columns.value[fresh], columns.code[fresh], columns.source_ms[fresh], columns.raw[fresh]),
+                row,
+            )
+        old = tag[past_good]
+        tags.good_pos[old], tags.good_value[old] = row.pos, columns.value[past_good]
+        tags.good_ms[old] = columns.source_ms[past_good]
+        return bool(fresh.any() or past_good.any())
+
+    def unheard(self, node: str) -> bool:
+        """Whether a node still has tags of which nothing is known, or nothing GOOD."""
+        owned = np.array(list(self._owned.get(node, {}).values()), np.int64)
+        return bool((self.tags.good_pos[owned] == NEVER).any())

@@ -1,0 +1,81 @@
+"""Edges: who is there, what of them is still to come, what of them is lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from config import EdgeConfig
+from gateway.serve.models import EdgeNow, LossView
+from gateway.serve.tail import NodeNow
+from gateway.serve.view_heartbeat import Heartbeat
+from gateway.serve.view_ledger import LedgerFile
+from wire import Received
+
+LOSSES_SHOWN_MAX: Final = 20
+LOSSES_READ_MAX: Final = 100_000
+UNFINISHED_MAX: Final = 4_096
+
+
+class Losses:
+    """Follows the ledger's table of losses."""
+
+    def __init__(self) -> None:
+        self._row = 0
+        self.count: dict[str, int] = {}
+        self.newest: dict[str, list[LossView]] = {}
+
+    def follow(self, file: LedgerFile) -> set[str]:
+        """Read what is new; return the nodes it is about."""
+        nodes = set()
+        for row, node, stream, first, last, cause, at_ms in file.rows(
+            "SELECT row, node, stream, first, last, cause, at_ms FROM loss WHERE row > ? ORDER BY row LIMIT ?",
+            (self._row, LOSSES_READ_MAX),
+        ):
+            self._row = row
+            nodes.add(node)
+            self.count[node] = self.count.get(node, 0) + 1
+            newest = self.newest.setdefault(node, [])
+            newest.insert(0, LossView(stream, first, last, cause, at_ms))
+            del newest[LOSSES_SHOWN_MAX:]
+        return nodes
+
+
+def read_backlog(file: LedgerFile, node: str, live: int) -> tuple[int, int, int]:
+    """Return up to which number the live stream is committed, how many sealed streams miss frames, and how many frames."""
+    upto = streams = frames = 0
+    for stream, settled, intervals, last in file.rows(
+        "SELECT stream, upto, intervals, last FROM stream WHERE node = ? AND (stream = ? OR last IS NULL OR upto < last)"
+        " LIMIT ?",
+        (node, live, UNFINISHED_MAX),
+    ):
+        if stream == live:
+            upto = settled
+            continue
+        streams += 1
+        if last is not None:
+            held = sum(hi - lo + 1 for lo, hi in Received.from_json(intervals).intervals)
+            frames += max(0, last - settled - held)
+    return upto, streams, frames
+
+
+def edge_now(
+    edge: EdgeConfig, node: NodeNow, heartbeat: Heartbeat, losses: Losses, conditions: tuple[str, ...],
+    backlog: tuple[int, int, int], tags: int,
+) -> EdgeNow:  # fmt: skip
+    """Put together what is known of an edge. While core does not run, nobody knows whether an edge is there."""
+    running = heartbeat.state == "running"
+    heard = node.live > 0 or node.unmarked > 0
+    upto, streams, frames = backlog
+    return EdgeNow(
+        edge.id, edge.name.zh if edge.name else "", edge.name.en if edge.name else "",
+        online=node.online if running else None,
+        since_ms=node.since_ms,
+        ours=node.live > 0 if heard else None,
+        stream=node.live, upto=upto, backlog_streams=streams, backlog_frames=frames,
+        last_frame_ms=node.last_frame_ms,
+        config_matches=False if "CONFIG" in conditions else None if not heard or node.live == 0 else not node.config_wrong,
+        clock_synced=False if "CLOCK" in conditions else None if not heard or node.live == 0 else True,
+        clock_offset_ms=node.clock_offset_ms,
+        conditions=conditions, losses=losses.count.get(edge.id, 0), last_losses=tuple(losses.newest.get(edge.id, ())),
+        tags=tags,
+    )  # fmt: skip

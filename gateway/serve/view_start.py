@@ -1,0 +1,163 @@
+"""The first look at a ledger that may hold a week: what every tag showed last, without reading all of it.
+
+A node's newest values are the highest numbers of its live stream, so they are read from there backwards through the
+index, until every tag is found or a bound is met. What lies beyond the bounds is not known, and shows so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from gateway.core.entries import EntryKind
+from gateway.serve.tail import READ_KINDS, LogRow, NodeNow, Tail
+from gateway.serve.view_errors import OutOfTimeError
+from gateway.serve.view_heartbeat import Heartbeat
+from gateway.serve.view_ledger import LedgerFile
+
+START_S_MAX: Final = 3.0
+NODE_ROWS_MAX: Final = 20_000
+SLICE_ROWS: Final = 200
+SESSION_ROWS_MAX: Final = 50_000  # how far back births and deaths are looked for, in log positions
+SESSION_SLICE: Final = 5_000
+STREAMS_BACK_MAX: Final = 4
+UNMARKED_STREAMS_MAX: Final = 256
+
+_kinds: Final = ", ".join(f"'{kind}'" for kind in READ_KINDS)
+COLUMNS: Final = (
+    "pos, kind, engine_ms, received_ms, node, device, stream, first, last,"
+    f" CASE WHEN kind IN ({_kinds}) THEN body ELSE x'' END"
+)
+
+
+def begin(tail: Tail, file: LedgerFile, ledger_id: str, heartbeat: Heartbeat) -> None:
+    """Let the tail begin at the end of the log, knowing what stands before it.
+
+    Raises:
+        LedgerAwayError: the ledger could not be read.
+    """
+    ((last_pos,),) = file.rows("SELECT coalesce(max(pos), 0) FROM log")
+    tail.begin(ledger_id, last_pos)
+    tail.use_tag_names(dict(file.rows("SELECT id, name FROM tag")))
+    revision = file.rows("SELECT body FROM log WHERE kind = 'C' ORDER BY pos DESC LIMIT 1")
+    tail.revision = revision[0][0] if revision else None
+    file.give_up_after(START_S_MAX)
+    try:
+        _sessions(tail, file, last_pos)
+        trusted = heartbeat if heartbeat.said.get("ledger") == ledger_id else None
+        for name, node in tail.nodes.items():
+            _settle(name, node, file, last_pos, trusted)
+        give_up_at = time.monotonic() + START_S_MAX
+        for name, node in tail.nodes.items():
+            _values(tail, name, node, file, last_pos, give_up_at)
+    except OutOfTimeError:
+        pass  # the rest is unknown until it is heard
+    finally:
+        file.give_up_after(START_S_MAX)
+
+
+def _sessions(tail: Tail, file: LedgerFile, last_pos: int) -> None:
+    """Take the newest births and deaths in."""
+    for lo in range(max(0, last_pos - SESSION_ROWS_MAX), last_pos, SESSION_SLICE):
+        sql = f"SELECT {COLUMNS} FROM log WHERE pos > ? AND pos <= ? AND kind IN ('N', 'D') ORDER BY pos"  # noqa: S608
+        for row in file.rows(sql, (lo, min(lo + SESSION_SLICE, last_pos))):
+            entry = LogRow(*row)
+            if entry.kind == EntryKind.BORN:
+                tail.born(entry)
+            else:
+                tail.died(entry)
+
+
+def _settle(name: str, node: NodeNow, file: LedgerFile, last_pos: int, heartbeat: Heartbeat | None) -> None:
+    """Find out which stream is live and whether the node is there, where births and deaths lie too far back."""
+    line = {} if heartbeat is None else heartbeat.node(name)
+    if node.online is None and isinstance(line.get("online"), bool):
+        node.online = line["online"]
+        if not node.online:
+            node.dead_pos = last_pos
+    if not node.live and isinstance(line.get("stream"), int):
+        node.live = line["stream"]
+    if not node.live:
+        # The live stream is the one whose end nobody has told of yet.
+        newest = file.rows(
+            "SELECT stream FROM stream WHERE node = ? AND last IS NULL ORDER BY touched_ms DESC LIMIT 1", (name,)
+        )
+        node.live = newest[0][0] if newest else 0
+    if not node.unmarked:
+        node.unmarked = _newest_unmarked(name, file)
+    if node.live:
+        for kind, column in (("F", "first"), ("B", "last")):
+            ends = file.rows(
+                f"SELECT {column} FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? AND +pos <= ?"  # noqa: S608
+                f" ORDER BY {column} DESC LIMIT 1",
+                (name, node.live, last_pos),
+            )
+            node.evaluated = max(node.evaluated, ends[0][0] if ends else 0)
+
+
+def _newest_unmarked(name: str, file: LedgerFile) -> int:
+    """Return the newest stream of frames that the gateway numbered itself (a foreign node's), 0 without one."""
+    newest, found = 0, 0
+    stream = -1
+    for _ in range(UNMARKED_STREAMS_MAX):
+        following = file.rows(
+            "SELECT stream FROM log WHERE kind = 'F' AND node = ? AND stream > ? ORDER BY stream LIMIT 1", (name, stream)
+        )
+        if not following:
+            break
+        stream = following[0][0]
+        if file.rows("SELECT 1 FROM stream WHERE node = ? AND stream = ?", (name, stream)):
+            continue
+        ((pos,),) = file.rows(
+            "SELECT pos FROM log WHERE kind = 'F' AND node = ? AND stream = ? ORDER BY first DESC LIMIT 1", (name, stream)
+        )
+        if pos > newest:
+            newest, found = pos, stream
+    return found
+
+
+def _values(tail: Tail, name: str, node: NodeNow, file: LedgerFile, last_pos: int, give_up_at: float) -> None:
+    """Read a node's streams backwards until all its tags are found."""
+    left = NODE_ROWS_MAX
+    for row in _backwards(name, node, file, last_pos):
+        left -= 1
+        if node.last_frame_ms is None:
+            node.last_frame_ms = row.received_ms
+        if tail.remember(row) and not tail.unheard(name):
+            return
+        if left <= 0 or time.monotonic() > give_up_at:
+            return
+
+
+def _backwards(name: str, node: NodeNow, file: LedgerFile, last_pos: int) -> Iterator[LogRow]:
+    """Yield the frames and blocks of the newest streams, highest number first."""
+    streams = [stream for stream in (node.live, node.unmarked) if stream]
+    streams.sort(key=lambda stream: _last_pos(name, stream, file), reverse=True)
+    before = node.live
+    for _ in range(STREAMS_BACK_MAX):
+        rows = file.rows("SELECT predecessor FROM stream WHERE node = ? AND stream = ?", (name, before))
+        before = rows[0][0] if rows else 0
+        if not before or before in streams:
+            break
+        streams.append(before)
+    for stream in streams:
+        for kind, column in (("F", "first"), ("B", "last")):  # a stream has the one or the other, as a rule
+            number = 2**63 - 1
+            while True:
+                sql = (
+                    f"SELECT {COLUMNS} FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? AND {column} <= ?"  # noqa: S608
+                    f" AND +pos <= ? ORDER BY {column} DESC LIMIT {SLICE_ROWS}"
+                )
+                rows = file.rows(sql, (name, stream, number, last_pos))
+                yield from (LogRow(*row) for row in rows)
+                if len(rows) < SLICE_ROWS:
+                    break
+                number = rows[-1][7 if kind == "F" else 8] - 1
+
+
+def _last_pos(name: str, stream: int, file: LedgerFile) -> int:
+    rows = file.rows(
+        "SELECT pos FROM log WHERE kind = 'F' AND node = ? AND stream = ? ORDER BY first DESC LIMIT 1", (name, stream)
+    )
+    return int(rows[0][0]) if rows else 0

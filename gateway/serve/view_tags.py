@@ -1,0 +1,166 @@
+"""Judges every tag: what its newest sample says, whether anything still vouches for it, what alarms stand on it.
+
+The rule is "no false calm": GOOD needs a GOOD sample, a living node and device, a core that turns, a ledger that can be
+read, and a sample within the tag's silence limit. Silence is counted in core's engine time, as the engine counts it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting import Category
+from config import SiteConfig
+from gateway.serve.models import QualityWord, TagNow
+from gateway.serve.tail import NEVER, TagColumns, Tail
+from gateway.serve.view_alarms import Standing
+from gateway.serve.view_heartbeat import Heartbeat
+from wire import Quality, Reason, quality_code, quality_of, reason_of
+
+StaleCause = Literal["", "silent", "device_dead", "node_dead", "core", "ledger"]
+CAUSES: Final[tuple[StaleCause, ...]] = get_args(StaleCause)
+_SILENT, _DEVICE_DEAD, _NODE_DEAD, _CORE, _LEDGER = range(1, 6)
+STALE_CODE: Final = quality_code(Quality.BAD, Reason.STALE)
+_WORDS: Final[dict[int, QualityWord]] = {Quality.GOOD: "GOOD", Quality.UNCERTAIN: "UNCERTAIN", Quality.BAD: "BAD"}
+_REASONS: Final = {int(reason): reason.name for reason in Reason}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Every tag at one moment, in the site's order.
+
+    Attributes:
+        pos: int64[n], log position of the newest current sample. code: uint8[n], what its quality comes to.
+        cause: uint8[n], index into CAUSES. known: bool[n], a GOOD sample was seen. alarms: int64[n], changes with the alarms.
+    """
+
+    names: tuple[str, ...]
+    pos: NDArray[np.int64]
+    code: NDArray[np.uint8]
+    cause: NDArray[np.uint8]
+    known: NDArray[np.bool_]
+    alarms: NDArray[np.int64]
+
+    def tag_ids(self) -> frozenset[str]:
+        """Return every tag."""
+        return frozenset(self.names)
+
+    def changed_since(self, before: Judged) -> frozenset[str]:
+        """Return the tags that are otherwise than before."""
+        changed = (
+            (self.pos != before.pos) | (self.code != before.code) | (self.cause != before.cause)
+            | (self.known != before.known) | (self.alarms != before.alarms)
+        )  # fmt: skip
+        return frozenset(self.names[at] for at in np.flatnonzero(changed).tolist())
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return how many tags are GOOD, UNCERTAIN, BAD, UNKNOWN."""
+        quality = quality_of(self.code[self.known])
+        good, uncertain = int((quality == Quality.GOOD).sum()), int((quality == Quality.UNCERTAIN).sum())
+        return good, uncertain, len(quality) - good - uncertain, len(self.known) - len(quality)
+
+
+class TagRows:
+    """What does not change of every tag, and the alarms that stand on it."""
+
+    def __init__(self, site: SiteConfig) -> None:
+        count = len(site.tags)
+        self._tags = site.tags
+        self._names = tuple(tag.id for tag in site.tags)
+        self._index = site.tag_index
+        self._stale_ms = np.array([tag.stale_after_s * 1000 for tag in site.tags], np.float64)
+        self._sources = [site.hazard_source_of.get(tag.equipment, "") for tag in site.tags]
+        self._edges = [site.edge_of.get(tag.id, "") for tag in site.tags]
+        self._ranges = [tag.span() for tag in site.tags]
+        self._of_node = {
+            edge.id: np.array([at for at, name in enumerate(self._edges) if name == edge.id], np.int64) for edge in site.edges
+        }
+        self._of_device = {
+            (edge.id, device.id): np.array([self._index[point.tag] for point in device.points], np.int64)
+            for edge in site.edges for device in edge.devices
+        }  # fmt: skip
+        self._alarms: dict[int, tuple[tuple[str, ...], int, bool]] = {}
+        self._alarm_mark = np.zeros(count, np.int64)
+
+    def count_of(self, edge: str) -> int:
+        """Return how many tags an edge reads."""
+        return len(self._of_node[edge])
+
+    def know_alarms(self, standing: Standing) -> None:
+        """Take the standing alarms over: ids, gravest grade, and whether one is of the value (not of a fault)."""
+        found = {}
+        for tag in standing.subjects():
+            at = self._index.get(tag)
+            alarms = standing.of(tag)
+            if at is not None and alarms:
+                ids = tuple(alarm.id for alarm in alarms)
+                found[at] = (ids, int(alarms[0].grade), any(alarm.category is Category.PROCESS for alarm in alarms))
+        for at in found.keys() | self._alarms.keys():
+            if found.get(at) != self._alarms.get(at):
+                self._alarm_mark[at] += 1
+        self._alarms = found
+
+    def judge(self, tail: Tail, heartbeat: Heartbeat, *, core_ok: bool, ledger_ok: bool) -> Judged:
+        """Return what every tag comes to now."""
+        tags = tail.tags
+        cause = np.zeros(len(self._names), np.uint8)
+        cause[heartbeat.engine_ms() - tags.engine_ms > self._stale_ms] = _SILENT
+        for name, node in tail.nodes.items():
+            for device, dead_pos in node.device_dead_pos.items():
+                own = self._of_device.get((name, device))
+                if own is not None:
+                    cause[own[tags.pos[own] <= dead_pos]] = _DEVICE_DEAD
+            if node.dead_pos != NEVER:
+                own = self._of_node[name]
+                cause[own[tags.pos[own] <= node.dead_pos]] = _NODE_DEAD
+        if not core_ok:
+            cause[:] = _CORE
+        if not ledger_ok:
+            cause[:] = _LEDGER
+        heard = tags.pos != NEVER
+        cause[~heard] = 0
+        code = np.where((cause > 0) & (quality_of(tags.code) != Quality.BAD), np.uint8(STALE_CODE), tags.code)
+        return Judged(
+            self._names, tags.pos.copy(), code.astype(np.uint8), cause, tags.good_pos != NEVER, self._alarm_mark.copy()
+        )
+
+    def now(self, at: int, tags: TagColumns, judged: Judged, now_ms: int) -> TagNow:
+        """Return one tag with everything that belongs to it."""
+        tag, span = self._tags[at], self._ranges[at]
+        heard, known, code = judged.pos[at] != NEVER, bool(judged.known[at]), int(judged.code[at])
+        quality: QualityWord = _WORDS.get(quality_of(code), "BAD") if heard and known else "UNKNOWN"
+        ids, worst, of_value = self._alarms.get(at, ((), 0, False))
+        received_ms = int(tags.received_ms[at])
+        return TagNow(
+            tag.id, tag.name.zh, tag.name.en, tag.label, tag.unit or "",
+            value=_finite(tags.value[at]) if heard else None,
+            raw=_finite(tags.raw[at]) if heard else None,
+            quality=quality,
+            reason=_reason(code) if heard else "",
+            stale_cause=CAUSES[judged.cause[at]],
+            code=code,
+            source_ms=int(tags.source_ms[at]) if heard else None,
+            received_ms=received_ms if heard else None,
+            age_ms=max(0, now_ms - received_ms) if heard else None,
+            last_good_value=_finite(tags.good_value[at]) if known else None,
+            last_good_ms=int(tags.good_ms[at]) if known else None,
+            held=of_value and quality != "GOOD",
+            alarms=ids, worst_grade=worst,
+            equipment=tag.equipment, hazard_source=self._sources[at], edge=self._edges[at],
+            range_low=span.low, range_high=span.high,
+            stale_after_ms=int(self._stale_ms[at]), planned=tag.planned,
+        )  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    """Return a number as JSON can say it: None for NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _reason(code: int) -> str:
+    reason = reason_of(code)
+    return "" if reason == Reason.NONE else _REASONS.get(reason, Reason.UNKNOWN.name)
