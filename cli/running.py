@@ -13,6 +13,7 @@ from typing import Any, Final
 import uvloop
 
 from cli.language import language, say
+from cli.log_queue import FileDescriptorHandler, LogQueue
 
 EXIT_REFUSED: Final = 2  # bad input or a place that cannot be used: nothing was started
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -44,11 +45,17 @@ class OneLineFormatter(logging.Formatter):
 
 
 def set_up_logging(*, verbose: bool = False) -> None:
-    """Log to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLineFormatter(LOG_FORMAT))
+    """Log to stderr, without ever waiting for it; what is left is written when the process ends."""
+    handler = LogQueue(OneLineFormatter(LOG_FORMAT), _stderr_handler())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
     logging.getLogger("aiomqtt").setLevel(logging.ERROR)
+
+
+def _stderr_handler() -> logging.Handler:
+    try:
+        return FileDescriptorHandler(sys.stderr.fileno())
+    except (OSError, ValueError):  # put in the place of stderr by who runs us: it has no descriptor
+        return logging.StreamHandler(sys.stderr)
 
 
 def run_until_stopped(service: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
@@ -63,6 +70,12 @@ def run_until_stopped(service: Callable[[asyncio.Event], Awaitable[Any]]) -> Any
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
+
+
+def flush_log() -> None:
+    """Let the log reach stderr before something else is written there."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def explain(error: BaseException | str) -> str:
@@ -82,6 +95,7 @@ def explain(error: BaseException | str) -> str:
 
 def refuse(error: BaseException | str) -> SystemExit:
     """Print why nothing was started; raise what this returns."""
+    flush_log()
     print(explain(error), file=sys.stderr)
     return SystemExit(EXIT_REFUSED)
 

@@ -29,6 +29,7 @@ from gateway.core.retention import Retention, cap_bytes, decide
 from gateway.core.sessions import Sessions
 from gateway.core.snapshots import Snapshot, oldest_kept
 from gateway.core.source import MqttSource
+from gateway.core.stall import StallNote
 from gateway.core.watchdog import Watchdog
 from gateway.core.writer import Ballast, LedgerWriter
 from wire import PAYLOAD_LIMITS, MqttConnector
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 LEDGER_NAME: Final = "ledger.sqlite3"
 HEARTBEAT_NAME: Final = "heartbeat.json"
 ACTS_NAME: Final = "acts.sock"
+STALL_NAME: Final = "stall.json"
 SNAPSHOT_S: Final = 60.0
 RETENTION_S: Final = 60.0
 DRAIN_S_MAX: Final = 3.0
@@ -100,6 +102,7 @@ class Core:
         self.loop.started(down.ms, recovered, believed=down.believed, restored=restored)
         self._recovered = recovered
         self._in_trouble = False
+        self._stall = StallNote(folder / STALL_NAME)
         self._courier = Courier(
             site.receivers, secrets, words=words, ledger_id=self._ledger.ledger_id, base_dir=base_dir,
             heartbeat_fields=self._heartbeat_fields, wall_ms=wall_ms, random=ports.random.random,
@@ -136,7 +139,7 @@ class Core:
         self._courier.offer(self._ledger.reader.due_outbox())
         watchdog = Watchdog(
             lambda: self.loop.counters.cycles, self._heartbeat, self._folder / HEARTBEAT_NAME, self._stalled,
-            gone=self._ledger.gone,
+            on_turn=self._stall.drop, gone=self._ledger.gone,
         )  # fmt: skip
         writer.start()
         if self._ports.beside:
@@ -152,6 +155,7 @@ class Core:
                     tasks.create_task(self._snapshots(), name="snapshots"),
                     tasks.create_task(self._retention(), name="retention"),
                     tasks.create_task(self._watch_writer(writer), name="writer-watch"),
+                    tasks.create_task(self._tell_stall(), name="stall"),
                 ]
                 await stop.wait()
                 await self.acts.close()
@@ -217,8 +221,24 @@ class Core:
     def _stalled(self, seconds: float) -> None:
         """Called in the watchdog's thread: the loop cannot report its own stall until it turns again."""
         assert self._event_loop is not None
+        self._stall.leave(seconds, self._wall_ms())
         facts = {"seconds": round(seconds, 1)}
         self._event_loop.call_soon_threadsafe(self.loop.fact, "CORE.EVALUATOR.STALLED", None, facts)
+
+    async def _tell_stall(self) -> None:
+        """Raise the alarm of a stall that ended the core before this one; what it left goes once that is committed."""
+        facts = self._stall.found()
+        if facts is None:
+            return
+        log.error("an earlier core was ended because its loop stood still: %s", facts)
+        self.loop.fact("CORE.EVALUATOR.STALLED", None, {**facts, "restarted": True})
+        turn = self.loop.counters.cycles + 1
+        while self.loop.counters.cycles <= turn:  # it has a position in the log then
+            await asyncio.sleep(0.05)
+        pos = self.loop.last_pos
+        while self.loop.counters.committed_pos < pos:
+            await asyncio.sleep(0.05)
+        self._stall.drop()
 
     # -- delivery --
 

@@ -440,6 +440,11 @@ class CoreLoop:
             self._late_checked_pos = -1
 
     @property
+    def last_pos(self) -> int:
+        """The newest log position given out."""
+        return self._builder.last_pos
+
+    @property
     def idle(self) -> bool:
         """Nothing waits: used to stop in order."""
         return not (

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 PERIOD_S: Final = 0.5
 STALL_SAID_S: Final = 3.0
-STALL_FATAL_S: Final = 8.0  # the supervisor starts core anew, which replays to the same state
+STALL_FATAL_S: Final = 7.0  # the supervisor starts core anew, which replays to the same state
 STALL_EXIT_CODE: Final = 70
 
 
@@ -33,16 +33,21 @@ class Watchdog:
         heartbeat: Callable[[], dict[str, Any]],
         path: Path,
         on_stall: Callable[[float], None],
+        on_turn: Callable[[], None] = lambda: None,
         fatal: Callable[[], None] | None = None,
         gone: Callable[[], str] = lambda: "",
     ) -> None:
-        """`on_stall` is called from the thread, once a stall, with its length so far in seconds.
+        """Join the watch to what it watches and to whom it tells.
+
+        `on_stall` is called from the thread, when a stall is found and again before the end, with its length so far
+        in seconds; `on_turn` when the loop turns again after one.
 
         `gone` says why core must not go on (its ledger is no longer where it was), or nothing.
         """
         self._gone = gone
-        self._cycles, self._heartbeat, self._path, self._on_stall = cycles, heartbeat, path, on_stall
-        self._fatal = fatal or (lambda: os._exit(STALL_EXIT_CODE))
+        self._cycles, self._heartbeat, self._path = cycles, heartbeat, path
+        self._on_stall, self._on_turn = on_stall, on_turn
+        self._fatal = fatal or _end_at_once
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="core-watchdog", daemon=True)
 
@@ -66,10 +71,14 @@ class Watchdog:
                 log.critical("%s; core ends before it acknowledges anything more", gone)
                 self._fatal()
             elif cycles != seen:
+                if said:
+                    log.warning("core's loop turns again")
+                    self._on_turn()
                 seen, since, said = cycles, now, False
                 notify_systemd("WATCHDOG=1")
             elif now - since >= STALL_FATAL_S:
                 log.critical("core's loop has not turned for %.1f s; ending so that it is started anew", now - since)
+                self._on_stall(now - since)
                 self._fatal()
             elif now - since >= STALL_SAID_S and not said:
                 said = True
@@ -86,3 +95,10 @@ class Watchdog:
             log.warning("heartbeat file: %s", error)
         except RuntimeError as error:  # numbers that the loop changed while they were being read; the next try is soon
             log.warning("heartbeat: %s", error)
+
+
+def _end_at_once() -> None:
+    """End the process whatever its threads do; what is logged goes out first, as far as stderr takes it."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os._exit(STALL_EXIT_CODE)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core import watchdog as watchdog_file
+from gateway.core.stall import StallNote
 from gateway.core.watchdog import Watchdog
 from wire import notify_systemd
 
@@ -39,7 +40,9 @@ class Loop:
 
 
 def watch(loop: Loop, path: Path, heartbeat: dict[str, Any] | None = None) -> Watchdog:
-    watchdog = Watchdog(loop.cycles, lambda: heartbeat or {"cycles": loop._cycles}, path, loop.said.append, loop.fatal.set)
+    watchdog = Watchdog(
+        loop.cycles, lambda: heartbeat or {"cycles": loop._cycles}, path, loop.said.append, fatal=loop.fatal.set
+    )
     watchdog.start()
     return watchdog
 
@@ -51,8 +54,48 @@ def test_a_loop_that_stands_still_is_said_once_and_then_ended(tmp_path: Path) ->
     watchdog = watch(loop, tmp_path / "heartbeat.json")
     assert loop.fatal.wait(WAIT_S)
     watchdog.close()
-    assert len(loop.said) == 1
-    assert 0.05 <= loop.said[0] < 0.2
+    assert 0.05 <= loop.said[0] < 0.2, "said when it is found"
+    assert all(length_s >= 0.2 for length_s in loop.said[1:]), "and with its whole length before the end, not at every look"
+    assert len(loop.said) >= 2
+
+
+@pytest.mark.fault("F69")
+def test_a_loop_that_turns_again_takes_back_what_was_left_for_the_next_start(tmp_path: Path) -> None:
+    loop, turned = Loop(), threading.Event()
+    note = StallNote(tmp_path / "stall.json")
+
+    def left(length_s: float) -> None:
+        note.leave(length_s, 7)
+        loop.turning = True
+
+    loop.turning = False
+    watchdog = Watchdog(
+        loop.cycles, lambda: {}, tmp_path / "heartbeat.json", left, lambda: (note.drop(), turned.set())[1], loop.fatal.set
+    )
+    watchdog.start()
+    assert turned.wait(WAIT_S)
+    watchdog.close()
+    assert note.found() is None
+    assert not loop.fatal.is_set()
+
+
+@pytest.mark.fault("F69")
+@pytest.mark.parametrize(("left", "facts"), [
+    pytest.param(None, None, id="nothing"),
+    pytest.param(b'{"seconds":7.5,"at_ms":12}', {"seconds": 7.5, "at_ms": 12}, id="a stall"),
+    pytest.param(b"", {}, id="an empty file: the stall began, and the disk was full"),
+    pytest.param(b"[" * 100_000, {}, id="rubbish"),
+    pytest.param(b'{"seconds":"x","at_ms":true,"more":1}', {}, id="other facts"),
+])  # fmt: skip
+def test_what_an_ended_core_left_is_told_even_if_it_cannot_be_read(
+    tmp_path: Path, left: bytes | None, facts: dict[str, float] | None
+) -> None:
+    path = tmp_path / "stall.json"
+    if left is not None:
+        path.write_bytes(left)
+    assert StallNote(path).found() == facts
+    StallNote(path).drop()
+    assert StallNote(path).found() is None
 
 
 def test_a_loop_that_turns_is_left_alone(tmp_path: Path) -> None:
@@ -143,7 +186,7 @@ def test_a_heartbeat_that_cannot_be_made_does_not_end_the_watch(tmp_path: Path, 
     def torn() -> dict[str, Any]:
         raise RuntimeError("dictionary changed size during iteration")
 
-    watchdog = Watchdog(loop.cycles, torn, tmp_path / "heartbeat.json", loop.said.append, loop.fatal.set)
+    watchdog = Watchdog(loop.cycles, torn, tmp_path / "heartbeat.json", loop.said.append, fatal=loop.fatal.set)
     watchdog.start()
     loop.turning = False
     assert loop.fatal.wait(WAIT_S)
