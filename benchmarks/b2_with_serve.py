@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +118,7 @@ def judge(pairs: list[Pair], steps: int, gaps: int) -> Outcome:
         "load": not faults and asked / loaded_s >= 0.9 * QUERIES_PER_S
         and all(pair.load["counts"].get("stream 200", 0) >= STREAMS for pair in pairs),
     }  # fmt: skip
-    rows: list[list[str]] = [["", "count", "p50", "p99", "max"]]
+    rows: list[Sequence[str]] = [["", "count", "p50", "p99", "max"]]
     for number, pair in enumerate(pairs, 1):
         rows.append([f"pair {number} without", *spread_cells(spread(pair.without.ours))])
         rows.append([f"pair {number} with", *spread_cells(spread(pair.beside.ours))])
