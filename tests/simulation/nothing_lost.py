@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -115,7 +116,7 @@ class NothingLost:
         """A GOOD value in the ledger was read as GOOD."""
 
         def good(reading: Reading) -> bool:
-            return reading.code == GOOD
+            return reading.code == GOOD and math.isclose(reading.value, value, rel_tol=1e-9)
 
         for key, samples in frames.items():
             for tag, (value, code, source_ms) in samples.items():
