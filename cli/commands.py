@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,8 @@ app = typer.Typer(
 )  # fmt: skip
 edge_app = typer.Typer(no_args_is_help=True, help=say("采集终端：运行、导出配置", "edge agent: run it, export its file"))
 simulate_app = typer.Typer(no_args_is_help=True, help=say("仿真：工厂、市级平台", "simulators: a plant, a municipal platform"))
+token_app = typer.Typer(no_args_is_help=True, help=say("访问令牌：创建、列出、吊销", "tokens of the API: make, list, revoke"))
+app.add_typer(token_app, name="token")
 app.add_typer(edge_app, name="edge")
 app.add_typer(simulate_app, name="simulate")
 
@@ -37,6 +39,7 @@ DEFAULT_DATA = Path("hazardgate-data")
 EXTRA_OF = {
     "aiohttp": "gateway", "apsw": "gateway", "fastapi": "gateway", "standardwebhooks": "gateway",
     "starlette": "gateway", "uvicorn": "gateway", "pymodbus": "simulators",
+    "h11": "gateway",
 }  # fmt: skip
 
 
@@ -138,6 +141,83 @@ def core(
             f"{data}：账本打不开（{error}）；请检查磁盘、权限和剩余空间",
             f"{data}: the ledger cannot be opened ({error}); check the disk, the permissions and the space left",
         )) from None  # fmt: skip
+
+
+@app.command(help=say(
+    "运行查询服务：在本机提供 HTTP 接口（测点、报警、历史、实时流），确认和销警经核心执行",
+    "Serve the HTTP API beside core: tags, alarms, history, live stream; acts go through core.",
+))  # fmt: skip
+def serve(
+    site: SitePath,
+    data: DataPath = DEFAULT_DATA,
+    host: Annotated[
+        str, typer.Option("--host", help=say("监听地址；非本机回环须配 TLS", "address; beyond loopback only with TLS"))
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help=say("端口，0 为任取", "port, 0 picks a free one"))] = 8580,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help=say("证书（PEM）", "certificate (PEM)"))] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help=say("证书私钥（PEM）", "its key (PEM)"))] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help=say("客户端使用的其他主机名，可多次", "further host name clients use; repeatable")),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the HTTP API beside core: tags, alarms, history, live stream; acts go through core."""
+    from cli.serve import serve_command
+    from gateway.serve import ServeSettings
+
+    set_up_logging(verbose=verbose)
+    serve_command(_site(site), data, ServeSettings(host, port, tls_cert, tls_key, tuple(name or ())))
+
+
+@app.command(help=say("输出接口的 OpenAPI 文档", "Print the OpenAPI document of the API."))
+def openapi() -> None:
+    """Print the OpenAPI document of the API."""
+    from gateway.serve import openapi_document
+
+    typer.echo(openapi_document(), nl=False)
+
+
+@token_app.command("new", help=say(
+    "创建令牌：一人一令牌，姓名即其所有操作的操作人；只显示一次",
+    "Make a token for one person: its name is the actor of every act done with it. Shown once.",
+))  # fmt: skip
+def token_new(
+    name: Annotated[str, typer.Argument(help=say("姓名", "the person's name"))],
+    role: Annotated[
+        Literal["viewer", "operator"],
+        typer.Option("--role", help=say("viewer 只读，operator 可确认和销警", "viewer reads, operator acts too")),
+    ],
+    days: Annotated[int, typer.Option("--days", min=1, max=366, help=say("有效天数", "valid for so many days"))] = 90,
+    data: DataPath = DEFAULT_DATA,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token for one person: its name is the actor of every act done with it. Shown once."""
+    from cli.serve import new_token
+    from gateway.serve import Role
+
+    new_token(data, name, Role(role), days, as_json=as_json)
+
+
+@token_app.command("list", help=say("列出令牌，不含密文", "List the tokens, without their secrets."))
+def token_list(data: DataPath = DEFAULT_DATA, as_json: AsJson = False) -> None:
+    """List the tokens, without their secrets."""
+    from cli.serve import list_tokens
+
+    list_tokens(data, as_json=as_json)
+
+
+@token_app.command("revoke", help=say(
+    "吊销令牌：运行中的服务一秒内生效", "Revoke a token: a running serve obeys within a second."
+))  # fmt: skip
+def token_revoke(
+    name_or_id: Annotated[str, typer.Argument(help=say("令牌编号，或姓名（其全部令牌）", "its id, or a name: all of that name"))],
+    data: DataPath = DEFAULT_DATA,
+) -> None:
+    """Revoke a token: a running serve obeys within a second."""
+    from cli.serve import revoke_token
+
+    revoke_token(data, name_or_id)
 
 
 @edge_app.command("run", help=say(

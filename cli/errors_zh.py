@@ -28,6 +28,15 @@ SENTENCES: Final = {
     # alerting.delivery
     "SecretRefusedError": "接收方 {receiver}：签名密钥不能使用（{reason}）；应为 whsec_ 后接 24 至 64 个随机字节的 base64",
     "DeliveryError": "通知无法送出：{text}",
+    # gateway.serve
+    "InsecureHostError": "{host}：不是本机回环地址，没有 TLS 时令牌会以明文经过网络；请给出 --tls-cert 和 --tls-key，"
+    "或保留 --host 127.0.0.1 并在前面加 TLS 代理",
+    "TlsFilesError": "{certificate}：TLS 无法启用（{cause}）；请用 --tls-cert 给出 PEM 证书，用 --tls-key 给出其未加密的私钥",
+    "ServeFolderBusyError": "{folder}：此数据目录上已有查询服务在运行；请先停止它，或直接使用它",
+    "ListenError": "无法监听 {host}:{port}（{cause}）；请结束占用端口的程序，或换一个 --port（0 表示任取空闲端口）",
+    "UnknownTokenError": "{path}：没有有效的令牌 {asked!r}；hazardgate token list 可列出",
+    "TokenStoreError": "令牌文件不能使用：{text}",
+    "ServeError": "查询服务无法启动：{text}",
     # simulators
     "NotLoopbackError": "仿真只在本机回环地址监听，不能用 {host!r}；请用 127.0.0.1 或 ::1",
     "PortTakenError": "{what}：无法监听 {host}:{port}；请结束占用端口的程序，或换一个端口（0 表示任取空闲端口）",

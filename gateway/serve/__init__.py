@@ -1,5 +1,19 @@
 """Serve: reads the ledger beside core and answers questions about it. It may die at any time; core never notices."""
 
-from __future__ import annotations
+from gateway.serve.app import SERVE_FOLDER, WHERE_NAME, ServeSettings, run_serve
+from gateway.serve.application import openapi_document
+from gateway.serve.errors import ServeError
+from gateway.serve.tokens import DAYS_MAX, Role, Token, TokenStore
 
-__all__: list[str] = []
+__all__ = [
+    "DAYS_MAX",
+    "SERVE_FOLDER",
+    "WHERE_NAME",
+    "Role",
+    "ServeError",
+    "ServeSettings",
+    "Token",
+    "TokenStore",
+    "openapi_document",
+    "run_serve",
+]

@@ -1,0 +1,66 @@
+"""HTTP/1.1 connections with a limit on every wait: a client that dribbles or does not read is cut (F65).
+
+uvicorn bounds the size of a request's head and the time between requests, but neither the time a head takes nor the
+time a client may leave an answer unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_S_MAX: Final = 10.0
+UNREAD_S_MAX: Final = 10.0
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's protocol with two more timers; both cut the connection at once."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client connected: its first request's head is due."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """An answer is written: the next request's head is due."""
+        self._expect_head()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client leaves more than the transport's buffer unread."""
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(UNREAD_S_MAX, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+        super().resume_writing()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        self._head_timer = self.loop.call_later(HEAD_S_MAX, self._head_is_due)
+
+    def _head_is_due(self) -> None:
+        """A request that is being answered has its own limits; between requests nobody may dawdle."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._unread_timer = None

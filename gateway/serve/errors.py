@@ -1,0 +1,75 @@
+"""What can keep serve from starting, as a tree. What a client did wrong is a problem (`problems`), not an error.
+
+ServeError
+├── ListenError              the address cannot be listened on
+├── InsecureHostError        tokens would cross a network in clear
+├── TlsFilesError            certificate or key cannot be used
+├── ServeFolderBusyError     another serve keeps its audit in this data folder
+└── TokenStoreError          the token file cannot be used
+    └── UnknownTokenError    it has no such valid token
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ServeError(Exception):
+    """Base of serve's own errors: each names the place, the cause and the next step."""
+
+
+class ListenError(ServeError):
+    """Somebody else listens there, or the address is not this machine's."""
+
+    def __init__(self, host: str, port: int, cause: str) -> None:
+        self.host, self.port, self.cause = host, port, cause
+        super().__init__(
+            f"cannot listen on {host}:{port} ({cause}); end the program that holds the port, "
+            f"or give another --port (0 picks a free one)"
+        )
+
+
+class InsecureHostError(ServeError):
+    """Whoever listens on the way would own the token."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"{host}: not a loopback address, and without TLS tokens would cross the network in clear; "
+            f"give --tls-cert and --tls-key, or keep --host 127.0.0.1 behind a TLS proxy of your own"
+        )
+
+
+class TlsFilesError(ServeError):
+    """The certificate or its key cannot be used."""
+
+    def __init__(self, certificate: Path, cause: str) -> None:
+        self.certificate, self.cause = certificate, cause
+        super().__init__(
+            f"{certificate}: TLS cannot be set up ({cause}); give a PEM certificate with --tls-cert and its unencrypted key "
+            f"with --tls-key"
+        )
+
+
+class ServeFolderBusyError(ServeError):
+    """Two of them would turn over each other's audit files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"{folder}: another serve runs on this data folder; stop it first, or use that one")
+
+
+class TokenStoreError(ServeError):
+    """The token file cannot be used."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path, self.cause = path, cause
+        super().__init__(f"{path}: {cause}")
+
+
+class UnknownTokenError(TokenStoreError):
+    """No valid token has this id or name."""
+
+    def __init__(self, path: Path, asked: str) -> None:
+        self.asked = asked
+        super().__init__(path, f"has no valid token {asked!a}; `hazardgate token list` shows them")

@@ -1,0 +1,77 @@
+"""What the API needs of others, as it sees them: the read model, the history, and core's operator socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from gateway.serve.models import (
+    AlarmListing,
+    AlarmPage,
+    AlarmView,
+    Changes,
+    EdgeNow,
+    Health,
+    History,
+    NoticePage,
+    NoticeState,
+    ReceiverNow,
+    TagNow,
+)
+
+
+class View(Protocol):
+    """`view.LedgerView`. Every method may block on the disk: only threads call them."""
+
+    def refresh(self) -> Changes:
+        """Read what is new."""
+        ...
+
+    def health(self) -> Health:
+        """How the chain stands."""
+        ...
+
+    def tags(self) -> Sequence[TagNow]:
+        """Every tag, in the site's order."""
+        ...
+
+    def tag(self, tag_id: str) -> TagNow | None:
+        """One tag."""
+        ...
+
+    def alarms(
+        self, *, state: AlarmListing = "open", grade_min: int = 1, tag: str | None = None, before: str | None = None,
+        limit: int = 200,
+    ) -> AlarmPage:
+        """A page of alarms."""
+        ...  # fmt: skip
+
+    def alarm(self, alarm_id: str) -> AlarmView | None:
+        """One alarm with its transitions."""
+        ...
+
+    def deliveries(self) -> Sequence[ReceiverNow]:
+        """Every receiver."""
+        ...
+
+    def notices(
+        self, *, receiver: str | None = None, state: NoticeState | None = None, before: str | None = None, limit: int = 100
+    ) -> NoticePage:
+        """A page of notices."""
+        ...
+
+    def edges(self) -> Sequence[EdgeNow]:
+        """Every edge."""
+        ...
+
+
+class Historian(Protocol):
+    """`history.HistoryReader`."""
+
+    def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
+        """One tag's samples in a range of source time."""
+        ...
+
+
+SendAct = Callable[[dict[str, str]], Awaitable[dict[str, Any]]]
+"""Sends one act to core and returns its answer; raises ActsSocketError where core is not there."""
