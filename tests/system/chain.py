@@ -93,6 +93,7 @@ class Part:
         self._environment = {**os.environ, **environment, "PYTHONFAULTHANDLER": "1", "LANG": "C.UTF-8"}
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
+        self.stderr: int | None = None  # a descriptor that takes its log in the place of the file
 
     @property
     def pid(self) -> int:
@@ -108,8 +109,9 @@ class Part:
         assert not self.alive, f"{self.name} runs already"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
+            stderr = log if self.stderr is None else self.stderr
             self.process = subprocess.Popen(
-                [*self.command, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+                [*self.command, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=stderr, cwd=ROOT,
                 env=self._environment, start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
         self.starts += 1
@@ -298,6 +300,11 @@ class Chain:
         """Run one query on the ledger."""
         with self.ledger() as reader:
             return reader.rows(sql, parameters)
+
+    def alarms_about(self, key: str) -> list[str]:
+        """Return the ids of the alarms of a system condition that are in the ledger."""
+        rows = self.rows("SELECT id FROM alarm WHERE json_extract(body, '$.tag') = ? LIMIT 1000", (key,))
+        return [row[0] for row in rows]
 
     def received(self) -> list[dict[str, Any]]:
         """Return every verified message the platform has kept, heartbeats among them."""
