@@ -37,6 +37,7 @@ def test_a_tag_id_that_stands_twice_is_refused_with_both_places():
 
 
 @pytest.mark.fault("F46")
+@pytest.mark.spec("tck-id-case-sensitivity-metric-names")
 def test_ids_that_differ_only_in_capitals_are_refused_with_both_places():
     text = SOUND.replace("T101.TEMPERATURE", "T101.Level")
     problem = next(p for p in problems_of(text) if "only in capitals" in p.message)
@@ -51,12 +52,17 @@ def test_ids_that_differ_only_in_capitals_are_refused_with_both_places():
         ("      - {id: T101,", "      - {id: t101, name: x, kind: tank}\n      - {id: T101,", "hazard_sources[HS1].equipment[T101].id"),
         ("    devices:\n", "      - {id: b1, host: 10.0.0.6}\n    devices:\n", "edges[E1].buses[b1].id"),
         ("edges:\n", "edges:\n  - {id: e1}\n", "edges[E1].id"),
+        ("      - id: D1\n", "      - {id: d1, bus: B1, unit: 2}\n      - id: D1\n", "edges[E1].devices[D1].id"),
     ],
 )  # fmt: skip
+@pytest.mark.spec("tck-id-case-sensitivity-sparkplug-ids")
+@pytest.mark.spec("tck-id-topic-structure-namespace-unique-device-id")
+@pytest.mark.spec("tck-id-topic-structure-namespace-unique-edge-node-descriptor")
 def test_other_ids_that_collide_are_refused(old, new, place):
     assert "only in capitals" in the_problem(spoiled(old, new), place).message
 
 
+@pytest.mark.spec("tck-id-topic-structure-namespace-duplicate-device-id-across-edge-node")
 def test_a_device_id_may_repeat_on_another_edge():
     text = SOUND + "  - id: E2\n    buses: [{id: B1, host: h}]\n    devices: [{id: D1, bus: B1, unit: 1}]\n"
     assert problems_of(text) == ()

@@ -61,6 +61,8 @@ def sent(report, samples):
         pytest.param(False, 0.0, [(0, 5.0, COMM), (10000, 5.0, COMM)], [True, True], id="BAD is not silent either"),
     ],
 )  # fmt: skip
+@pytest.mark.spec("tck-id-principles-rbe-recommended")
+@pytest.mark.spec("tck-id-topics-ddata-payload")
 def test_what_is_sent(limited, deadband, samples, expected):
     assert sent(filter_of(limited=limited, deadband=deadband), samples) == expected
 

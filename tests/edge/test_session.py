@@ -177,7 +177,6 @@ def test_bdseq_is_one_more_with_every_connect_and_the_same_in_will_and_birth() -
 
 
 @pytest.mark.spec("tck-id-message-flow-edge-node-ncmd-subscribe")
-@pytest.mark.spec("tck-id-payloads-state-subscribe")
 @pytest.mark.spec("tck-id-message-flow-edge-node-birth-publish-phid-wait")
 @pytest.mark.spec("tck-id-operational-behavior-edge-node-birth-sequence-wait")
 @pytest.mark.spec("tck-id-message-flow-edge-node-birth-publish-phid-wait-online")
@@ -277,7 +276,6 @@ def test_a_birth_lists_at_most_256_unfinished_streams_the_oldest() -> None:
 @pytest.mark.spec("tck-id-message-flow-device-birth-publish-dbirth-topic")
 @pytest.mark.spec("tck-id-message-flow-device-birth-publish-dbirth-match-edge-node-topic")
 @pytest.mark.spec("tck-id-topics-dbirth-topic")
-@pytest.mark.spec("tck-id-payloads-alias-birth-requirement")
 @pytest.mark.spec("tck-id-payloads-alias-uniqueness")
 @pytest.mark.spec("tck-id-payloads-name-birth-data-requirement")
 def test_device_births_follow_with_every_tag_by_name_and_alias_and_are_numbered_frames() -> None:
@@ -343,7 +341,6 @@ def test_seq_counts_every_message_of_the_node_and_wraps_at_255() -> None:
 
 
 @pytest.mark.spec("tck-id-topics-ddata-topic")
-@pytest.mark.spec("tck-id-payloads-alias-data-cmd-requirement")
 @pytest.mark.spec("tck-id-payloads-ddata-qos")
 @pytest.mark.spec("tck-id-payloads-ddata-timestamp")
 def test_a_live_frame_is_published_first_and_stored_under_its_mark() -> None:
@@ -369,6 +366,34 @@ def test_on_a_metered_link_live_frames_go_as_blocks() -> None:
     assert {column.tag: column.bits.tolist() for column in block.columns} == {"T1.P1": [33], "T1.P2": [44]}
 
 
+@pytest.mark.spec("tck-id-operational-behavior-data-publish-dbirth-order")
+@pytest.mark.parametrize("encoded", ["births", "data"])
+def test_values_leave_oldest_first_whatever_the_order_of_the_points(encoded: str) -> None:
+    dialogue = Dialogue().live()
+    newer = scan_of(TABLE, 0, [10, 20], dialogue.now.ms)
+    newer.source_ms[1] -= 70
+    dialogue.commands = dialogue.session.scan(newer, dialogue.now)
+    if encoded == "births":
+        dialogue.after(REBIRTH_SPACING_S).hear(NCMD, encode_rebirth(dialogue.now.ms))
+    (values,) = [payload for payload in dialogue.payloads if any(metric.alias == 1 for metric in payload.metrics)]
+    assert [(metric.alias, metric.value) for metric in values.metrics if metric.alias] == [(2, 2.0), (1, 1.0)]
+    assert next(command.frame.point.tolist() for command in dialogue.commands if isinstance(command, Store)) == [0, 1]
+
+
+@pytest.mark.spec("tck-id-topics-nbirth-metric-reqs")
+@pytest.mark.spec("tck-id-operational-behavior-data-publish-nbirth")
+def test_what_the_node_says_of_itself_was_declared_by_its_birth() -> None:
+    dialogue = Dialogue().live()
+    declared = set(metrics(dialogue.payloads[0]))
+    dialogue.commands = [
+        dialogue.session.block(b"block", dialogue.now),
+        *dialogue.session.clock_state(False, 5, dialogue.now),
+        *dialogue.session.spool_state(True, dialogue.now),
+    ]
+    assert dialogue.said == ["NDATA"] * 3
+    assert set().union(*map(metrics, dialogue.payloads)) <= declared
+
+
 def test_an_empty_scan_uses_no_number() -> None:
     dialogue = Dialogue().live()
     assert dialogue.scan(0).said == []
@@ -383,6 +408,7 @@ def test_an_empty_scan_uses_no_number() -> None:
 @pytest.mark.spec("tck-id-operational-behavior-edge-node-intentional-disconnect-ndeath")
 @pytest.mark.spec("tck-id-operational-behavior-edge-node-intentional-disconnect-packet")
 @pytest.mark.spec("tck-id-payloads-ndeath-will-message-publisher-disconnect-mqtt311")
+@pytest.mark.spec("tck-id-payloads-ndeath-will-message-publisher")
 def test_when_the_host_goes_the_node_says_so_leaves_and_keeps_on_taking() -> None:
     dialogue = Dialogue().live()
     dialogue.state(False, 1000)
@@ -418,7 +444,6 @@ def test_stopping_says_goodbye_once_and_is_silent_without_a_link() -> None:
 
 
 @pytest.mark.fault("F26")
-@pytest.mark.spec("tck-id-operational-behavior-data-commands-rebirth-action-1")
 @pytest.mark.spec("tck-id-operational-behavior-data-commands-rebirth-action-2")
 @pytest.mark.spec("tck-id-operational-behavior-data-commands-rebirth-action-3")
 @pytest.mark.spec("tck-id-payloads-nbirth-bdseq-repeat")
@@ -559,6 +584,7 @@ def test_a_step_of_the_clock_seals_the_stream_and_births_begin_the_next(step_ms:
 
 
 @pytest.mark.fault("F28")
+@pytest.mark.spec("tck-id-topics-ndata-payload")
 def test_what_is_known_of_the_clock_is_published_when_it_changes() -> None:
     dialogue = Dialogue().live()
     assert dialogue.session.clock_state(True, 0, dialogue.now) == []

@@ -22,6 +22,7 @@ from gateway.core.host import (
     RebirthWanted,
     Refused,
 )
+from gateway.core.sessions import Sessions
 from tests.gateway.field import (
     GAS,
     LEVEL,
@@ -35,6 +36,7 @@ from tests.gateway.field import (
     int64,
     node_birth,
     node_death,
+    site,
     topic,
 )
 from tests.gateway.field import Taken as Kept
@@ -172,7 +174,14 @@ def test_the_death_of_this_session_ends_it(ours: Talk) -> None:
     assert ours(MessageKind.NDEATH, node_death(3)) == []
 
 
-@pytest.mark.spec("tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-offline")
+@pytest.mark.spec("tck-id-operational-behavior-edge-node-termination-host-action-ndeath-devices-offline")
+def test_the_death_of_a_node_is_that_of_its_devices(ours: Talk) -> None:
+    ours(MessageKind.NDEATH, node_death(3))
+    ours(MessageKind.NBIRTH, node_birth(4, S, 1))
+    assert ours.frame(1, 2) == ["refused: data of a device before its birth", "rebirth!"]
+    assert ours(MessageKind.DBIRTH, device_birth(2, {LEVEL: 2.0}, S, 3), "TANK") == ["TANK 77/3 [2.0]"]
+
+
 def test_the_death_of_a_device_is_told_and_its_data_need_a_new_birth(ours: Talk) -> None:
     death = encode_payload(T0_MS, 2, [])
     assert ours(MessageKind.DDEATH, death, "TANK") == ["TANK died"]
@@ -205,6 +214,17 @@ def test_a_gap_holds_nothing_back_and_asks_for_a_rebirth_after_the_timeout(ours:
     assert ours.later(REORDER_TIMEOUT_MS - 1) == []
     assert ours.later(1) == ["rebirth!"]
     assert ours.later(REORDER_TIMEOUT_MS) == []
+
+
+@pytest.mark.spec("tck-id-operational-behavior-host-reordering-param")
+@pytest.mark.parametrize("ours_or_not", [S, 0], ids=["a node of ours", "a foreign node"])
+def test_the_reorder_timeout_is_the_sites(ours_or_not: int) -> None:
+    sessions = Sessions(site().model_copy(update={"reorder_timeout_s": 7.5}), PAYLOAD_LIMITS, 0)
+    session = sessions.nodes["E1"]
+    session.message(topic(MessageKind.NBIRTH, "E1"), node_birth(3, ours_or_not), 1_000)
+    session.message(topic(MessageKind.DBIRTH, "E1", "TANK"), device_birth(3, {LEVEL: 1.0}), 1_000)
+    assert "rebirth!" not in words(session.poll(8_499))
+    assert "rebirth!" in words(session.poll(8_500))
 
 
 @pytest.mark.spec("tck-id-operational-behavior-host-reordering-success")

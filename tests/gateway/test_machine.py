@@ -89,6 +89,8 @@ def test_a_node_that_died_leaves_its_tags_stale_and_its_alarms_standing(tmp_path
         await bench.cycle()
         bench.deliver(edge.death())
         await bench.cycle()
+        offline = next(alarm for alarm in bench.alarms() if alarm.tag == "EDGE.E1.OFFLINE")
+        assert offline.start_ms == bench.wall_ms(), "by the host's clock"
 
     bench = play(tmp_path, story)
     states = bench.machine.engine.tag_states()
@@ -96,7 +98,6 @@ def test_a_node_that_died_leaves_its_tags_stale_and_its_alarms_standing(tmp_path
     assert {(LEVEL, "H"), (LEVEL, "HH"), (LEVEL, "FAULT"), ("EDGE.E1.OFFLINE", "SYSTEM")} <= bench.standing()
 
 
-@pytest.mark.spec("tck-id-operational-behavior-edge-node-termination-host-action-ddeath-devices-tags-stale")
 def test_a_device_that_died_leaves_only_its_own_tags_stale(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         edge = await born(bench)
@@ -308,6 +309,8 @@ def identity_alarm(bench: Bench) -> str:
     return bench.machine.engine.book.system_alarm["EDGE.E1.IDENTITY"]
 
 
+@pytest.mark.spec("tck-id-intro-edge-node-id-uniqueness")
+@pytest.mark.spec("tck-id-payloads-nbirth-edge-node-descriptor")
 def test_two_boxes_with_one_id_may_raise_and_never_lower(tmp_path: Path) -> None:
     bench = play(tmp_path, two_boxes)
     assert ("EDGE.E1.IDENTITY", "SYSTEM") in bench.standing()

@@ -11,11 +11,15 @@ from typing import Any
 import async_solipsism
 import pytest
 
+from edge.messages import Identity, Messages, NodeFacts
 from gateway.core.source import MqttSource
+from tests.edge.fakes import small_table
 from tests.gateway.bench import Bench
 from tests.gateway.field import GROUP, LEVEL, Edge, address
 from wire import (
     ACKNOWLEDGE_ROWS_MAX,
+    REBIRTH,
+    SPOOL_ACKNOWLEDGE,
     Command,
     HostState,
     MemoryBroker,
@@ -25,6 +29,7 @@ from wire import (
     MqttLink,
     Will,
     decode_command,
+    decode_payload,
     decode_state,
     encode_state,
     state_topic,
@@ -44,8 +49,8 @@ class Spying(MemoryConnector):
         self.did: list[tuple[str, Any]] = []
 
     def connect(self, client_id: str, will: Will | None = None) -> Any:
-        assert will is not None
-        self.wills.append(will)
+        if will is not None:
+            self.wills.append(will)
         self.did.append(("connect", client_id))
         return _Spied(self, super().connect(client_id, will))
 
@@ -196,10 +201,9 @@ def test_the_will_says_offline_retained_at_qos_1_with_the_time_of_the_connect(tm
 @pytest.mark.spec("tck-id-payloads-state-birth")
 @pytest.mark.spec("tck-id-payloads-state-birth-payload")
 @pytest.mark.spec("tck-id-payloads-state-subscribe")
-@pytest.mark.spec("tck-id-intro-sparkplug-host-state")
-@pytest.mark.spec("tck-id-components-ph-state")
 def test_it_subscribes_first_and_then_says_online_with_the_time_of_its_will(tmp_path: Path) -> None:
     rig = play(tmp_path, nothing)
+    assert len(rig.connector.wills) == 1
     (connect, (what, filters), birth, *_) = rig.connector.did
     assert connect == ("connect", CLIENT)
     assert what == "subscribe"
@@ -235,15 +239,45 @@ def test_what_an_earlier_run_left_retained_does_not_stand(tmp_path: Path) -> Non
 
 @pytest.mark.spec("tck-id-host-topic-phid-death-payload-timestamp-disconnect-clean")
 @pytest.mark.spec("tck-id-operational-behavior-host-application-disconnect-intentional")
+@pytest.mark.spec("tck-id-operational-behavior-host-application-termination")
+@pytest.mark.spec("tck-id-operational-behavior-host-application-death-topic")
+@pytest.mark.spec("tck-id-operational-behavior-host-application-death-payload")
+@pytest.mark.spec("tck-id-operational-behavior-host-application-death-qos")
+@pytest.mark.spec("tck-id-operational-behavior-host-application-death-retained")
+@pytest.mark.spec("tck-id-conformance-primary-host")
+@pytest.mark.spec("tck-id-intro-sparkplug-host-state")
+@pytest.mark.spec("tck-id-components-ph-state")
 def test_an_orderly_end_says_offline_itself_and_its_will_is_void(tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
         rig.wall_ms += 5_000
         await rig.stop()
 
     rig = play(tmp_path, story)
+    assert rig.connector.did[-1] == ("publish", (STATE, b'{"online":false,"timestamp":1005000}', 1, True))
     assert decode_state(rig.broker.retained[STATE]) == HostState(False, 1_005_000)
     assert [state.online for state in rig.states].count(False) == 1
     assert CLIENT not in rig.broker.clients
+
+
+@pytest.mark.spec("tck-id-principles-birth-certificates-order")
+@pytest.mark.spec("tck-id-host-topic-phid-birth-message")
+@pytest.mark.spec("tck-id-operational-behavior-primary-application-state-with-multiple-servers-state")
+def test_the_first_word_of_every_session_is_its_birth_even_where_another_core_may_be(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        await asyncio.sleep(2)
+        rig.broker.kill(CLIENT)
+        await asyncio.sleep(1)
+
+    def before(rig: Rig) -> None:
+        rig.source._alone = False
+        rig.broker.retained[STATE] = encode_state(online=True, timestamp_ms=5)  # a core that died without a word
+
+    rig = play(tmp_path, story, before=before)
+    sessions = [at for at, (what, whom) in enumerate(rig.connector.did) if (what, whom) == ("connect", CLIENT)]
+    assert len(sessions) == 2
+    for at in sessions:
+        first = next(said for what, said in rig.connector.did[at:] if what == "publish")
+        assert (first[0], decode_state(first[1]).online) == (STATE, True)
 
 
 def test_the_time_of_a_later_session_is_later_whatever_the_wall_clock_does(tmp_path: Path) -> None:
@@ -378,8 +412,6 @@ def test_backlog_is_acknowledged_with_every_commit(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-@pytest.mark.spec("tck-id-operational-behavior-data-commands-rebirth-name")
-@pytest.mark.spec("tck-id-operational-behavior-data-commands-rebirth-value")
 @pytest.mark.spec("tck-id-operational-behavior-data-commands-ncmd-rebirth-name")
 @pytest.mark.spec("tck-id-operational-behavior-data-commands-ncmd-rebirth-value")
 @pytest.mark.spec("tck-id-operational-behavior-data-commands-ncmd-rebirth-verb")
@@ -399,6 +431,35 @@ def test_a_rebirth_is_asked_for_by_ncmd_at_once(tmp_path: Path) -> None:
     rig = play(tmp_path, story)
     sent = [facts for what, facts in rig.connector.did if what == "publish" and "NCMD" in facts[0]]
     assert [(topic, retain) for topic, _, _, retain in sent] == [(address(MessageKind.NCMD, "E1"), False)]
+
+
+@pytest.mark.spec("tck-id-payloads-ncmd-qos")
+@pytest.mark.spec("tck-id-payloads-ncmd-retain")
+@pytest.mark.spec("tck-id-topics-ncmd-mqtt")
+@pytest.mark.spec("tck-id-topics-ncmd-timestamp")
+@pytest.mark.spec("tck-id-topics-ncmd-payload")
+@pytest.mark.spec("tck-id-payloads-name-cmd-requirement")
+@pytest.mark.spec("tck-id-operational-behavior-data-commands-ncmd-verb")
+@pytest.mark.spec("tck-id-operational-behavior-data-commands-ncmd-metric-name")
+@pytest.mark.spec("tck-id-operational-behavior-data-commands-ncmd-metric-value")
+def test_every_command_is_an_ncmd_that_writes_what_the_nodes_birth_declared(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        edge = Edge()
+        edge.born()
+        await rig.publish(edge.scan({LEVEL: 3.0}))  # unborn: a rebirth is asked for
+        await rig.publish(edge.born())
+        await rig.bench.cycle()
+        await asyncio.sleep(1.5)
+
+    rig = play(tmp_path, story)
+    _, birth = Messages(Identity(GROUP, "E1", HOST), small_table()).node_birth(0, NodeFacts(7, 0, 0, 0, (), False, True, 0), 1)
+    declared = {metric.name: metric.datatype for metric in decode_payload(birth).metrics}
+    sent = [said for what, said in rig.connector.did if what == "publish" and said[0] != STATE]
+    assert {(topic, qos, retain) for topic, _, qos, retain in sent} == {(address(MessageKind.NCMD, "E1"), 0, False)}
+    written = [metric for _, payload, _, _ in sent for metric in decode_payload(payload).metrics]
+    assert {metric.name for metric in written} == {REBIRTH, SPOOL_ACKNOWLEDGE}
+    assert all(metric.datatype == declared[metric.name] and metric.timestamp_ms == 1_000_000 for metric in written)
+    assert [decode_payload(payload).timestamp_ms for _, payload, _, _ in sent] == [1_000_000] * len(sent)
 
 
 def test_many_streams_are_acknowledged_in_commands_of_bounded_size(tmp_path: Path) -> None:

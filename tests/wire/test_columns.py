@@ -88,11 +88,9 @@ def test_the_hand_written_bytes_are_what_the_generated_code_writes(rows, marked)
     assert len(written) == len(message.SerializeToString())
 
 
-@pytest.mark.spec("tck-id-payloads-timestamp-in")
 @pytest.mark.spec("tck-id-payloads-ddata-timestamp")
 @pytest.mark.spec("tck-id-payloads-ddata-seq")
 @pytest.mark.spec("tck-id-payloads-name-birth-data-requirement")
-@pytest.mark.spec("tck-id-payloads-metric-datatype-not-req")
 @pytest.mark.spec("tck-id-payloads-name-requirement")
 def test_a_data_message_has_every_part_the_specification_asks_for():
     message = pb.Payload.FromString(encode_data(5, 7, STREAM, SEQUENCE, *columns([(1, 2.5, GOOD, 4)])))

@@ -185,6 +185,8 @@ def test_an_attempt_that_is_cancelled_leaves_no_client_behind(run: Any) -> None:
     run(dialogue)
 
 
+@pytest.mark.spec("tck-id-principles-persistence-clean-session-311")
+@pytest.mark.spec("tck-id-message-flow-phid-sparkplug-clean-session-311")
 def test_one_attempt_opens_one_connection(run: Any) -> None:
     """The shell dials itself and hands paho the socket; paho must not dial again."""
     async def dialogue() -> None:

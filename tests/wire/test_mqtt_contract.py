@@ -146,6 +146,8 @@ def topic(*levels: str) -> str:
     return "/".join(("t" + uuid.uuid4().hex[:8], *levels))
 
 
+@pytest.mark.spec("tck-id-conformance-mqtt-qos0")
+@pytest.mark.spec("tck-id-conformance-mqtt-qos1")
 def test_a_message_arrives_as_it_was_sent(bench: Bench) -> None:
     async def dialogue() -> None:
         place, payload = topic("DDATA", "E1"), bytes(range(256)) * 700
@@ -189,6 +191,7 @@ def test_wildcards_cover_what_the_standard_says(bench: Bench, pattern: str, hear
     run(dialogue)
 
 
+@pytest.mark.spec("tck-id-conformance-mqtt-retained")
 def test_a_retained_message_waits_for_late_subscribers_until_it_is_cleared(bench: Bench) -> None:
     async def dialogue() -> None:
         state = topic("STATE", "HAZARDGATE")
@@ -205,6 +208,7 @@ def test_a_retained_message_waits_for_late_subscribers_until_it_is_cleared(bench
     run(dialogue)
 
 
+@pytest.mark.spec("tck-id-conformance-mqtt-will-messages")
 def test_a_link_left_in_order_publishes_no_will(bench: Bench) -> None:
     async def dialogue() -> None:
         place = topic("NDEATH", "E1")
@@ -247,6 +251,8 @@ def test_a_link_left_by_cancellation_publishes_its_will(bench: Bench) -> None:
     run(dialogue)
 
 
+@pytest.mark.spec("tck-id-conformance-mqtt-will-messages")
+@pytest.mark.spec("tck-id-conformance-mqtt-retained")
 def test_a_retained_will_is_kept_for_those_who_come_later(bench: Bench) -> None:
     async def dialogue() -> None:
         state = topic("STATE", "HAZARDGATE")

@@ -18,6 +18,7 @@ from wire import (
     encode_payload,
 )
 from wire import sparkplug_pb2 as pb
+from wire.datatypes import BASIC_TYPES
 
 STAMPS = st.integers(0, TIMESTAMP_MS_MAX)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -123,6 +124,9 @@ def test_other_encoders_ways_to_write_an_integer_are_understood(datatype, field,
 @pytest.mark.spec("tck-id-payloads-propertyset-quality-value-type")
 @pytest.mark.spec("tck-id-payloads-propertyset-quality-value-value")
 @pytest.mark.parametrize("quality", [0, 192, 500])
+@pytest.mark.spec("tck-id-payloads-metric-propertyvalue-type-req")
+@pytest.mark.spec("tck-id-payloads-metric-propertyvalue-type-type")
+@pytest.mark.spec("tck-id-payloads-metric-propertyvalue-type-value")
 def test_quality_is_an_int32_property(quality):
     properties = raw(encode_payload(1, 0, [Metric("x", value=1.0, quality=quality, detail=65)])).metrics[0].properties
     assert list(properties.keys) == ["Quality", "QualityDetail"]
@@ -136,12 +140,24 @@ def test_quality_is_an_int32_property(quality):
 @pytest.mark.spec("tck-id-payloads-dataset-types-num")
 @pytest.mark.spec("tck-id-payloads-dataset-types-type")
 @pytest.mark.spec("tck-id-payloads-dataset-types-value")
+@pytest.mark.spec("tck-id-payloads-dataset-parameter-type-req")
 def test_a_data_set_states_its_columns():
     table = DataSet(("a", "b"), (DataType.INT64, DataType.STRING), ((1, "x"), (None, "y")))
     written = raw(encode_payload(1, 0, [Metric("t", datatype=DataType.DATASET, value=table)])).metrics[0].dataset_value
     assert (written.num_of_columns, list(written.columns), list(written.types)) == (2, ["a", "b"], [4, 12])
     assert [len(row.elements) for row in written.rows] == [2, 2]
     assert written.rows[1].elements[0].WhichOneof("value") is None
+
+
+@pytest.mark.spec("tck-id-payloads-template-dataset-value")
+@pytest.mark.parametrize("datatype", sorted(BASIC_TYPES))
+def test_a_cell_of_a_data_set_is_in_one_of_six_fields(datatype):
+    cell = {DataType.BOOLEAN: True, DataType.STRING: "x", DataType.TEXT: "x"}.get(datatype, 1)
+    table = DataSet(("a",), (datatype,), ((cell,),))
+    written = raw(encode_payload(1, 0, [Metric("t", datatype=DataType.DATASET, value=table)])).metrics[0].dataset_value
+    (element,) = written.rows[0].elements
+    assert element.WhichOneof("value") in {
+        "int_value", "long_value", "float_value", "double_value", "boolean_value", "string_value"}
 
 
 @pytest.mark.parametrize(("datatype", "value"), [

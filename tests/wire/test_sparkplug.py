@@ -49,7 +49,6 @@ def make_buffer_with_a_hole() -> ReorderBuffer[str]:
     return buffer
 
 
-@pytest.mark.spec("tck-id-operational-behavior-host-reordering-param")
 @pytest.mark.spec("tck-id-operational-behavior-host-reordering-start")
 def test_a_hole_starts_the_timer_once():
     assert make_buffer_with_a_hole().deadline_ms == 2_100
