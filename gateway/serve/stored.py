@@ -34,6 +34,13 @@ class TagRows:
     source_ms: NDArray[np.int64]
     raw: NDArray[np.float64]
 
+    def take(self, wanted: NDArray[np.bool_]) -> TagRows:
+        """Return the samples that a mask selects."""
+        return TagRows(
+            self.row[wanted], self.sequence[wanted], self.value[wanted], self.code[wanted], self.source_ms[wanted],
+            self.raw[wanted],
+        )  # fmt: skip
+
 
 def tag_of_frames(bodies: Sequence[bytes], firsts: NDArray[np.int64], number: int) -> TagRows:
     """Return one tag's samples.
@@ -56,8 +63,7 @@ def tag_of_frames(bodies: Sequence[bytes], firsts: NDArray[np.int64], number: in
     parts = [_same_layout([bodies[at] for at in rows], np.array(rows, np.int64), number) for rows in layouts.values()]
     parts += [_one_frame(bodies[at], at, number) for at in single]
     if not parts:
-        empty = np.empty(0, np.int64)
-        return TagRows(empty, empty, np.empty(0), np.empty(0, np.uint8), empty, np.empty(0))
+        return none_found()
     row, value, code, source_ms, raw = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(row, kind="stable")
     return TagRows(row[order], firsts[row[order]], value[order], code[order], source_ms[order], raw[order])
@@ -91,3 +97,9 @@ def tag_of_block(column: BlockColumn, at: int, low: float, high: float) -> TagRo
     batch = SampleBatch(tag, column.value(), column.code, column.source_ms)
     value, code, raw = condition(batch, np.array([low]), np.array([high]))
     return TagRows(np.full(len(tag), at, np.int64), column.sequence, value, code, column.source_ms, raw)
+
+
+def none_found() -> TagRows:
+    """Return no samples."""
+    empty = np.empty(0, np.int64)
+    return TagRows(empty, empty, np.empty(0), np.empty(0, np.uint8), empty, np.empty(0))
