@@ -38,7 +38,7 @@ DEFAULT_DATA = Path("hazardgate-data")
 
 EXTRA_OF = {
     "aiohttp": "gateway", "apsw": "gateway", "fastapi": "gateway", "standardwebhooks": "gateway",
-    "starlette": "gateway", "uvicorn": "gateway", "pymodbus": "simulators",
+    "starlette": "gateway", "uvicorn": "gateway", "textual": "watch", "pymodbus": "simulators",
     "h11": "gateway",
 }  # fmt: skip
 
@@ -426,3 +426,21 @@ def demo(
     from cli.demo import demo_command
 
     raise SystemExit(demo_command(scenario, seconds, as_json=as_json, seed=seed, data=data))
+
+
+@app.command(help=say(
+    "值班画面：网关的报警、点位、采集终端和上报，可确认和销警；令牌来自文件或 HAZARDGATE_TOKEN",
+    "The control room's screen: alarms, values, edges, deliveries. Token from a file or HAZARDGATE_TOKEN.",
+))  # fmt: skip
+def watch(
+    url: Annotated[str, typer.Option("--url", help=say("网关服务的地址", "address of the gateway's serve process"))]
+    = "http://127.0.0.1:8580",
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help=say("存放令牌的文件", "file that holds the token"))
+    ] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help=say("https 的 CA 证书", "CA certificate for https"))] = None,
+) -> None:  # fmt: skip
+    """The control room's screen: alarms, values, edges, deliveries. Token from a file or HAZARDGATE_TOKEN."""
+    from cli.watch import watch_command
+
+    raise SystemExit(watch_command(url, token_file, ca))

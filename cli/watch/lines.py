@@ -1,0 +1,164 @@
+"""The lines that are always in sight: head, banner, tabs, keys; and the screen without contact. Pure: model in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.cells import set_cell_size
+from rich.text import Text as Drawn
+
+from cli.language import say
+from cli.watch import words
+from cli.watch.model import Model
+from cli.watch.tables import BAD, DIM, TABLES, WARN, Line, Look
+from cli.watch.words import plain
+
+ALERT: Final = "bold #ffffff on #b00020"
+CAUTION: Final = "bold #000000 on #ffd166"
+NAME_CELLS: Final = 20
+GAP: Final = "  "
+
+
+def drawn(cells: Line) -> Drawn:
+    """Join cells to one line; no markup is read in them."""
+    text = Drawn()
+    for cell in cells:
+        text.append(cell.text, cell.style or None)
+    return text
+
+
+def head(look: Look, silence_s: float | None, width: int) -> Drawn:
+    """Return the three lines at the top."""
+    model = look.model
+    site = plain(model.site.name) if model.site else "hazardgate"
+    clock = look.times.clock(look.now_ms)
+    first = Drawn(set_cell_size(f" {site}", max(0, width - len(clock) - 1)) + clock, style="bold")
+    return Drawn("\n").join([first, _counts(model), _chain(model, silence_s)])
+
+
+def _counts(model: Model) -> Drawn:
+    counts = model.by_grade()
+    line = Drawn(" ")
+    for number in words.GRADES:
+        text = f" {words.grade_long(number)} {counts[number]} "
+        line.append(text, words.GRADE_STYLES[number] if counts[number] else DIM)
+        line.append(" ")
+    unacked = model.unacked()
+    line.append(say(f" 未确认 {unacked}", f" unacked {unacked}"), WARN if unacked else DIM)
+    if model.alarms_cut:
+        line.append(GAP + say("（未全部列出）", "(not all listed)"), BAD)
+    if model.invalid:
+        line.append(GAP + say(f"{model.invalid} 个点位无有效数据", f"{model.invalid} tags without valid data"), BAD)
+    return line
+
+
+def _chain(model: Model, silence_s: float | None) -> Drawn:
+    line = Drawn(" ")
+    health = model.health
+    if health is not None:
+        _state(line, say("核心", "core"), words.core(health), health.core == "running")
+        told = {True: say("通", "up"), False: say("断", "DOWN"), None: say("不明", "unknown")}[health.connected]
+        _state(line, say("消息代理", "broker"), told, health.connected is True)
+    down, offline = len(model.down()), len(model.offline())
+    _state(line, say("接收方断", "recv. down"), str(down), down == 0)
+    _state(line, say("终端离线", "edges off"), str(offline), offline == 0)
+    alive = silence_s is not None and silence_s < 2
+    _state(line, say("数据流", "stream"), say("通", "up") if alive else f"{silence_s or 0:.0f} s", alive)
+    if model.me is not None:
+        who = f"{plain(model.me.name)}/{words.role(model.me.role)}"
+        line.append(who, "bold")
+    return line
+
+
+def _state(line: Drawn, what: str, how: str, good: bool) -> None:
+    line.append(f"{what} ")
+    line.append(how, "bold #7fd18b" if good else BAD)
+    line.append(GAP)
+
+
+def banner(model: Model) -> Drawn | None:
+    """Return the full-width line for what makes values or lists doubtful; None where nothing does."""
+    health = model.health
+    if health is None or (model.values_hold and not health.degraded):
+        return None
+    reasons = say("，", ", ").join(map(words.reason, health.reasons))
+    if model.values_hold:
+        return Drawn(" " + say(f"注意：{reasons}", f"Note: {reasons}"), style=CAUTION)
+    age = health.heartbeat_age_ms
+    since = (
+        ""
+        if age is None
+        else say(f"，最近心跳 {words.lasting(age / 1000)}前", f", last heartbeat {words.lasting(age / 1000)} ago")
+    )
+    return Drawn(
+        " " + say(f"核心{words.core(health)}{since}：没有新的报警判断，数值均已失效",
+                  f"core is {words.core(health)}{since}: nothing is evaluated, every value is stale"),
+        style=ALERT,
+    )  # fmt: skip
+
+
+def tabs(model: Model, here: int, filters: Sequence[str], shown: int, silent_s: float) -> Drawn:
+    """Return the line of tabs, with the filter and the bell."""
+    counts = (len(model.alarms), len(model.tags), len(model.edges), len(model.receivers))
+    line = Drawn(" ")
+    for at, (table, count) in enumerate(zip(TABLES, counts, strict=True)):
+        line.append(f" {at + 1} {table.title()} {count} ", "bold #000000 on #c8d0d8" if at == here else DIM)
+        line.append(" ")
+    if filters[here]:
+        line.append(
+            say(f" 筛选“{plain(filters[here])}”：{shown} 行", f' filter "{plain(filters[here])}": {shown} rows'), WARN
+        )
+    if silent_s > 0:
+        line.append(GAP + say(f"铃声静音 {silent_s:.0f} 秒", f"bell silent {silent_s:.0f} s"), WARN)
+    return line
+
+
+def keys(here: int, may_act: bool) -> Drawn:
+    """Return the line of keys."""
+    acts = say("a 确认  c 销警  ", "a ack  c close  ") if here == 0 and may_act else ""
+    return Drawn(" " + acts + say("m 静音  / 筛选  1-4 切换  Home 最前  ? 帮助  q 退出",
+                                  "m silence  / filter  1-4 tabs  Home top  ? help  q quit"))  # fmt: skip
+
+
+def empty(look: Look, here: int, filtered: bool) -> tuple[str, str]:
+    """Return what an empty list says; only the whole truth may sound calm."""
+    model = look.model
+    if filtered:
+        return say("没有符合筛选条件的行（Esc 清除筛选）", "no row matches the filter (Esc clears it)"), WARN
+    if here != 0:
+        return say("没有", "none"), DIM
+    health = model.health
+    at = look.times.of_day(health.at_ms if health else look.now_ms)
+    if model.calm_is_known:
+        return say(f"没有未结束的报警（截至 {at}）", f"no open alarms (as of {at})"), "bold #7fd18b"
+    why = say("，", ", ").join(map(words.reason, health.reasons)) if health else ""
+    if model.invalid:
+        missing = say(f"{model.invalid} 个点位无有效数据", f"{model.invalid} tags without valid data")
+        why = say("，", ", ").join(filter(None, (why, missing)))
+    return say(
+        f"列表为空（截至 {at}），但不能断定一切正常：\n{why}",
+        f"the list is empty (as of {at}), but that does not mean that all is well:\n{why}",
+    ), BAD  # fmt: skip
+
+
+def lost(model: Model, silence_s: float | None, url: str, silent_s: float) -> Drawn:
+    """Return the screen without contact."""
+    if silence_s is None:
+        title, since = say("还没有连上网关", "NOT YET IN CONTACT WITH THE GATEWAY"), ""
+    else:
+        title = say("与网关失去联系", "NO CONTACT WITH THE GATEWAY")
+        since = say(f"已 {words.lasting(silence_s)}", f"for {words.lasting(silence_s)}")
+    lines = [
+        title, since, "",
+        say("画面上的数值不是现在的，已隐藏。报警可能正在发生。",
+            "The values shown are not the present, and are hidden. Alarms may be standing."),
+        say("请到现场仪表、DCS 或其他途径核实，直到联系恢复。",
+            "Check by the instruments on site, the DCS or otherwise until contact is back."),
+        "", say(f"网关 {plain(url)}", f"gateway {plain(url)}"),
+        say(f"原因：{plain(model.failure)}", f"cause: {plain(model.failure)}") if model.failure
+        else say("正在连接……", "connecting …"),
+        "", say("m 铃声静音 60 秒   q 退出", "m silence the bell for 60 s   q quit"),
+        say(f"铃声静音 {silent_s:.0f} 秒", f"bell silent {silent_s:.0f} s") if silent_s > 0 else "",
+    ]  # fmt: skip
+    return Drawn("\n".join(lines), justify="center")
