@@ -20,10 +20,11 @@ from wire import (
     BDSEQ,
     CLOCK_OFFSET,
     CLOCK_SYNCED,
+    COMMANDS_REFUSED,
     CONFIG_HASH,
     EDGE_VERSION,
+    NAMESPACE,
     REBIRTH,
-    SPOOL_ACKNOWLEDGE,
     SPOOL_BLOCK,
     SPOOL_FAULT,
     SPOOL_PREDECESSOR,
@@ -31,12 +32,14 @@ from wire import (
     SPOOL_SEQUENCE,
     SPOOL_STREAM,
     SPOOL_UNFINISHED,
+    TRANSPORT_BLOCKED,
     UNFINISHED_ROWS_MAX,
     DataType,
     MessageKind,
     Metric,
     StreamSpan,
     Topic,
+    acknowledge_metric,
     build_topic,
     encode_data,
     encode_payload,
@@ -77,6 +80,8 @@ class NodeFacts:
         unfinished: what the spool holds, oldest first.
         spool_fault: frames cannot be taken.
         clock_synced, clock_offset_ms: whether stamps are UTC, and by how much the box's clock was corrected.
+        transport_blocked: frames were published for some time, and no acknowledgement came.
+        commands_refused: commands since the start that asked for what this node does not do.
     """
 
     stream: int
@@ -87,6 +92,8 @@ class NodeFacts:
     spool_fault: bool
     clock_synced: bool
     clock_offset_ms: int
+    transport_blocked: bool = False
+    commands_refused: int = 0
 
 
 class Messages:
@@ -97,6 +104,7 @@ class Messages:
         self._cutter = BlockCutter(identity.node)
         group, node = identity.group, identity.node
         self._node_topic = {kind: build_topic(Topic(kind, group, node)) for kind in MessageKind if not kind.of_device}
+        self._device_commands = f"{NAMESPACE}/{group}/{MessageKind.DCMD}/{node}/"
         self._birth_topic = [build_topic(Topic(MessageKind.DBIRTH, group, node, device)) for device in table.devices]
         self._data_topic = [build_topic(Topic(MessageKind.DDATA, group, node, device)) for device in table.devices]
 
@@ -104,6 +112,15 @@ class Messages:
     def command_topic(self) -> str:
         """Where the host's commands to this node arrive."""
         return self._node_topic[MessageKind.NCMD]
+
+    @property
+    def device_command_filter(self) -> str:
+        """Covers commands to this node's devices: none is obeyed, each is refused aloud."""
+        return f"{self._device_commands}+"
+
+    def is_device_command(self, topic: str) -> bool:
+        """Tell whether a topic is that of a command to a device of this node."""
+        return topic.startswith(self._device_commands)
 
     @property
     def state_topic(self) -> str:
@@ -127,15 +144,17 @@ class Messages:
                     _int64(SPOOL_PREDECESSOR, facts.predecessor, now_ms),
                     _int64(SPOOL_PREDECESSOR_LAST, facts.predecessor_last, now_ms),
                     Metric(SPOOL_UNFINISHED, timestamp_ms=now_ms, datatype=DataType.DATASET, value=table),
-                    _null(SPOOL_ACKNOWLEDGE, DataType.DATASET, now_ms),
-                    _null(SPOOL_BLOCK, DataType.BYTES, now_ms),
+                    acknowledge_metric(now_ms),
+                    Metric(SPOOL_BLOCK, timestamp_ms=now_ms, datatype=DataType.BYTES, is_null=True),
                     _flag(SPOOL_FAULT, facts.spool_fault, now_ms),
+                    _flag(TRANSPORT_BLOCKED, facts.transport_blocked, now_ms),
                 )
                 if self._identity.receipt
                 else ()
             ),
             _text(CONFIG_HASH, self._identity.config_hash, now_ms),
             _text(EDGE_VERSION, self._identity.version, now_ms),
+            _int64(COMMANDS_REFUSED, facts.commands_refused, now_ms),
             *_clock(facts.clock_synced, facts.clock_offset_ms, now_ms),
         )
         return self._node_topic[MessageKind.NBIRTH], encode_payload(now_ms, 0, metrics)
@@ -183,6 +202,14 @@ class Messages:
         """NDATA that says how far the node's stamps can be trusted."""
         return self._node_topic[MessageKind.NDATA], encode_payload(now_ms, seq, _clock(synced, offset_ms, now_ms))
 
+    def transport_state(self, blocked: bool, seq: int, now_ms: int) -> tuple[str, bytes]:
+        """NDATA that says whether acknowledgements fail to come."""
+        return self._node_topic[MessageKind.NDATA], encode_payload(now_ms, seq, (_flag(TRANSPORT_BLOCKED, blocked, now_ms),))
+
+    def refusals(self, count: int, seq: int, now_ms: int) -> tuple[str, bytes]:
+        """NDATA that says how many commands were refused since the start."""
+        return self._node_topic[MessageKind.NDATA], encode_payload(now_ms, seq, (_int64(COMMANDS_REFUSED, count, now_ms),))
+
     def _as_block(self, frame: NumberedFrame) -> bytes:
         rows = len(frame)
         frames = JournalFrames(
@@ -229,10 +256,6 @@ def _flag(name: str, value: bool, now_ms: int) -> Metric:
 
 def _text(name: str, value: str, now_ms: int) -> Metric:
     return Metric(name, timestamp_ms=now_ms, datatype=DataType.STRING, value=value)
-
-
-def _null(name: str, datatype: DataType, now_ms: int) -> Metric:
-    return Metric(name, timestamp_ms=now_ms, datatype=datatype, is_null=True)
 
 
 def _clock(synced: bool, offset_ms: int, now_ms: int) -> tuple[Metric, Metric]:

@@ -5,6 +5,7 @@ The only package both ends share. It decides nothing about alarms and stores not
 
 from wire.acks import (
     Command,
+    acknowledge_metric,
     decode_command,
     encode_acknowledge,
     encode_rebirth,
@@ -56,6 +57,7 @@ from wire.names import (
     BLOCK_BYTES_MAX,
     CLOCK_OFFSET,
     CLOCK_SYNCED,
+    COMMANDS_REFUSED,
     CONFIG_HASH,
     EDGE_VERSION,
     QUALITY_DETAIL_PROPERTY,
@@ -70,6 +72,7 @@ from wire.names import (
     SPOOL_SEQUENCE,
     SPOOL_STREAM,
     SPOOL_UNFINISHED,
+    TRANSPORT_BLOCKED,
     UNFINISHED_ROWS_MAX,
 )
 from wire.native import Native, native_value
@@ -117,6 +120,7 @@ __all__ = [
     "BLOCK_BYTES_MAX",
     "CLOCK_OFFSET",
     "CLOCK_SYNCED",
+    "COMMANDS_REFUSED",
     "CONFIG_HASH",
     "EDGE_VERSION",
     "INTERVALS_MAX",
@@ -135,6 +139,7 @@ __all__ = [
     "SPOOL_STREAM",
     "SPOOL_UNFINISHED",
     "TIMESTAMP_MS_MAX",
+    "TRANSPORT_BLOCKED",
     "UNFINISHED_ROWS_MAX",
     "Command",
     "DataColumns",
@@ -165,6 +170,7 @@ __all__ = [
     "Topic",
     "ValueKind",
     "WireError",
+    "acknowledge_metric",
     "build_topic",
     "check_id",
     "conform",

@@ -56,9 +56,16 @@ def encode_acknowledge(timestamp_ms: int, positions: Sequence[tuple[int, int]]) 
     for stream, upto in positions:
         if not 0 < stream <= NUMBER_MAX or not 0 <= upto <= NUMBER_MAX:
             raise MalformedPayloadError(f"stream {stream} up to {upto} cannot be acknowledged")
+    return encode_payload(timestamp_ms, None, (acknowledge_metric(timestamp_ms, positions),))
+
+
+def acknowledge_metric(timestamp_ms: int, positions: Sequence[tuple[int, int]] = ()) -> Metric:
+    """Return `Spool/Acknowledge`; without positions as births declare it.
+
+    An empty table and not null: widespread decoders refuse a whole birth for one data set that is null.
+    """
     table = DataSet(ACKNOWLEDGE_COLUMNS, (DataType.INT64,) * len(ACKNOWLEDGE_COLUMNS), tuple(positions))
-    metric = Metric(SPOOL_ACKNOWLEDGE, timestamp_ms=timestamp_ms, datatype=DataType.DATASET, value=table)
-    return encode_payload(timestamp_ms, None, (metric,))
+    return Metric(SPOOL_ACKNOWLEDGE, timestamp_ms=timestamp_ms, datatype=DataType.DATASET, value=table)
 
 
 def encode_rebirth(timestamp_ms: int) -> bytes:

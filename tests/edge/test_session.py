@@ -36,6 +36,7 @@ from wire import (
     SPOOL_SEQUENCE,
     SPOOL_STREAM,
     SPOOL_UNFINISHED,
+    DataSet,
     DataType,
     Message,
     Metric,
@@ -252,7 +253,8 @@ def test_an_nbirth_says_who_the_node_is_and_what_it_holds() -> None:
     assert [said[name].value for name in (SPOOL_STREAM, SPOOL_SEQUENCE, SPOOL_PREDECESSOR, SPOOL_PREDECESSOR_LAST)] == [
         101, 0, 0, 0]
     assert read_unfinished(said[SPOOL_UNFINISHED].value) == held
-    assert (said[SPOOL_ACKNOWLEDGE].is_null, said[SPOOL_ACKNOWLEDGE].datatype) == (True, DataType.DATASET)
+    empty = DataSet(("stream", "upto"), (DataType.INT64, DataType.INT64), ())
+    assert (said[SPOOL_ACKNOWLEDGE].value, said[SPOOL_ACKNOWLEDGE].datatype) == (empty, DataType.DATASET)
     assert (said[SPOOL_BLOCK].is_null, said[SPOOL_BLOCK].datatype) == (True, DataType.BYTES)
     assert (said[SPOOL_FAULT].value, said[CLOCK_SYNCED].value) == (False, True)
     assert all(metric.alias is None for metric in payload.metrics)
