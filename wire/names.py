@@ -25,6 +25,8 @@ EDGE_VERSION: Final = "Edge/Version"  # String
 SPOOL_FAULT: Final = "Edge/Spool Fault"  # Boolean
 CLOCK_OFFSET: Final = "Edge/Clock Offset"  # Int64, milliseconds
 CLOCK_SYNCED: Final = "Edge/Clock Synced"  # Boolean
+TRANSPORT_BLOCKED: Final = "Edge/Transport Blocked"  # Boolean: frames go out, no acknowledgement comes
+COMMANDS_REFUSED: Final = "Edge/Commands Refused"  # Int64: since the edge's start
 
 QUALITY_PROPERTY: Final = "Quality"  # Int32: 0, 192 or 500, as the specification demands
 QUALITY_DETAIL_PROPERTY: Final = "QualityDetail"  # Int32: our own quality code, where 0 says too little
