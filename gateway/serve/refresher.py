@@ -60,7 +60,10 @@ class Refresher:
             while not self._stop.is_set():
                 began = time.monotonic()
                 events, position, behind = self.round(began)
-                self._loop.call_soon_threadsafe(self._hub.publish, events, position)
+                if events is None:
+                    self._loop.call_soon_threadsafe(self._hub.skipped, position)
+                else:
+                    self._loop.call_soon_threadsafe(self._hub.publish, events, position)
                 self._feed_watchdog()
                 self._stop.wait(0.01 if behind else max(0.01, PERIOD_S - (time.monotonic() - began)))
         except RuntimeError as error:
@@ -80,14 +83,13 @@ class Refresher:
             self._seen_turns = turns
             notify_systemd("WATCHDOG=1")
 
-    def round(self, now_s: float) -> tuple[list[Event], Position, bool]:
-        """Read once; return the events, where the view stands, and whether more waits."""
+    def round(self, now_s: float) -> tuple[list[Event] | None, Position, bool]:
+        """Read once; return the events (None: nobody wants them), where the view stands, and whether more waits."""
         changes = self._view.refresh()
         health_due = changes.health or changes.reset or now_s >= self._health_due_s
         health = self._health(now_s) if health_due else None
         if not self._hub.wanted:
-            self._loop.call_soon_threadsafe(self._hub.skipped)
-            return [], changes.position, changes.behind
+            return None, changes.position, changes.behind
         events = list(self._events(changes))
         if health is not None:
             events.append(Event("health", json_of(health_answer(health, self._serve_health())), changes.position))

@@ -115,8 +115,9 @@ class Hub:
             for client in self._clients:
                 client.wake.set()
 
-    def skipped(self) -> None:
+    def skipped(self, position: Position) -> None:
         """Events were not made because nobody listened: no earlier place can be resumed."""
+        self.position = position
         if self._ring:
             self._forget()
             self._next += 1

@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.core import has_control_characters
 from gateway.serve.errors import TokenStoreError, UnknownTokenError
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class TokenStore:
     def __init__(self, folder: Path, wall_ms: Callable[[], int]) -> None:
         self._folder, self._wall_ms = folder, wall_ms
         self._path = folder / TOKENS_NAME
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._by_id: dict[str, Token] = {}
         self._lock = threading.Lock()
 
@@ -96,7 +97,7 @@ class TokenStore:
         with self._lock:
             try:
                 found = self._path.stat()
-                stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
+                stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
                 if stamp == self._stamp:
                     return False
                 tokens = self._read()
@@ -133,7 +134,7 @@ class TokenStore:
             TokenStoreError: the name cannot be used, or the file cannot.
         """
         name = unicodedata.normalize("NFC", name).strip()
-        if not name or len(name) > NAME_CHARS_MAX or not name.isprintable():
+        if not name or len(name) > NAME_CHARS_MAX or has_control_characters(name):
             raise TokenStoreError(self._path, f"a name has 1 to {NAME_CHARS_MAX} printable characters")
         if not 1 <= days <= DAYS_MAX:
             raise TokenStoreError(self._path, f"a token lasts 1 to {DAYS_MAX} days")
