@@ -306,6 +306,8 @@ class _Run:
             clock_synced=edge.clock.synced,
             clock_offset_ms=edge.clock.offset_ms,
             refused=node.refused,
+            transport_blocked_since_ms=edge.session.blocked_since_ms,
+            sessions_cut_short=self._uplink.cut_short,
             stopped=stopped,
         )
 

@@ -35,6 +35,7 @@ from wire import Message, Will
 OUTGOING_MESSAGES_MAX: Final = 10_000
 OUTGOING_BYTES_MAX: Final = 32 * 1024 * 1024
 REFUSALS_LOGGED_MAX: Final = 20
+REFUSALS_WINDOW_S: Final = 60.0
 OPENING_S_MAX: Final = 0.15
 """How long births of a new stream may wait for its first frame to be on the disk: a sync comes every 100 ms.
 
@@ -80,6 +81,7 @@ class EdgeNode:
         """Messages ever put into `outgoing`."""
         self._openings: deque[_Opening] = deque()
         self.subscriptions: tuple[tuple[str, int], ...] = ()
+        self.audited: tuple[tuple[str, int], ...] = ()
         self.news = asyncio.Event()
         """Set when there is something to send."""
         self.room = asyncio.Event()
@@ -87,6 +89,8 @@ class EdgeNode:
         self.jammed = asyncio.Event()
         """Set when the link takes less than the instruments give; it then counts as lost."""
         self.refused = 0
+        self._refusals_from_s, self._refusals_said, self._refusals_unsaid = monotonic(), 0, 0
+        self._blocked_said = False
         self.acks = 0
 
     @property
@@ -138,6 +142,7 @@ class EdgeNode:
         now = self.now()
         self._carry_out(self.session.clock_state(self.clock.synced, self.clock.offset_ms, now))
         self._carry_out(self.session.tick(now))
+        self._say_blocked()
         if self.live:
             self.news.set()
             self.room.set()
@@ -210,7 +215,7 @@ class EdgeNode:
                 self.spool.seal(command.stream)
                 self.room.set()
             elif isinstance(command, Subscribe):
-                self.subscriptions = command.filters
+                self.subscriptions, self.audited = command.filters, command.audited
             elif isinstance(command, HostTime):
                 self.clock.host_time(command.utc_ms)
             elif isinstance(command, Refused):
@@ -237,10 +242,29 @@ class EdgeNode:
             self.room.set()
 
     def _refuse(self, command: Refused) -> None:
+        """Write the audit line; of a storm of commands, so many a minute and the number of the rest."""
         self.refused += 1
-        if self.refused <= REFUSALS_LOGGED_MAX:
-            what = ", ".join(name[:80] for name in command.what[:10])
-            log.warning("refused, nothing was done: %s", ascii(what))
+        now_s = self._monotonic()
+        if now_s - self._refusals_from_s >= REFUSALS_WINDOW_S:
+            if self._refusals_unsaid:
+                log.warning("refused, nothing was done: %d more commands", self._refusals_unsaid)
+            self._refusals_from_s, self._refusals_said, self._refusals_unsaid = now_s, 0, 0
+        if self._refusals_said >= REFUSALS_LOGGED_MAX:
+            self._refusals_unsaid += 1
+            return
+        self._refusals_said += 1
+        what = ", ".join(name[:80] for name in command.what[:10])
+        log.warning("refused, nothing was done: %s", ascii(what))
+
+    def _say_blocked(self) -> None:
+        """Log once when acknowledgements stop coming, and once when they come again."""
+        blocked = self.session.blocked_since_ms is not None
+        if blocked != self._blocked_said:
+            self._blocked_said = blocked
+            if blocked:
+                log.error("transport blocked: frames are published and not acknowledged; they are kept until they are")
+            else:
+                log.warning("acknowledgements come again")
 
     def _clear(self) -> None:
         self.outgoing.clear()

@@ -25,6 +25,7 @@ from wire import (
     StreamSpan,
     Will,
     decode_command,
+    decode_payload,
     decode_state,
     next_bdseq,
     next_seq,
@@ -37,6 +38,7 @@ REBIRTH_SPACING_S: Final = 2.0
 
 A deliberate exception to the specification, see docs/decisions/0008-rebirth-at-most-every-2-s.md.
 """
+REFUSALS_TOLD_EVERY_S: Final = 60.0
 COMMAND_QOS: Final = 1
 DEATH_QOS: Final = 1
 
@@ -59,9 +61,15 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Subscribe these (filter, QoS) pairs before anything is published."""
+    """Subscribe these (filter, QoS) pairs before anything is published.
+
+    Attributes:
+        filters: without one of them there is no session.
+        audited: what arrives there is refused and counted; a broker that lets nobody read it has done so already.
+    """
 
     filters: tuple[tuple[str, int], ...]
+    audited: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +160,14 @@ class EdgeSession:
         self._acked = 0
         self._stall_since_s: float | None = None
         self._stall_s = ACK_STALL_S_MIN
+        self.blocked_since_ms: int | None = None
+        """UTC ms since when published frames have not been acknowledged; None while acknowledgements come.
+
+        A lost link does not end it: only an acknowledgement does.
+        """
+        self.commands_refused = 0
+        self._refusals_told = 0
+        self._refusals_told_s: float | None = None
         self._spool_fault = False
         self._clock_synced, self._clock_offset_ms = True, 0
 
@@ -178,7 +194,7 @@ class EdgeSession:
         filters = [(self._messages.command_topic, COMMAND_QOS)]
         if self._identity.receipt:
             filters.append((self._messages.state_topic, COMMAND_QOS))
-        return [Subscribe(tuple(filters))]
+        return [Subscribe(tuple(filters), ((self._messages.device_command_filter, COMMAND_QOS),))]
 
     def subscribed(self, now: Now) -> list[Command]:
         """The broker granted the subscriptions; a node that needs no host is live with this."""
@@ -203,7 +219,9 @@ class EdgeSession:
         if message.topic == self._messages.state_topic:
             return self._state(message.payload, now)
         if message.topic == self._messages.command_topic:
-            return self._command(message.payload, now)
+            return [*self._command(message.payload, now), *self._tell_refusals(now)]
+        if self._messages.is_device_command(message.topic):
+            return [self._device_command(message), *self._tell_refusals(now)]
         return []
 
     # ---- samples -----------------------------------------------------------------------------------------
@@ -240,11 +258,13 @@ class EdgeSession:
         if self.phase is not Phase.LIVE:
             return []
         if self._stalled(now):
+            if self.blocked_since_ms is None and self._stall_since_s is not None:
+                self.blocked_since_ms = now.ms - round(1000 * (now.s - self._stall_since_s))
             self._stall_s = min(ACK_STALL_S_MAX, 2 * self._stall_s)
             return [*self._next_stream("acknowledgements stalled"), *self._births(now)]
         if self._rebirth_due and now.s - self._born_s >= REBIRTH_SPACING_S:
             return self._births(now)
-        return []
+        return self._tell_refusals(now)
 
     def spool_state(self, fault: bool, now: Now) -> list[Command]:
         """The spool cannot take frames any more, or can again."""
@@ -301,22 +321,45 @@ class EdgeSession:
         try:
             command = decode_command(payload)
         except (MalformedPayloadError, OversizePayloadError) as error:
-            return [Refused((str(error),))]
+            return [self._refuse((str(error),))]
         commands: list[Command] = []
         if command.acknowledged:
             commands.append(HostTime(command.timestamp_ms))
         for stream, upto in command.acknowledged:
             commands.append(Forget(stream, upto))
             if stream == self._numbering.stream and self.phase is Phase.LIVE:
-                self._progress(upto, now)
+                commands += self._progress(upto, now)
         if command.refused:
-            commands.append(Refused(command.refused))
+            commands.append(self._refuse(command.refused))
         if command.rebirth and self.phase is Phase.LIVE:
             if now.s - self._born_s >= REBIRTH_SPACING_S:
                 commands += self._births(now)
             else:
                 self._rebirth_due = True
         return commands
+
+    def _device_command(self, message: Message) -> Refused:
+        """A DCMD asks for a write, whatever its metrics are called: there is nothing here that could do it."""
+        device = message.topic.rsplit("/", 1)[-1]
+        try:
+            metrics = decode_payload(message.payload).metrics
+        except (MalformedPayloadError, OversizePayloadError) as error:
+            return self._refuse((f"DCMD {device}: {error}",))
+        return self._refuse(tuple(f"DCMD {device}: {metric.name or f'alias {metric.alias}'}" for metric in metrics))
+
+    def _refuse(self, what: tuple[str, ...]) -> Refused:
+        self.commands_refused += 1
+        return Refused(what)
+
+    def _tell_refusals(self, now: Now) -> list[Command]:
+        """Tell the gateway that somebody gives commands; often enough for an alarm, never as often as they come."""
+        told_s = self._refusals_told_s
+        if self.phase is not Phase.LIVE or self.commands_refused == self._refusals_told:
+            return []
+        if told_s is not None and now.s - told_s < REFUSALS_TOLD_EVERY_S:
+            return []
+        self._refusals_told, self._refusals_told_s = self.commands_refused, now.s
+        return [Publish(*self._messages.refusals(self.commands_refused, self._take_seq(), now.ms))]
 
     def _begin_session(self, now: Now) -> list[Command]:
         self.phase = Phase.LIVE
@@ -345,6 +388,8 @@ class EdgeSession:
             self._spool_fault,
             self._clock_synced,
             self._clock_offset_ms,
+            self.blocked_since_ms is not None,
+            self.commands_refused,
         )
         commands: list[Command] = [Publish(*self._messages.node_birth(self.bdseq, facts, now.ms))]
         self._seq = 0
@@ -367,12 +412,16 @@ class EdgeSession:
         if self._stall_since_s is None:
             self._stall_since_s = now.s
 
-    def _progress(self, upto: int, now: Now) -> None:
+    def _progress(self, upto: int, now: Now) -> list[Command]:
         upto = min(upto, self._numbering.last)
         if upto <= self._acked:
-            return
+            return []
         self._acked, self._stall_s = upto, ACK_STALL_S_MIN
         self._stall_since_s = None if upto >= self._numbering.last else now.s
+        if self.blocked_since_ms is None:
+            return []
+        self.blocked_since_ms = None
+        return [Publish(*self._messages.transport_state(False, self._take_seq(), now.ms))]
 
     def _stalled(self, now: Now) -> bool:
         since_s = self._stall_since_s

@@ -27,6 +27,8 @@ class EdgeStatus:
         spool_fault: why frames cannot be taken; empty when they can.
         clock_synced, clock_offset_ms: whether stamps are UTC, and the correction.
         refused: commands that were refused since the start.
+        transport_blocked_since_ms: since when published frames are not acknowledged, UTC epoch ms; None while they are.
+        sessions_cut_short: sessions in a row that were lost as soon as they were made.
         stopped: the last status of a run that ended in order.
     """
 
@@ -45,6 +47,8 @@ class EdgeStatus:
     clock_synced: bool
     clock_offset_ms: int
     refused: int
+    transport_blocked_since_ms: int | None
+    sessions_cut_short: int
     stopped: bool
 
     def to_json(self) -> dict[str, Any]:

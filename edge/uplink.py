@@ -8,6 +8,7 @@ of what the messages mean.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import random
@@ -28,6 +29,8 @@ from wire import (
 )
 
 RECONNECT_S_MAX: Final = 2.0
+SHORT_SESSION_S: Final = 10.0
+CUT_SHORT_SAID_EVERY: Final = 3
 REFUSED_S_MIN: Final = 5.0
 REFUSED_S_MAX: Final = 60.0
 
@@ -65,6 +68,8 @@ class Uplink:
         self._client_id, self._save_bdseq, self._random = client_id, save_bdseq, random
         self.connected = False
         self.connects = 0
+        self.cut_short = 0
+        """Sessions in a row that were lost within `SHORT_SESSION_S`."""
         self._complained = ""
 
     async def run(self) -> None:
@@ -95,7 +100,10 @@ class Uplink:
         node = self._node
         node.connected()
         await link.subscribe(node.subscriptions)
+        with contextlib.suppress(SubscribeRefusedError):  # the broker itself lets nobody command a device
+            await link.subscribe(node.audited)
         self.connected, self._complained = True, ""
+        connected_s = asyncio.get_running_loop().time()
         self.connects += 1
         log.info("connected to the broker, session %d", node.session.bdseq)
         node.subscribed()
@@ -111,8 +119,19 @@ class Uplink:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        try:
+            for task in done:
+                task.result()
+        except LinkLostError:
+            self._note_end(asyncio.get_running_loop().time() - connected_s)
+            raise
+
+    def _note_end(self, lasted_s: float) -> None:
+        """Notice sessions that are lost as soon as they are made: somebody may use this node's client id."""
+        self.cut_short = self.cut_short + 1 if lasted_s < SHORT_SESSION_S else 0
+        if self.cut_short and self.cut_short % CUT_SHORT_SAID_EVERY == 0:
+            log.error("%d sessions in a row ended within %g s: the link is bad, or another client enters the broker as %s",
+                      self.cut_short, SHORT_SESSION_S, self._client_id)  # fmt: skip
 
     async def _write(self, link: MqttLink) -> None:
         while True:

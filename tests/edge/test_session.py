@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.messages import Identity
 from edge.session import (
@@ -27,6 +29,7 @@ from tests.edge.fakes import GROUP, HOST, NODE, START_MS, scan_of, small_numberi
 from wire import (
     BDSEQ,
     CLOCK_SYNCED,
+    COMMANDS_REFUSED,
     REBIRTH,
     SPOOL_ACKNOWLEDGE,
     SPOOL_BLOCK,
@@ -36,6 +39,7 @@ from wire import (
     SPOOL_SEQUENCE,
     SPOOL_STREAM,
     SPOOL_UNFINISHED,
+    TRANSPORT_BLOCKED,
     DataSet,
     DataType,
     Message,
@@ -54,6 +58,8 @@ from wire import (
 
 TABLE = small_table()
 NCMD = f"spBv1.0/{GROUP}/NCMD/{NODE}"
+DCMD = f"spBv1.0/{GROUP}/DCMD/{NODE}/D1"
+DEVICE_COMMANDS = ((f"spBv1.0/{GROUP}/DCMD/{NODE}/+", 1),)
 STATE = state_topic(HOST)
 
 
@@ -183,7 +189,7 @@ def test_bdseq_is_one_more_with_every_connect_and_the_same_in_will_and_birth() -
 @pytest.mark.spec("tck-id-message-flow-edge-node-birth-publish-phid-wait-online")
 def test_no_birth_before_the_primary_host_is_online() -> None:
     dialogue = Dialogue().connect()
-    assert dialogue.commands == [Subscribe(((NCMD, 1), (STATE, 1)))]
+    assert dialogue.commands == [Subscribe(((NCMD, 1), (STATE, 1)), DEVICE_COMMANDS)]
     assert dialogue.tick().said == []
     assert dialogue.scan(0, 1, 2).said == ["store 101/1", "store 101/2"], "kept, not published"
     assert dialogue.state(False, 900).said == []
@@ -215,7 +221,7 @@ def test_a_state_that_cannot_be_read_changes_nothing() -> None:
 
 def test_a_node_that_needs_no_receipt_is_live_without_a_host_and_plain() -> None:
     dialogue = Dialogue(receipt=False).connect()
-    assert dialogue.commands[0] == Subscribe(((NCMD, 1),))
+    assert dialogue.commands[0] == Subscribe(((NCMD, 1),), DEVICE_COMMANDS)
     assert dialogue.said[1:] == ["NBIRTH", "DBIRTH D1", "DBIRTH D2"]
     assert not any(name.startswith("Spool/") for payload in dialogue.payloads for name in metrics(payload))
     assert dialogue.scan(1, 5).said == ["DDATA D2"]
@@ -479,9 +485,69 @@ def test_a_command_to_write_is_refused_and_named_and_the_rest_of_it_obeyed() -> 
     dialogue = Dialogue().live()
     write = Metric("T1.P1", datatype=DataType.DOUBLE, value=9.9, timestamp_ms=START_MS)
     payload = encode_payload(START_MS, None, [write])
-    assert dialogue.hear(NCMD, payload).commands == [Refused(("T1.P1",))]
-    assert dialogue.hear(f"spBv1.0/{GROUP}/DCMD/{NODE}/D1", payload).commands == [], "not even subscribed"
+    assert dialogue.hear(NCMD, payload).commands[0] == Refused(("T1.P1",))
+    assert dialogue.said == ["refused", "NDATA"], "and the gateway is told"
     assert dialogue.hear(NCMD, b"\xff\xff").said == ["refused"]
+
+
+@pytest.mark.fault("F61")
+def test_a_command_to_a_device_is_refused_whatever_it_asks_for() -> None:
+    dialogue = Dialogue().live()
+    write = Metric("T1.P1", datatype=DataType.DOUBLE, value=9.9, timestamp_ms=START_MS)
+    asked = dialogue.hear(DCMD, encode_payload(START_MS, None, [write, Metric(alias=3, datatype=DataType.INT32, value=1)]))
+    assert asked.commands[0] == Refused(("DCMD D1: T1.P1", "DCMD D1: alias 3"))
+    assert dialogue.hear(DCMD, encode_rebirth(START_MS)).said == ["refused"], "nor does it make births"
+    assert dialogue.hear(DCMD, encode_acknowledge(START_MS, [(101, 2)])).said == ["refused"], "nor let the spool forget"
+    assert dialogue.hear(DCMD, b"\xff\xff").said == ["refused"]
+    assert dialogue.hear(f"spBv1.0/{GROUP}/DCMD/E2/D1", encode_rebirth(START_MS)).said == [], "another node's"
+    assert dialogue.session.commands_refused == 4
+
+
+@pytest.mark.fault("F61")
+def test_the_gateway_is_told_of_refused_commands_at_once_then_once_a_minute_and_in_births() -> None:
+    dialogue = Dialogue().live()
+    told: list[tuple[float, int]] = []
+    began = dialogue.s
+    for _ in range(1_200):  # 150 s, eight commands a second
+        dialogue.after(0.125).hear(DCMD, encode_rebirth(dialogue.now.ms))
+        counts = [metrics(payload)[COMMANDS_REFUSED].value for payload in dialogue.payloads]
+        told += [(dialogue.s - began, count) for count in counts]
+        dialogue.ack((101, 2))
+    assert told == [(0.125, 1), (60.125, 481), (120.125, 961)]
+    assert dialogue.after(60).tick().said == ["NDATA"], "the rest when its time has come"
+    assert metrics(dialogue.payloads[0])[COMMANDS_REFUSED].value == 1200
+    dialogue.hear(NCMD, encode_rebirth(dialogue.now.ms))
+    assert metrics(dialogue.payloads[0])[COMMANDS_REFUSED].value == 1200
+
+
+@pytest.mark.fault("F61")
+def test_commands_refused_before_the_session_are_told_in_it() -> None:
+    dialogue = Dialogue().connect()
+    assert dialogue.hear(DCMD, encode_rebirth(START_MS)).said == ["refused"]
+    assert metrics(dialogue.state(True, 1000).payloads[0])[COMMANDS_REFUSED].value == 1
+
+
+COMMANDED = st.one_of(
+    st.binary(max_size=80),
+    st.lists(
+        st.builds(
+            lambda name, value: Metric(name, timestamp_ms=START_MS, datatype=DataType.BOOLEAN, value=value),
+            st.sampled_from(["T1.P1", "Node Control/Reboot", "Node Control/Next Server", REBIRTH, "x"]), st.booleans(),
+        ),
+        max_size=4,
+    ).map(lambda asked: encode_payload(START_MS, None, asked)),
+)
+
+
+@pytest.mark.fault("F61")
+@given(st.lists(st.tuples(st.sampled_from([NCMD, DCMD]), COMMANDED), max_size=8))
+def test_no_command_makes_a_node_do_anything_but_births(asked: list[tuple[str, bytes]]) -> None:
+    dialogue = Dialogue().live()
+    for topic, payload in asked:
+        dialogue.after(3).hear(topic, payload)
+        stored = {word for word in dialogue.said if word.startswith("store 101/")}
+        assert set(dialogue.said) - stored <= {"refused", "NDATA", "NBIRTH", "DBIRTH D1", "DBIRTH D2"}
+        assert topic == NCMD or "NBIRTH" not in dialogue.said
 
 
 def test_acknowledgements_let_the_spool_forget_and_bring_the_gateways_time() -> None:
@@ -503,6 +569,27 @@ def test_without_progress_the_stream_is_sealed_after_5_s_then_10_then_20_up_to_3
             sealed.append(round(dialogue.s - began))
     assert sealed == [5, 15, 35, 75, 155, 315, 615, 915, 1215]
     assert (ACK_STALL_S_MIN, ACK_STALL_S_MAX) == (5, 300)
+
+
+@pytest.mark.fault("F31")
+def test_frames_that_nobody_acknowledges_are_a_blocked_transport_until_an_acknowledgement_comes() -> None:
+    dialogue = Dialogue().live()
+    began_ms = dialogue.now.ms
+    assert dialogue.session.blocked_since_ms is None
+    dialogue.after(5).tick()
+    assert dialogue.session.blocked_since_ms == began_ms
+    assert metrics(dialogue.payloads[0])[TRANSPORT_BLOCKED].value is True, "the births of the next stream say so"
+    dialogue.after(10).tick()
+    assert dialogue.session.blocked_since_ms == began_ms, "since the first frame that nobody acknowledged"
+    dialogue.session.link_lost(dialogue.now)
+    dialogue.after(5).live()
+    assert dialogue.session.blocked_since_ms == began_ms, "a new link proves nothing"
+    assert metrics(dialogue.payloads[0])[TRANSPORT_BLOCKED].value is True
+    dialogue.ack((dialogue.session.stream, 1))
+    assert dialogue.session.blocked_since_ms is None
+    assert dialogue.said[-1] == "NDATA"
+    assert metrics(dialogue.payloads[-1])[TRANSPORT_BLOCKED].value is False
+    assert dialogue.ack((dialogue.session.stream, 2)).said == ["hosttime", f"forget {dialogue.session.stream}/2"], "said once"
 
 
 def test_a_stalled_stream_is_followed_by_one_that_begins_with_births() -> None:
