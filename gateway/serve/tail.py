@@ -6,6 +6,7 @@ core counts as current: a frame of the node's live stream numbered above all bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -106,7 +107,7 @@ class Tail:
 
     def begin(self, ledger_id: str, pos: int) -> None:
         """Forget everything; rows after `pos` of this ledger come next."""
-        self.pos = pos
+        self.pos, self._ledger_id = pos, ledger_id
         self.tags = TagColumns(len(self._site.tags))
         self.nodes = {edge.id: NodeNow() for edge in self._site.edges}
         self.revision: bytes | None = None
@@ -143,8 +144,7 @@ class Tail:
     def _frame(self, row: LogRow) -> None:
         node = self.nodes.get(row.node)
         columns = unpack_columns(row.body)
-        last_ms = int(columns.source_ms.max()) if len(columns.source_ms) else 0
-        self._recent.add(row.node, row.device, StoredFrame(row.pos, row.stream, row.first, row.body, last_ms))
+        self._keep(row, columns)
         if node is None:
             return
         node.last_frame_ms = row.received_ms
@@ -155,7 +155,7 @@ class Tail:
         self.tags.take(self._site_tag[columns.tag], columns, row)
 
     def _block(self, row: LogRow) -> None:
-        self._recent.add(row.node, "", StoredFrame(row.pos, row.stream, row.first, row.body, 0, is_block=True))
+        self._keep(row, None)
         node = self.nodes.get(row.node)
         if node is None:
             return
@@ -163,6 +163,18 @@ class Tail:
         if node.is_current(row.stream, row.last):
             self.block_values(row, node.evaluated)
             node.evaluated = row.last
+
+    def _keep(self, row: LogRow, columns: Columns | None) -> None:
+        """Keep a row in memory; without columns it is a block."""
+        last_ms = 0 if columns is None or not len(columns.source_ms) else int(columns.source_ms.max())
+        frame = StoredFrame(row.pos, row.stream, row.first, row.body, last_ms, is_block=columns is None)
+        self._recent.add(row.node, row.device, frame)
+
+    def warm(self, after_pos: int, rows: Sequence[LogRow]) -> None:
+        """Keep in memory what was logged after a position and up to `pos`."""
+        self._recent.begin(self._ledger_id, after_pos)
+        for row in rows:
+            self._keep(row, unpack_columns(row.body) if row.kind == EntryKind.FRAME else None)
 
     def block_values(self, row: LogRow, after: int) -> None:
         """Take the frames of a block of a live stream that are numbered above `after`."""

@@ -274,6 +274,7 @@ class LedgerView:
             "receiver.down": any(bool(beat.receiver(each).get("down")) for each in receivers)
             if isinstance(receivers, dict) else False,
             "edge.offline": offline,
+            "edge.unknown": any(node.online is None for node in self._tail.nodes.values()),
             "behind": self._behind,
             "alarms.too_many": self._standing.too_many,
         }  # fmt: skip

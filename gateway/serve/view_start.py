@@ -22,6 +22,8 @@ SLICE_ROWS: Final = 200
 SESSION_ROWS_MAX: Final = 50_000  # how far back births and deaths are looked for, in log positions
 SESSION_SLICE: Final = 5_000
 STREAMS_BACK_MAX: Final = 4
+WARM_ROWS: Final = 20_000  # the newest log positions whose frames are taken into memory
+WARM_SLICE: Final = 2_000
 UNMARKED_STREAMS_MAX: Final = 256
 
 _kinds: Final = ", ".join(f"'{kind}'" for kind in READ_KINDS)
@@ -51,10 +53,21 @@ def begin(tail: Tail, file: LedgerFile, ledger_id: str, heartbeat: Heartbeat) ->
         give_up_at = time.monotonic() + START_S_MAX
         for name, node in tail.nodes.items():
             _values(tail, name, node, file, last_pos, give_up_at)
+        _warm(tail, file, last_pos)
     except OutOfTimeError:
         pass  # the rest is unknown until it is heard
     finally:
         file.give_up_after(START_S_MAX)
+
+
+def _warm(tail: Tail, file: LedgerFile, last_pos: int) -> None:
+    """Take the newest frames into memory: questions are mostly about them."""
+    rows: list[LogRow] = []
+    begin = max(0, last_pos - WARM_ROWS)
+    for lo in range(begin, last_pos, WARM_SLICE):
+        sql = f"SELECT {COLUMNS} FROM log WHERE pos > ? AND pos <= ? AND kind IN ('F', 'B') ORDER BY pos"  # noqa: S608
+        rows += [LogRow(*row) for row in file.rows(sql, (lo, min(lo + WARM_SLICE, last_pos)))]
+    tail.warm(begin, rows)
 
 
 def _sessions(tail: Tail, file: LedgerFile, last_pos: int) -> None:
