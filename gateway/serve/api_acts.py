@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.serve import answers
 from gateway.serve.acts import note_of
 from gateway.serve.asking import AlarmId, Operator, Parts, PartsOf, Said, problems
+from gateway.serve.bodies import StrictRoute
 from gateway.serve.gate import NOTE
 from gateway.serve.problems import Kind, RefusedError
 from gateway.serve.tokens import Token
 
-api_acts = APIRouter(prefix="/api/v1", tags=["alarms"])
+api_acts = APIRouter(prefix="/api/v1", tags=["alarms"], route_class=StrictRoute)
 REFUSALS: Final = problems(403, 404, 408, 409, 413, 415)
 
 

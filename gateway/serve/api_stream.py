@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.sse import EventSourceResponse
+from fastapi.responses import StreamingResponse
 
 from gateway.serve import answers
 from gateway.serve.answers import json_of
@@ -33,7 +33,7 @@ event, `<ledger id>:<log position>:<number>`, resumes after it (header `Last-Eve
 
 
 @api_stream.get(
-    "/stream", response_class=EventSourceResponse, description=WORDS,
+    "/stream", response_class=StreamingResponse, description=WORDS,
     responses={200: {"description": "events without end", "content": {"text/event-stream": {}}}, **problems()},
 )  # fmt: skip
 async def stream(

@@ -1,4 +1,4 @@
-"""What every request passes before it is looked at: host name, token, body; and what every answer carries.
+"""What every request passes before it is looked at: host name, token; and what every answer carries.
 
 Default deny: without a token only `/healthz` answers. No decision here rests on a route, so none can be forgotten.
 """
@@ -16,13 +16,10 @@ from gateway.serve.audit import Audit
 from gateway.serve.problems import Kind, RefusedError, problem_response, unauthenticated
 from gateway.serve.throttle import Throttle
 from gateway.serve.tokens import Token, TokenStore
-from wire import JsonRefusedError, parse_json_object
 
 log = logging.getLogger(__name__)
 
 REQUEST_S_MAX: Final = 10.0
-BODY_S_MAX: Final = 5.0
-BODY_BYTES_MAX: Final = 16_384
 OPEN_PATH: Final = "/healthz"
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CALLER: Final = "hazardgate.caller"
@@ -74,7 +71,6 @@ class Gate:
                     self._check_host(scope)
                     if not (scope["path"] == OPEN_PATH and scope["method"] == "GET"):
                         scope[CALLER] = self._authenticated(scope)
-                    receive = await self._checked_body(scope, receive)
                 except RefusedError as refused:
                     close = True  # what is left of its body is not read
                     await problem_response(refused, scope["path"])(scope, receive, answer)
@@ -115,28 +111,6 @@ class Gate:
             )  # fmt: skip
         raise unauthenticated()
 
-    async def _checked_body(self, scope: Scope, receive: Receive) -> Receive:
-        """Read a POST's body whole, check it, and return a `receive` that gives it again. Others have none."""
-        lengths = _header(scope, b"content-length")
-        has_body = any(value != b"0" for value in lengths) or bool(_header(scope, b"transfer-encoding"))
-        if scope["method"] != "POST":
-            if has_body and scope["method"] in READING:
-                raise RefusedError(Kind.MALFORMED, "this request has no body", "此请求不带请求体")
-            return receive
-        media = b",".join(_header(scope, b"content-type")).split(b";")[0].strip().lower()
-        if media != b"application/json":
-            raise RefusedError(Kind.MEDIA, "send application/json", "请发送 application/json")
-        if any(not value.isdigit() or len(value) > 9 or int(value) > BODY_BYTES_MAX for value in lengths):
-            raise _too_large()
-        body = await _whole_body(receive)
-        try:
-            parse_json_object(body, BODY_BYTES_MAX)
-        except JsonRefusedError as error:
-            raise RefusedError(
-                Kind.MALFORMED, f"the body is refused: {error}", f"请求体不是规范的 JSON 对象（{error}）"
-            ) from None
-        return _replayed(body, receive)
-
     # -- the audit --
 
     def _note(self, scope: Scope, status: int) -> None:
@@ -158,52 +132,9 @@ class Gate:
         )  # fmt: skip
 
 
-async def _whole_body(receive: Receive) -> bytes:
-    body = b""
-    try:
-        async with asyncio.timeout(BODY_S_MAX):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise RefusedError(Kind.MALFORMED, "the body ended early", "请求体不完整")
-                part: bytes = message.get("body", b"")
-                body += part
-                if len(body) > BODY_BYTES_MAX:
-                    raise _too_large()
-                if not message.get("more_body", False):
-                    return body
-    except TimeoutError:
-        raise RefusedError(
-            Kind.TIMEOUT, f"the body took more than {BODY_S_MAX:g} s", f"请求体超过 {BODY_S_MAX:g} 秒未收完"
-        ) from None
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _header(scope: Scope, wanted: bytes) -> list[bytes]:
-    return [value for name, value in scope["headers"] if name == wanted]
-
-
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else "unix"
-
-
-def _too_large() -> RefusedError:
-    return RefusedError(
-        Kind.TOO_LARGE, f"a body has at most {BODY_BYTES_MAX} bytes", f"请求体不得超过 {BODY_BYTES_MAX} 字节"
-    )
 
 
 def _slow() -> RefusedError:

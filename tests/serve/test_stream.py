@@ -1,0 +1,335 @@
+"""The live stream: nothing is missed between two events, a client that was away resumes, a slow one is told to reload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.serve.models import Changes, Position
+from gateway.serve.problems import RefusedError
+from gateway.serve.stream import BEHIND_S_MAX, RING_S, STREAMS_MAX, Event, Hub, LiveResponse, Subscription
+from tests.serve.fakes import ALARM_ID, TAG, Clock, serving, tag_now
+
+AT = Position("ledger-one", 5)
+
+
+def event(number: int, kind: str = "values") -> Event:
+    return Event(kind, json.dumps({"n": number}).encode(), AT)
+
+
+def parsed(chunk: bytes) -> list[dict[str, str]]:
+    """Server-sent events as a client reads them."""
+    found = []
+    for block in chunk.decode().split("\n\n"):
+        if block:
+            found.append(dict(line.split(": ", 1) for line in block.split("\n")))
+    return found
+
+
+class Reader:
+    """One client that reads what is there."""
+
+    def __init__(self, hub: Hub, after: str | None = None) -> None:
+        self.client: Subscription = hub.subscribe("t1", after)
+        self._events: AsyncIterator[bytes] = hub.events(self.client, lambda: b'{"hello":1}')
+        self.last_id = ""
+
+    async def read(self) -> list[dict[str, str]]:
+        """Everything up to where the stream waits."""
+        found: list[dict[str, str]] = []
+        while True:
+            task = asyncio.ensure_future(anext(self._events))
+            for _ in range(3):  # it has something at once, or it waits
+                await asyncio.sleep(0)
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                self._events = self.client.hub.events(self.client, lambda: b'{"hello":1}')
+                await anext(self._events)  # its hello again: the generator was cut while it waited
+                break
+            try:
+                found += parsed(task.result())
+            except StopAsyncIteration:
+                break
+        if found:
+            self.last_id = found[-1]["id"]
+        return found
+
+
+def numbers(events: list[dict[str, str]]) -> list[int]:
+    return [json.loads(one["data"])["n"] for one in events if one["event"] == "values"]
+
+
+def kinds(events: list[dict[str, str]]) -> list[str]:
+    return [one["event"] for one in events]
+
+
+def test_a_client_gets_hello_and_then_what_happens() -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 100)
+        reader = Reader(hub)
+        hub.publish([event(1)], AT)
+        found = await reader.read()
+        assert kinds(found) == ["hello", "values"]
+        assert found[0]["retry"] == "1000"
+        assert found[1]["id"] == "ledger-one:5:100"
+        hub.publish([event(2), event(3)], AT)
+        assert numbers(await reader.read()) == [2, 3]
+
+    asyncio.run(story())
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.data())
+def test_whoever_comes_back_misses_nothing_and_hears_nothing_twice(rounds: list[int], data: st.DataObject) -> None:
+    async def story() -> None:
+        hub, told, heard = Hub(Clock(), 7), 0, []
+        hub.publish([], AT)
+        reader = Reader(hub)
+        for count in rounds:
+            hub.publish([event(told + number) for number in range(count)], AT)
+            told += count
+            if data.draw(st.booleans()):
+                heard += numbers(await reader.read())
+            if data.draw(st.booleans()) and reader.last_id and reader.last_id.count(":") == 2 and heard:
+                hub.leave(reader.client)
+                reader = Reader(hub, reader.last_id)
+        heard += numbers(await reader.read())
+        assert heard == list(range(told))
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["ledger-one:5:6", "ledger-one:5:13", "ledger-two:5:9", "ledger-one:4:9", "x", "::", "ledger-one:5:", ":5:9", "9" * 400,
+     "ledger-one:5:９"],
+)  # fmt: skip
+def test_a_place_that_is_not_ours_means_reload(after: str) -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7)
+        hub.publish([event(number) for number in range(5)], AT)  # numbers 7 to 11
+        found = await Reader(hub, after).read()
+        assert kinds(found) == ["hello", "reset"]
+        hub.publish([event(9)], AT)
+        assert numbers(await Reader(hub, "ledger-one:5:11").read()) == [9]
+
+    asyncio.run(story())
+
+
+def test_another_ledger_resets_everybody_and_cannot_be_resumed_across() -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7)
+        reader = Reader(hub)
+        hub.publish([event(1)], AT)
+        await reader.read()
+        hub.publish([event(2)], AT)
+        restored = Position("ledger-two", 1)
+        hub.publish([Event("reset", b'{"cause":"ledger"}', restored)], restored)
+        hub.publish([Event("values", b'{"n":3}', restored)], restored)
+        found = await reader.read()
+        assert kinds(found) == ["reset", "values"]
+        assert found[-1]["id"].startswith("ledger-two:1:")
+        assert kinds(await Reader(hub, "ledger-one:5:7").read()) == ["hello", "reset"]
+
+    asyncio.run(story())
+
+
+def test_a_client_that_does_not_read_is_left_behind_and_others_are_not() -> None:
+    async def story() -> None:
+        clock = Clock()
+        hub = Hub(clock, 7)
+        slow, quick = Reader(hub), Reader(hub)
+        await slow.read()
+        for second in range(int(BEHIND_S_MAX) + 5):
+            hub.publish([event(second)], AT)
+            assert numbers(await quick.read()) == [second]
+            clock.now_s += 1
+        assert kinds(await slow.read()) == ["reset"]
+        hub.publish([event(99)], AT)
+        assert numbers(await slow.read()) == [99]
+
+    asyncio.run(story())
+
+
+def test_one_that_resumes_has_time_to_catch_up() -> None:
+    async def story() -> None:
+        clock = Clock()
+        hub = Hub(clock, 7)
+        for second in range(30):
+            hub.publish([event(second)], AT)
+            clock.now_s += 1
+        assert numbers(await Reader(hub, "ledger-one:5:7").read()) == list(range(1, 30))
+
+    asyncio.run(story())
+
+
+def test_the_ring_is_bounded_in_events_bytes_and_time() -> None:
+    clock = Clock()
+    hub = Hub(clock, 1)
+    hub.publish([event(number) for number in range(20_000)], AT)
+    assert len(hub._ring) == 10_000
+    hub.publish([Event("values", b"x" * 20_000_000, AT), Event("values", b"y" * 20_000_000, AT)], AT)
+    assert len(hub._ring) == 1
+    clock.now_s += RING_S + 1
+    hub.publish([event(1)], AT)
+    assert len(hub._ring) == 1
+    assert hub._bytes < 200
+
+
+def test_nothing_is_made_when_nobody_listens_and_that_cannot_be_resumed() -> None:
+    async def story() -> None:
+        clock = Clock()
+        hub = Hub(clock, 7)
+        assert not hub.wanted
+        reader = Reader(hub)
+        assert hub.wanted
+        hub.publish([event(1)], AT)
+        await reader.read()
+        hub.leave(reader.client)
+        assert hub.wanted, "it may come back"
+        clock.now_s += RING_S + 1
+        assert not hub.wanted
+        hub.skipped(AT)
+        assert kinds(await Reader(hub, reader.last_id).read()) == ["hello", "reset"]
+
+    asyncio.run(story())
+
+
+def test_there_are_not_more_than_so_many_streams() -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7)
+        readers = [Reader(hub) for _ in range(STREAMS_MAX)]
+        with pytest.raises(RefusedError):
+            Reader(hub)
+        hub.leave(readers[0].client)
+        Reader(hub)
+        hub.close()
+        with pytest.raises(RefusedError):
+            Reader(hub)
+        assert kinds(await readers[1].read()) == ["hello"], "and then it ends"
+
+    asyncio.run(story())
+
+
+def test_a_stream_ends_after_its_time_and_is_resumed() -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7, stream_s_max=0.0)
+        hub.publish([event(1)], AT)
+        assert [one async for one in hub.events(hub.subscribe("t1", None), lambda: b"{}")]
+
+    asyncio.run(story())
+
+
+# ------------------------------------------------------------------ over the response
+
+
+async def answered(response: LiveResponse, *, stuck: bool = False) -> list[bytes]:
+    """Serve a response to a client that reads, or to one that stops reading after the head."""
+    sent: list[bytes] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        if stuck and message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+        sent.append(message.get("body", b""))
+
+    await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    return sent
+
+
+@pytest.mark.fault("F63")
+@pytest.mark.parametrize("stuck", [False, True], ids=["one that reads", "one that does not"])
+def test_a_revoked_token_ends_its_streams_within_a_second_and_no_others(stuck: bool) -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7)
+        mine, other = hub.subscribe("t1", None), hub.subscribe("t2", None)
+        serving_mine = asyncio.create_task(answered(LiveResponse(mine, lambda: b"{}"), stuck=stuck))
+        serving_other = asyncio.create_task(answered(LiveResponse(other, lambda: b"{}")))
+        await asyncio.sleep(0.01)
+        hub.end_unless(lambda token_id: token_id == "t2")
+        async with asyncio.timeout(1):
+            await serving_mine
+        assert hub.streams == 1
+        assert not serving_other.done()
+        hub.close()
+        await serving_other
+        assert hub.streams == 0
+
+    asyncio.run(story())
+
+
+def test_a_client_that_goes_leaves_the_hub() -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7)
+        task = asyncio.create_task(answered(LiveResponse(hub.subscribe("t1", None), lambda: b"{}")))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert hub.streams == 0
+
+    asyncio.run(story())
+
+
+# ------------------------------------------------------------------ from changes to events
+
+
+def test_what_changed_becomes_events_with_whole_items(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            hub, refresher = served.parts.hub, served.parts.refresher
+            reader = Reader(hub)
+            served.view.now[0] = tag_now(TAG, value=9.0)
+            served.view.changes = [
+                Changes(Position("ledger-one", 42), tags=frozenset({TAG}), alarms=(ALARM_ID, "f" * 32),
+                        edges=frozenset({"E1"}), deliveries=True),
+            ]  # fmt: skip
+            events, position, behind = refresher.round(0.0)
+            assert events is not None
+            assert (position.pos, behind) == (42, False)
+            hub.publish(events, position)
+            found = await reader.read()
+            assert kinds(found) == ["hello", "alarms", "values", "edges", "deliveries", "health"]
+            told = {one["event"]: json.loads(one["data"]) for one in found}
+            assert [alarm["id"] for alarm in told["alarms"]["items"]] == [ALARM_ID]
+            assert [(tag["tag"], tag["value"]) for tag in told["values"]["items"]] == [(TAG, 9.0)]
+            assert told["edges"]["items"][0]["edge"] == "E1"
+            assert told["deliveries"]["items"][0]["due"] == 2
+            assert told["health"]["serve"]["streams"] == 1
+            events, position, _ = refresher.round(0.5)
+            assert events == []
+            events, position, _ = refresher.round(1.0)
+            assert [one.kind for one in events or ()] == ["health"]
+
+    asyncio.run(story())
+
+
+def test_a_flood_of_alarms_is_not_told_one_by_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            Reader(served.parts.hub)
+            served.view.changes = [Changes(AT, alarms=tuple(f"{number:032x}" for number in range(3_000)))]
+            events, _, _ = served.parts.refresher.round(0.0)
+            assert [one.kind for one in events or ()] == ["reset", "health"]
+
+    asyncio.run(story())
+
+
+def test_a_bug_in_the_refresher_ends_the_process_loudly(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            served.view.fail = RuntimeError("a bug")
+            ended = served.parts.refresher.start(asyncio.get_running_loop())
+            with pytest.raises(RuntimeError, match="a bug"):
+                await asyncio.wait_for(ended, 5)
+            served.parts.refresher.close()
+
+    asyncio.run(story())
