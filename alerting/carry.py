@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.evaluator import ROW_STATE, TAG_STATE, Columns, Evaluator
+from alerting.evaluator import ROW_STATE, TAG_STATE, Evaluator
+from alerting.lastsamples import Columns
 from alerting.limits import LimitTable
 from alerting.phases import CODE_UNHEARD, NORMAL
 

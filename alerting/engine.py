@@ -21,7 +21,8 @@ from alerting.book import RECORDS_MAX, AlarmBook
 from alerting.carry import read_into, written
 from alerting.dump import pack, unpack
 from alerting.errors import CorruptDumpError
-from alerting.evaluator import Columns, Evaluator, Step
+from alerting.evaluator import Evaluator, Step
+from alerting.lastsamples import Columns
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
 from alerting.reconcile import reconcile
@@ -76,7 +77,7 @@ class AlarmEngine:
     def samples(self, engine_ms: int, observed: Observed) -> list[Transition]:
         """Evaluate current, conditioned samples in order."""
         self._advance(engine_ms)
-        if len(observed):
+        if len(observed.tag):
             self._changed(engine_ms)
         steps = self._evaluator.samples(engine_ms, observed)
         return self._apply(steps, engine_ms) if steps else []
@@ -186,9 +187,9 @@ class AlarmEngine:
 
     def tag_states(self) -> TagStates:
         """Return what is known of every tag now."""
-        now = self._evaluator
-        return TagStates(now.value.copy(), now.code.copy(), now.source_ms.copy(), now.seen_engine_ms(),
-                         now.known.copy())
+        last = self._evaluator.last
+        return TagStates(last.value.copy(), last.code.copy(), last.source_ms.copy(), last.seen_engine_ms(),
+                         self._evaluator.known.copy())
 
     # -- writing down and reading back -------------------------------------------------------------------
 

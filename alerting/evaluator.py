@@ -1,9 +1,9 @@
 """The rules: samples, silence and time against every limit of every tag.
 
-Columnar. Per tag a quiet band is kept: the interval in which, as things stand, no sample can change anything.
-A batch is compared with it in one pass, and almost every sample leaves there; all samples of a tag that has
-one outside its band go through the exact rules one by one, in order. The result is the same whatever way
-samples are cut into batches.
+Columnar. A batch is compared with the quiet bands in one pass, and almost every sample leaves there. Of a tag that
+has a sample outside its band, that one goes through the exact rules, and then those after it that are outside the
+band as it is by then: many tags at once where they can (`bulk`), else one by one. The result is the same whatever
+way samples are cut into batches.
 
 A level falls only on a GOOD sample. Ticks, deaths, BAD and UNCERTAIN samples may raise, never lower.
 This module decides *that* a limit was crossed; ids, occurrences and the life cycle are the callers'.
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.bulk import Rules, run_bulk
-from alerting.lastframes import LastFrames
+from alerting.bulk import Crossed, Rules, Samples, run_bulk
+from alerting.lastsamples import Columns, LastSamples
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
 from alerting.phases import (
@@ -34,11 +34,14 @@ from alerting.phases import (
     UNCERTAIN_FROM,
     VALUE_MAX,
 )
+from alerting.quiet import QuietBands
 
 NEVER_MS = int(np.iinfo(np.int64).max)
 
-SCRATCH_SAMPLES_MIN = 1_024
 BULK_MIN = 64  # below so many samples the one-by-one rules are quicker
+WAVE_SHARE_MIN = 1 / 32  # also when a wave is a smaller share of the samples that have to be looked at for it
+TAGS_NOTED_MIN = 1_024
+NO_SAMPLE = int(np.iinfo(np.int32).max)
 
 # The columns a dump holds, in its order.
 TAG_STATE: dict[str, Any] = {
@@ -50,8 +53,7 @@ ROW_STATE: dict[str, Any] = {
     "phase": np.uint8, "since_source_ms": np.int64, "since_stream": np.int64, "since_engine_ms": np.int64,
     "step_stream": np.int64, "step_sequence": np.int64, "step_count": np.int32,
 }
-LAST_FRAME_STATE = ("last_stream", "last_sequence", "seen_engine_ms")
-Columns = dict[str, NDArray[Any]]
+LAST_STATE = ("value", "code", "source_ms", "last_stream", "last_sequence", "seen_engine_ms")
 
 
 class Step(NamedTuple):
@@ -73,15 +75,6 @@ class Step(NamedTuple):
     cause: str = ""
 
 
-class Scratch:
-    """Room for a batch's intermediate columns, kept: fresh memory would cost more than the comparisons."""
-
-    def __init__(self, samples: int) -> None:
-        self.tag, self.edge = np.empty(samples, np.intp), np.empty(samples, np.float64)
-        self.quiet, self.below = np.empty(samples, np.bool_), np.empty(samples, np.bool_)
-        self.slot = np.empty(samples, np.int32)
-
-
 class Evaluator:
     """State of all rows of one table.
 
@@ -92,27 +85,22 @@ class Evaluator:
     """
 
     def __init__(self, limits: LimitTable, engine_ms: int, *, history: bool = False) -> None:
-        self.limits, self._history = limits, history
+        self.limits, self.history = limits, history
         tags, rows = limits.tags, limits.rows + limits.tags
         self.fault_row = limits.rows
-        self.value = np.full(tags, np.nan)
-        self.code = np.full(tags, CODE_UNHEARD, np.uint8)
-        self.source_ms = np.zeros(tags, np.int64)
+        self.last = LastSamples(tags, engine_ms)
         self.heard, self.known, self.silent, self.only_raise = (np.zeros(tags, np.bool_) for _ in range(4))
         self.phase = np.zeros(rows, np.uint8)
         self.since_source_ms, self.since_stream = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self.since_engine_ms = np.zeros(rows, np.int64)
         self.step_stream, self.step_sequence = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self.step_count = np.zeros(rows, np.int32)
-        self._frames = LastFrames(tags, engine_ms)
         # Derived, never stored.
         self.rules = Rules.of(limits)
-        self.place = np.zeros(tags, np.int32)
-        self.band_low, self.band_high = np.full(tags, np.inf), np.full(tags, -np.inf)
-        self.held = np.zeros(tags, np.bool_)
-        self._marked = np.zeros(tags, np.bool_)
-        self._scratch = Scratch(SCRATCH_SAMPLES_MIN)
-        self._entering: set[int] = set()
+        self.bands = QuietBands(tags)
+        self.entering: set[int] = set()
+        self._tag = np.empty(TAGS_NOTED_MIN, np.intp)
+        self._first = np.full(tags, NO_SAMPLE, np.int32)
         self._entering_due_ms = self._stale_due_ms = NEVER_MS
         self._compile()
         self._watch_silence()
@@ -138,73 +126,85 @@ class Evaluator:
     # -- facts in ----------------------------------------------------------------------------------------
 
     def samples(self, engine_ms: int, observed: Observed) -> list[Step]:
-        """Evaluate samples in order and return the steps they caused, in the same order."""
-        count = len(observed)
+        """Evaluate samples in order and return the steps they caused, in the same order.
+
+        Raises:
+            IndexError: a sample of no tag; nothing has changed.
+        """
+        count, value, code = len(observed.tag), observed.value, observed.code
         if not count:
             return []
-        if count > len(self._scratch.tag):
-            self._scratch = Scratch(count)
-        scratch, value, code = self._scratch, observed.value, observed.code
-        tag, edge, quiet, below = (scratch.tag[:count], scratch.edge[:count], scratch.quiet[:count],
-                                   scratch.below[:count])
-        np.copyto(tag, observed.tag)
-        assert int(tag.min()) >= 0, "a sample without a tag"
-        base = self._frames.note(engine_ms, observed.frames)
-        np.greater_equal(value, self.band_low.take(tag, out=edge, mode="clip"), out=quiet)
-        np.less_equal(value, self.band_high.take(tag, out=edge, mode="clip"), out=below)
-        quiet &= below
-        some_bad = int(code.min()) < UNCERTAIN_FROM
-        if some_bad:
-            bad = code < UNCERTAIN_FROM
-            quiet &= ~bad
-            quiet |= bad & self.held.take(tag)
-            value = np.where(bad, np.nan, value)
-        exact: NDArray[Any] | None = None
-        if not quiet.all():
-            rough = np.flatnonzero(~quiet)
+        # Read as unsigned, a tag below 0 is beyond the last.
+        if count > len(self._tag):
+            self._tag = np.empty(count, np.intp)
+        tag = self._tag[:count]
+        np.copyto(tag, observed.tag.view(np.uint32))
+        rough, bad = self.bands.outside(tag, value, code)
+        if bad is not None and np.count_nonzero(np.isnan(value[bad])) < len(bad):
+            value = value.copy()
+            value[bad] = np.nan
+        if rough is not None:
             strange = rough[~np.isfinite(value[rough]) & (code[rough] >= UNCERTAIN_FROM)]
             if len(strange):
                 # A number that is none is BAD, whatever it came marked as.
                 value, code = value.copy(), code.copy()
                 value[strange], code[strange] = np.nan, CODE_NOT_A_NUMBER
-            self._marked[tag[rough]] = True
-            exact = np.flatnonzero(self._marked.take(tag))
-            self._marked[tag[rough]] = False
-        # In order, so that of several samples of one tag the last stays.
-        self.value[tag], self.code[tag], self.source_ms[tag] = value, code, observed.source_ms
-        if len(observed.frames) == 1:
-            self._frames.slot[tag] = base
-        else:
-            self._frames.slot[tag] = np.add(observed.frame, np.int32(base), out=scratch.slot[:count])
-        if exact is None:
+        self.last.note(engine_ms, tag, value, code, observed)
+        if rough is None:
             return []
-        return self._exact(engine_ms, observed, exact, tag[exact], value[exact], code[exact])
+        samples = Samples(tag, value, code, observed.source_ms, observed.frame, observed.frames)
+        return self._exact(engine_ms, samples, rough)
 
-    def _exact(self, engine_ms: int, observed: Observed, rows: NDArray[Any], tag: NDArray[np.intp],
-               value: NDArray[np.float64], code: NDArray[np.uint8]) -> list[Step]:
-        """Apply the exact rules to the samples in `rows` of the batch; the columns are theirs alone."""
-        frame, source = observed.frame[rows], observed.source_ms[rows]
+    def _exact(self, engine_ms: int, samples: Samples, rough: NDArray[np.intp]) -> list[Step]:
+        """Apply the exact rules to the samples of a batch at the places `rough`, and to what follows from them."""
         placed: list[tuple[int, Step]] = []
-        left = np.arange(len(rows))
-        if len(rows) >= BULK_MIN:
-            done, crossed = run_bulk(self, tag, value, code)
-            for sample, row, raised in crossed:
-                key = observed.frames[frame[sample]]
-                placed.append((sample, self._step(row, int(tag[sample]), raised, float(value[sample]),
-                                                  int(code[sample]), int(source[sample]), key)))
-            left = np.flatnonzero(~done)
-        tags = tag[left].tolist()
-        columns = (left.tolist(), tags, value[left].tolist(), code[left].tolist(), source[left].tolist(),
-                   frame[left].tolist())
-        for sample, one, number, quality, source_ms, at in zip(*columns, strict=True):
-            steps: list[Step] = []
-            self._sample(one, number, quality, source_ms, observed.frames[at], engine_ms, steps)
-            placed += [(sample, step) for step in steps]
-        for one in dict.fromkeys(tags):
-            self._settle(one)
-        # Both kinds back into the order of the samples; several steps of one sample stay in theirs.
+        first, tag = self._first, samples.tag
+        first[tag[rough][::-1]] = rough[::-1]  # written backwards, so that the first of each tag stays
+        left = np.flatnonzero(first.take(tag) <= np.arange(len(tag), dtype=np.int32))
+        first[tag[rough]] = NO_SAMPLE
+        while len(left) >= BULK_MIN:
+            # A wave is the first sample outside its band of each tag: those before it can change nothing.
+            tags = tag[left]
+            outside, _ = self.bands.outside(tags, samples.value[left], samples.code[left])
+            if outside is None:
+                left = left[:0]
+                break
+            rough = left[outside]
+            first[tag[rough][::-1]] = rough[::-1]
+            start = first[tags]
+            first[tags] = NO_SAMPLE
+            wave = left[start == left]
+            if len(wave) < WAVE_SHARE_MIN * len(left):
+                break
+            placed += self._wave(engine_ms, samples, wave)
+            left = left[start < left]
+        placed += self._one_by_one(engine_ms, samples, left)
+        # All of them back into the order of the samples; several steps of one sample stay in theirs.
         placed.sort(key=lambda entry: entry[0])
         return [step for _, step in placed]
+
+    def _wave(self, engine_ms: int, samples: Samples, wave: NDArray[np.intp]) -> list[tuple[int, Step]]:
+        """Apply the samples at these places, no two of one tag."""
+        mine = samples.of(wave)
+        done, crossed = run_bulk(self, engine_ms, mine)
+        steps = self._steps(mine, crossed) if len(crossed.row) else []
+        placed = list(zip(wave[crossed.sample].tolist(), steps, strict=True))
+        return placed + self._one_by_one(engine_ms, samples, wave[~done])
+
+    def _one_by_one(self, engine_ms: int, samples: Samples, places: NDArray[np.intp]) -> list[tuple[int, Step]]:
+        """Apply the samples at these places in order; returns steps with the place of their sample."""
+        placed: list[tuple[int, Step]] = []
+        mine = samples.of(places)
+        tags = mine.tag.tolist()
+        columns = (places.tolist(), tags, mine.value.tolist(), mine.code.tolist(), mine.source_ms.tolist(),
+                   mine.frame.tolist())
+        for place, tag, value, code, source_ms, frame in zip(*columns, strict=True):
+            steps: list[Step] = []
+            self._sample(tag, value, code, source_ms, mine.frames[frame], engine_ms, steps)
+            placed += [(place, step) for step in steps]
+        for tag in dict.fromkeys(tags):
+            self._settle(tag)
+        return placed
 
     def tick(self, engine_ms: int, at_ms: int | None = None) -> tuple[bool, list[Step]]:
         """Let time pass: on-delays ripen, silent tags become stale. Returns (anything changed, steps).
@@ -215,10 +215,10 @@ class Evaluator:
         steps: list[Step] = []
         changed = False
         if engine_ms >= self._entering_due_ms:
-            for row in sorted(self._entering):
+            for row in sorted(self.entering):
                 since_ms = self._since_engine_ms_at[row]
                 if engine_ms - since_ms >= self._on_ms[row]:
-                    self._entering.discard(row)
+                    self.entering.discard(row)
                     self._phase_at[row] = ACTIVE
                     at = self._since_source_ms_at[row] + engine_ms - since_ms
                     tag = self._tag_of(row)
@@ -250,7 +250,7 @@ class Evaluator:
         """Shift running delays by a time in which nobody watched; silence keeps its own count."""
         running = (self.phase == ENTERING) | (self.phase == LEAVING)
         self.since_engine_ms[running] += ms
-        if self._entering:
+        if self.entering:
             self._entering_due_ms += ms
 
     def review(self, engine_ms: int, cause: str) -> tuple[bool, list[Step]]:
@@ -260,17 +260,18 @@ class Evaluator:
         not made again by a sensor that reports changes only. May raise, never lowers; delays begin now.
         """
         steps: list[Step] = []
-        limits, table_rows, seen_ms = self.limits, self.limits.rows, self._frames.seen_engine_ms()
-        measured = (self.code >= UNCERTAIN_FROM) & (engine_ms - seen_ms < limits.stale_after_ms) & ~self.silent
+        limits, table_rows, seen_ms = self.limits, self.limits.rows, self.last.seen_engine_ms()
+        value, code, source_ms = self.last.value, self.last.code, self.last.source_ms
+        measured = (code >= UNCERTAIN_FROM) & (engine_ms - seen_ms < limits.stale_after_ms) & ~self.silent
         owner = limits.row_tag
-        over = self.rules.side * self.value[owner] >= self.rules.over
+        over = self.rules.side * value[owner] >= self.rules.over
         found = np.flatnonzero(over & measured[owner] & (self.phase[:table_rows] == NORMAL)).tolist()
         untold = (self.phase[table_rows:] == NORMAL) & self.heard & limits.in_service
-        untold &= (self.code < UNCERTAIN_FROM) & (self.code != CODE_UNHEARD)
+        untold &= (code < UNCERTAIN_FROM) & (code != CODE_UNHEARD)
         found += (table_rows + np.flatnonzero(untold & ~self.silent)).tolist()
         for row in found:
             tag = self._tag_of(row)
-            at_ms = int(self.source_ms[tag]) + engine_ms - int(seen_ms[tag])
+            at_ms = int(source_ms[tag]) + engine_ms - int(seen_ms[tag])
             if self._ripe(row, False, self._on_ms[row], at_ms, self.last_frame(tag).stream, engine_ms):
                 self._phase_at[row] = ACTIVE
                 steps.append(self._timed_step(row, tag, at_ms, cause))
@@ -286,22 +287,18 @@ class Evaluator:
         """Set a row to NORMAL or ACTIVE, because the ledger says so."""
         assert phase in (NORMAL, ACTIVE), "delays are never dictated"
         self._phase_at[row] = phase
-        self._entering.discard(row)
+        self.entering.discard(row)
         self._settle(self._tag_of(row))
 
     # -- facts out ---------------------------------------------------------------------------------------
 
     def last_frame(self, tag: int) -> FrameKey:
         """Return the frame a tag was last in; (0, 0) when it was never heard."""
-        return self._frames.key(tag)
-
-    def seen_engine_ms(self) -> NDArray[np.int64]:
-        """Return int64[tags]: engine time at which each tag was last heard."""
-        return self._frames.seen_engine_ms()
+        return self.last.key(tag)
 
     def columns(self) -> tuple[Columns, Columns]:
         """Return the whole state, copies: tag columns as in TAG_STATE, row columns as in ROW_STATE."""
-        last = dict(zip(LAST_FRAME_STATE, self._frames.columns(), strict=True))
+        last = self.last.columns()
         tags = {name: last[name] if name in last else getattr(self, name).copy() for name in TAG_STATE}
         rows = {name: getattr(self, name).copy() for name in ROW_STATE}
         running = (self.phase == ENTERING) | (self.phase == LEAVING)
@@ -312,14 +309,14 @@ class Evaluator:
     def load(self, tags: Columns, rows: Columns) -> None:
         """Replace the whole state by columns as `columns` returns them."""
         for name in TAG_STATE:
-            if name not in LAST_FRAME_STATE:
+            if name not in LAST_STATE:
                 getattr(self, name)[:] = tags[name]
         for name in ROW_STATE:
             getattr(self, name)[:] = rows[name]
-        self._frames.load(*(tags[name] for name in LAST_FRAME_STATE))
+        self.last.load(tags)
         for tag in range(self.limits.tags):
             self._settle(tag)
-        self._entering = set(np.flatnonzero(self.phase == ENTERING).tolist())
+        self.entering = set(np.flatnonzero(self.phase == ENTERING).tolist())
         self._watch_entering()
         self._watch_silence()
 
@@ -345,14 +342,14 @@ class Evaluator:
             if now < ACTIVE:
                 if sided >= self._raise[row]:
                     if self._ripe(row, now == ENTERING, self._on_ms[row], source_ms, stream, engine_ms):
-                        self._entering.discard(row)
+                        self.entering.discard(row)
                         phase[row] = ACTIVE
                         steps.append(self._step(row, tag, True, value, code, source_ms, key))
                     elif now == NORMAL:
                         self._enter(row)
                 elif trusted and now == ENTERING:
                     phase[row] = NORMAL
-                    self._entering.discard(row)
+                    self.entering.discard(row)
             elif trusted and sided < self._clear[row]:
                 if self._ripe(row, now == LEAVING, self._off_ms[row], source_ms, stream, engine_ms):
                     phase[row] = NORMAL
@@ -373,14 +370,14 @@ class Evaluator:
         now = self._phase_at[row]
         if bad and now < ACTIVE:
             if self._ripe(row, now == ENTERING, self._on_ms[row], source_ms, key.stream, engine_ms):
-                self._entering.discard(row)
+                self.entering.discard(row)
                 self._phase_at[row] = ACTIVE
                 steps.append(self._step(row, tag, True, value, code, source_ms, key))
             elif now == NORMAL:
                 self._enter(row)
         elif trusted and now == ENTERING:
             self._phase_at[row] = NORMAL
-            self._entering.discard(row)
+            self.entering.discard(row)
         elif trusted and now == ACTIVE:
             self._phase_at[row] = NORMAL
             steps.append(self._step(row, tag, False, value, code, source_ms, key))
@@ -395,19 +392,25 @@ class Evaluator:
             self._since_stream_at[row] = stream
             self._since_engine_ms_at[row] = engine_ms
             return False
-        if self._history or stream == self._since_stream_at[row]:
+        if self.history or stream == self._since_stream_at[row]:
             return bool(source_ms - self._since_source_ms_at[row] >= delay_ms)
         # Two streams may have two clocks; between them only our own time counts.
         return bool(engine_ms - self._since_engine_ms_at[row] >= delay_ms)
 
+    def entered(self, rows: list[int], engine_ms: int) -> None:
+        """The on-delays of these rows have begun."""
+        self.entering.update(rows)
+        for delay_ms in {self._on_ms[row] for row in rows}:
+            self._entering_due_ms = min(self._entering_due_ms, engine_ms + delay_ms)
+
     def _enter(self, row: int) -> None:
         self._phase_at[row] = ENTERING
-        self._entering.add(row)
+        self.entering.add(row)
         self._entering_due_ms = min(self._entering_due_ms, self._since_engine_ms_at[row] + self._on_ms[row])
 
     def _go_stale(self, tag: int, engine_ms: int, at_ms: int | None, steps: list[Step], *, died: bool = False) -> None:
         """A tag has fallen silent: BAD/STALE, every level held, and a fault alarm, by and by if its node died."""
-        self.value[tag], self.code[tag] = np.nan, CODE_STALE
+        self.last.value[tag], self.last.code[tag] = np.nan, CODE_STALE
         self._silent_at[tag] = True
         for row in range(self._row_start[tag], self._row_start[tag + 1]):
             if self._phase_at[row] == LEAVING:
@@ -415,7 +418,7 @@ class Evaluator:
         row = self.fault_row + tag
         if self._in_service[tag] and self._phase_at[row] != ACTIVE:
             if self._heard_at[tag]:
-                at_ms = int(self.source_ms[tag]) + engine_ms - int(self._frames.seen_engine_ms()[tag])
+                at_ms = int(self.last.source_ms[tag]) + engine_ms - int(self.last.seen_engine_ms()[tag])
             elif at_ms is None:
                 at_ms = engine_ms
             running = self._phase_at[row] == ENTERING
@@ -423,7 +426,7 @@ class Evaluator:
             if running and died:
                 pass  # it was BAD before, and its delay runs on
             elif self._ripe(row, False, delay_ms, at_ms, self.last_frame(tag).stream, engine_ms):
-                self._entering.discard(row)
+                self.entering.discard(row)
                 self._phase_at[row] = ACTIVE
                 steps.append(self._timed_step(row, tag, at_ms))
             else:
@@ -450,14 +453,14 @@ class Evaluator:
                 low = max(low, edge)
             else:
                 high = min(high, edge)
-        self.band_low[tag], self.band_high[tag] = (low, high) if quiet else (math.inf, -math.inf)
+        self.bands.low[tag], self.bands.high[tag] = (low, high) if quiet else (math.inf, -math.inf)
         # While held, a BAD sample changes nothing either.
         calm = not leaving and not self._silent_at[tag] and self._heard_at[tag]
-        self.held[tag] = calm and (fault == ACTIVE or not self._in_service[tag])
+        self.bands.held[tag] = calm and (fault == ACTIVE or not self._in_service[tag])
 
     def _watch_entering(self) -> None:
         """Find the earliest time at which a running on-delay could ripen."""
-        due = (self._since_engine_ms_at[row] + self._on_ms[row] for row in self._entering)
+        due = (self._since_engine_ms_at[row] + self._on_ms[row] for row in self.entering)
         self._entering_due_ms = min(due, default=NEVER_MS)
 
     def _watch_silence(self) -> None:
@@ -467,7 +470,7 @@ class Evaluator:
 
     def _stale_at(self) -> NDArray[np.int64]:
         """Return int64[tags]: engine time at which silence makes each tag stale."""
-        due = self._frames.seen_engine_ms() + self.limits.stale_after_ms
+        due = self.last.seen_engine_ms() + self.limits.stale_after_ms
         due[self.silent | ~self.limits.in_service] = NEVER_MS
         return due
 
@@ -482,9 +485,21 @@ class Evaluator:
         self._step_count_at[row] = ordinal + 1
         return Step(row, tag, raised, value, code, at_ms, key.stream, key.sequence, ordinal)
 
+    def _steps(self, samples: Samples, crossed: Crossed) -> list[Step]:
+        """Return the steps of rows that crossed, no row twice; as `_step` makes them one by one."""
+        row, mine = crossed.row, samples.of(crossed.sample)
+        keys = [samples.frames[frame] for frame in mine.frame.tolist()]
+        streams, sequences = [key.stream for key in keys], [key.sequence for key in keys]
+        stream, sequence = np.array(streams, np.int64), np.array(sequences, np.int64)
+        again = (self.step_stream[row] == stream) & (self.step_sequence[row] == sequence)
+        ordinal = np.where(again, self.step_count[row], 0)
+        self.step_stream[row], self.step_sequence[row], self.step_count[row] = stream, sequence, ordinal + 1
+        return list(map(Step, row.tolist(), mine.tag.tolist(), crossed.raised.tolist(), mine.value.tolist(),
+                        mine.code.tolist(), mine.source_ms.tolist(), streams, sequences, ordinal.tolist()))
+
     def _timed_step(self, row: int, tag: int, at_ms: int, cause: str = "") -> Step:
         key = self.last_frame(tag)
-        return Step(row, tag, True, float(self.value[tag]), int(self.code[tag]), at_ms,
+        return Step(row, tag, True, float(self.last.value[tag]), int(self.last.code[tag]), at_ms,
                     key.stream, key.sequence, None, cause)
 
 

@@ -23,14 +23,16 @@ class LastFrames:
         self._engine_ms[0] = engine_ms
         self._keys = [FrameKey(0, 0)]
 
-    def note(self, engine_ms: int, frames: tuple[FrameKey, ...]) -> int:
-        """Note the keys of a batch's frames, seen now, and return the slot of the first."""
+    def note(self, engine_ms: int, tag: NDArray[np.intp], frame: NDArray[np.int32],
+             frames: tuple[FrameKey, ...]) -> None:
+        """Note a batch seen now: the tags, and as `frame` which of `frames` each was in; of several the last stays."""
         if len(self._keys) + len(frames) > len(self._engine_ms):
             self._drop_unused(len(frames))
         base = len(self._keys)
         self._keys += frames
         self._engine_ms[base:len(self._keys)] = engine_ms
-        return base
+        # One frame is the commonest batch of a small site.
+        self.slot[tag] = base if len(frames) == 1 else frame + base
 
     def key(self, tag: int) -> FrameKey:
         """Return the key of the frame a tag was last in."""

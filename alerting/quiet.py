@@ -1,0 +1,66 @@
+"""The quiet bands: per tag the interval in which, as things stand, no sample can change anything.
+
+A batch is compared with them in one pass, and almost every sample leaves there, however many limits its tag has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting.phases import UNCERTAIN_FROM
+
+SCRATCH_SAMPLES_MIN = 1_024
+
+
+class QuietBands:
+    """The bands of `tags` tags, all empty at first.
+
+    Attributes:
+        low, high: float64[tags], in the tag's unit, both inside; inf and -inf while every sample matters.
+        held: bool[tags], while True a BAD sample changes nothing either.
+    """
+
+    def __init__(self, tags: int) -> None:
+        self.low, self.high = np.full(tags, np.inf), np.full(tags, -np.inf)
+        self.held = np.zeros(tags, np.bool_)
+        self._scratch = _Scratch(SCRATCH_SAMPLES_MIN)
+
+    def outside(self, tag: NDArray[np.intp], value: NDArray[np.float64], code: NDArray[np.uint8]
+                ) -> tuple[NDArray[np.intp] | None, NDArray[np.intp] | None]:
+        """Return the places of samples that may change something, and of BAD ones; ascending, None when there are none.
+
+        Args:
+            tag: intp[n]; one that is no tag is read as the nearest, so whoever notes the batch has to refuse it.
+            value: float64[n]; what it is where the code is BAD does not matter.
+            code: uint8[n], quality codes.
+        """
+        count = len(tag)
+        edge, quiet, other = self._scratch.of(count)
+        np.greater_equal(value, self.low.take(tag, out=edge, mode="clip"), out=quiet)
+        np.less_equal(value, self.high.take(tag, out=edge, mode="clip"), out=other)
+        np.logical_and(quiet, other, out=quiet)
+        bad: NDArray[np.intp] | None = None
+        if np.count_nonzero(np.less(code, UNCERTAIN_FROM, out=other)):
+            bad = other.nonzero()[0]
+            quiet[bad] = self.held.take(tag[bad], mode="clip")
+        if np.count_nonzero(quiet) == count:
+            return None, bad
+        return np.logical_not(quiet, out=quiet).nonzero()[0], bad
+
+
+class _Scratch:
+    """Room for a batch's intermediate columns, kept: fresh memory would cost more than the comparisons."""
+
+    def __init__(self, samples: int) -> None:
+        self._edge = np.empty(samples)
+        self._flags = np.empty((2, samples), np.bool_)
+        self._views = (self._edge, self._flags[0], self._flags[1])
+
+    def of(self, samples: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return one column of numbers and two of flags; batches are often as long as the one before."""
+        if len(self._views[0]) != samples:
+            if samples > len(self._edge):
+                self._edge, self._flags = np.empty(samples), np.empty((2, samples), np.bool_)
+            self._views = (self._edge[:samples], self._flags[0, :samples], self._flags[1, :samples])
+        return self._views
