@@ -241,7 +241,7 @@ def merged(found: Sequence[Found], sealed_pos: Mapping[int, int]) -> tuple[Serie
         own_pos = pos[kept[own]]
         from_here_on = np.minimum.accumulate(own_pos[::-1])[::-1]
         late[own] = (own_pos > from_here_on) | (own_pos > sealed_pos.get(each, NEVER_POS))
-    in_time = np.lexsort((pos[kept], source_ms[kept]))
+    in_time = np.lexsort((pos[kept], ~late, source_ms[kept]))  # of one moment, what was late is the older
     rows_in_time = kept[in_time]
     series = Series(source_ms[rows_in_time], value[rows_in_time], code[rows_in_time], raw[rows_in_time], late[in_time])
     return series, len(order) - len(kept)

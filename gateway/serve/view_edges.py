@@ -13,7 +13,7 @@ from wire import Received
 
 LOSSES_SHOWN_MAX: Final = 20
 LOSSES_READ_MAX: Final = 100_000
-UNFINISHED_MAX: Final = 4_096
+STREAMS_READ_MAX: Final = 20_000
 
 
 class Losses:
@@ -42,19 +42,21 @@ class Losses:
 
 def read_backlog(file: LedgerFile, node: str, live: int) -> tuple[int, int, int]:
     """Return up to which number the live stream is committed, how many sealed streams miss frames, and how many frames."""
+    rows = file.rows(
+        "SELECT stream, upto, intervals, last, predecessor, predecessor_last FROM stream WHERE node = ? LIMIT ?",
+        (node, STREAMS_READ_MAX),
+    )
+    # Where a stream ends is told by itself or by the one that follows it.
+    told = {predecessor: predecessor_last for *_, predecessor, predecessor_last in rows}
     upto = streams = frames = 0
-    for stream, settled, intervals, last in file.rows(
-        "SELECT stream, upto, intervals, last FROM stream WHERE node = ? AND (stream = ? OR last IS NULL OR upto < last)"
-        " LIMIT ?",
-        (node, live, UNFINISHED_MAX),
-    ):
+    for stream, settled, intervals, own_last, _, _ in rows:
+        last = own_last if own_last is not None else told.get(stream)
         if stream == live:
             upto = settled
-            continue
-        streams += 1
-        if last is not None:
+        elif last is None or settled < last:
             held = sum(hi - lo + 1 for lo, hi in Received.from_json(intervals).intervals)
-            frames += max(0, last - settled - held)
+            streams += 1
+            frames += 0 if last is None else max(0, last - settled - held)
     return upto, streams, frames
 
 

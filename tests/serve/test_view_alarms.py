@@ -1,0 +1,212 @@
+"""Alarms, deliveries and edges out of the ledger: pages, order, words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alerting import Act, ActKind
+from alerting.delivery import Attempt
+from gateway.serve.models import AlarmListing, NoticeView
+from gateway.serve.view_errors import BadCursorError
+from tests.gateway.field import GAS, LEVEL, PRESSURE, TEMP
+from tests.serve.chain import Chain
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[Chain]:
+    """LEVEL went over H three times and stands over HH now, GAS stands over H; one old alarm is closed."""
+    chain = Chain(tmp_path)
+    chain.view.refresh()
+    chain.born()
+    for level in (12.0, 3.0, 12.0, 3.0, 25.0):
+        chain.scan({LEVEL: level})
+    chain.scan({GAS: 2.0})
+    oldest = min(chain.view.alarms(state="all").items, key=lambda view: view.alarm.start_ms)
+    act(chain, oldest.alarm.id, ActKind.ACKNOWLEDGE)
+    act(chain, oldest.alarm.id, ActKind.CLOSE)
+    yield chain
+    chain.close()
+
+
+def act(chain: Chain, alarm_id: str, kind: ActKind) -> None:
+    import asyncio
+
+    async def turn() -> None:
+        done = asyncio.ensure_future(
+            chain.bench.loop.act(Act(kind, alarm_id, "li", chain.bench.wall_ms(), "seen", "valve shut"), None)
+        )
+        await asyncio.sleep(0)
+        await chain.bench.cycle()
+        await done
+
+    asyncio.run(turn())
+    chain.beat()
+    chain.view.refresh()
+
+
+def listed(chain: Chain, **what: object) -> list[tuple[str, str, str]]:
+    page = chain.view.alarms(**what)  # type: ignore[arg-type]
+    return [(view.alarm.tag, view.alarm.limit, view.alarm.state.split("_")[0]) for view in page.items]
+
+
+def test_open_alarms_stand_first_then_the_gravest_then_the_newest(chain: Chain) -> None:
+    assert listed(chain) == [
+        (GAS, "H", "ACTIVE"), (LEVEL, "HH", "ACTIVE"), (LEVEL, "H", "ACTIVE"), (LEVEL, "H", "RETURNED"),
+    ]  # fmt: skip
+
+
+def test_a_listing_may_be_narrowed(chain: Chain) -> None:
+    assert listed(chain, state="closed") == [(LEVEL, "H", "CLOSED")]
+    assert [tag for tag, _, _ in listed(chain, grade_min=4)] == [GAS, LEVEL]
+    assert [limit for _, limit, _ in listed(chain, tag=LEVEL)] == ["HH", "H", "H"]
+    starts = [view.alarm.start_ms for view in chain.view.alarms(state="all").items]
+    assert len(starts) == 5
+    assert starts == sorted(starts, reverse=True)
+
+
+@pytest.mark.parametrize("state", ["open", "closed", "all"])
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_pages_join_to_the_whole(chain: Chain, state: AlarmListing, limit: int) -> None:
+    whole = [view.alarm.id for view in chain.view.alarms(state=state).items]
+    joined: list[str] = []
+    before = None
+    for _ in range(9):
+        page = chain.view.alarms(state=state, before=before, limit=limit)
+        assert len(page.items) <= limit
+        joined += [view.alarm.id for view in page.items]
+        before = page.next
+        if before is None:
+            break
+    assert joined == whole
+
+
+@pytest.mark.parametrize("before", ["", "x", "1.2", "1.4.5.'; DROP TABLE alarm", "9" * 300, "1.x.3.abc", "1..2.abc"])
+def test_a_cursor_that_is_none_of_ours_is_refused(chain: Chain, before: str) -> None:
+    if before == "1.4.5.'; DROP TABLE alarm":  # of the right shape: it is bound as text, and harmless
+        chain.view.alarms(before=before)
+        return
+    with pytest.raises(BadCursorError):
+        chain.view.alarms(before=before)
+
+
+def test_one_alarm_with_its_steps_and_words(chain: Chain) -> None:
+    closed = chain.view.alarms(state="closed").items[0].alarm.id
+    view = chain.view.alarm(closed)
+    assert view is not None
+    assert [str(step.kind) for step in view.transitions] == ["raised", "returned", "acknowledged", "closed"]
+    assert (view.value_at_start, view.alarm.value) == (12.0, 3.0)
+    assert (view.kind, view.equipment, view.hazard_source, view.tag_name_en) == ("HIGH", "V1", "H1", LEVEL)
+    assert "up wind" in view.guidance_en
+    assert (view.alarm.closed_by, view.alarm.reason, view.alarm.measure) == ("li", "seen", "valve shut")
+    assert chain.view.alarm("0" * 32) is None
+
+
+def test_a_system_alarm_is_told_in_words(chain: Chain) -> None:
+    chain.run(chain.edge.death())
+    (view,) = (each for each in chain.view.alarms().items if each.alarm.category == "system")
+    assert (view.kind, view.alarm.tag) == ("SYSTEM", "EDGE.E1.OFFLINE")
+    assert "offline" in view.tag_name_en
+    (edge,) = (each for each in chain.view.edges() if each.edge == "E1")
+    assert (edge.online, edge.conditions) == (False, ("OFFLINE",))
+    assert "edge.offline" in chain.view.health().reasons
+
+
+def test_changes_name_the_alarms(chain: Chain) -> None:
+    changes = chain.scan({PRESSURE: 1.5}, 100)
+    assert changes.alarms == ()
+    changes = chain.scan({PRESSURE: 1.5}, 3_000)
+    assert list(changes.alarms) == [view.alarm.id for view in chain.view.alarms(tag=PRESSURE).items]
+    assert changes.deliveries
+    assert chain.tag(PRESSURE).worst_grade == 3
+    assert chain.view.health().standing == {1: 0, 2: 1, 3: 1, 4: 2}
+
+
+# -- deliveries --
+
+
+def attempt(notice: NoticeView, number: int, at_ms: int, outcome: str, status: int | None) -> Attempt:
+    return Attempt(
+        notice.notice_id, notice.receiver, notice.lane, notice.sequence, number, at_ms, 12, outcome, status, f"said {outcome}",
+        None if outcome == "accepted" else at_ms + 1_000, outcome == "accepted", outcome == "refused", False,
+    )  # fmt: skip
+
+
+def test_receivers_and_their_notices(chain: Chain) -> None:
+    notices = {notice.lane: notice for notice in reversed(chain.view.notices().items)}
+    chain.bench.loop.attempts([
+        attempt(notices["red"], 1, 1_000, "retry", 503), attempt(notices["red"], 2, 2_000, "accepted", 200),
+        attempt(notices["yellow"], 1, 3_000, "refused", 400),
+    ])  # fmt: skip
+    assert chain.run().deliveries
+    chain.beat(deliveries={"CITY0": {"due": 3, "accepted": 1, "down": False, "detail": "well"}})
+    chain.view.refresh()
+    (city,) = chain.view.deliveries()
+    assert (city.down, city.detail, city.accepted) == (False, "well", 1)
+    assert (city.last_accepted_ms, city.last_attempt_ms, city.last_outcome, city.last_status) == (2_000, 3_000, "refused", 400)
+    lanes = {lane.lane: lane for lane in city.lanes}
+    rows = chain.bench.ledger.reader.rows("SELECT lane, count(*), sum(state = 'due') FROM outbox GROUP BY lane")
+    assert {lane: (lanes[lane].last_sequence, lanes[lane].due) for lane, _, _ in rows} == {
+        lane: (count, due) for lane, count, due in rows
+    }
+    assert (city.parked, lanes["yellow"].parked) == (1, 1)
+    (parked,) = chain.view.notices(state="parked").items
+    assert (parked.notice_id, parked.attempts) == (notices["yellow"].notice_id, 1)
+    (accepted,) = chain.view.notices(receiver="CITY0", state="accepted").items
+    assert [(each.attempt, each.outcome, each.status) for each in accepted.attempt_list] == [(1, "retry", 503), (2, "accepted", 200)]
+    assert chain.view.notices(receiver="CITY9").items == ()
+    fresh = chain.new_view()
+    fresh.refresh()
+    assert fresh.deliveries()[0].last_accepted_ms == 2_000
+    fresh.close()
+
+
+def test_pages_of_notices_join_to_the_whole(chain: Chain) -> None:
+    whole = [notice.notice_id for notice in chain.view.notices().items]
+    first = chain.view.notices(limit=2)
+    rest = chain.view.notices(before=first.next)
+    assert [notice.notice_id for notice in (*first.items, *rest.items)] == whole
+    assert len(first.items) == 2
+    assert rest.next is None
+    with pytest.raises(BadCursorError):
+        chain.view.notices(before="1 OR 1")
+
+
+def test_nobody_knows_of_receivers_and_edges_while_core_is_gone(chain: Chain) -> None:
+    chain.bench.now_s += 6
+    chain.view.refresh()
+    assert [receiver.down for receiver in chain.view.deliveries()] == [None]
+    assert [edge.online for edge in chain.view.edges()] == [None, None]
+
+
+# -- edges --
+
+
+@pytest.mark.fault("F26")
+def test_what_is_missing_and_what_is_lost_is_told(chain: Chain) -> None:
+    chain.edge.session_lost()
+    chain.edge._open()
+    for level in (3.0, 4.0, 5.0):
+        chain.edge.offline_scan({LEVEL: level})
+    chain.edge.session_lost()
+    changes = chain.born()
+    assert "E1" in changes.edges
+    (edge,) = (each for each in chain.view.edges() if each.edge == "E1")
+    assert (edge.backlog_streams, edge.backlog_frames, edge.losses) == (1, 3, 0)
+    assert (edge.ours, edge.clock_synced, edge.config_matches, edge.tags) == (True, True, True, 3)
+    for held in chain.edge.streams.values():  # the edge's disk died: it can no longer list them
+        held.acked = held.last
+    chain.edge.session_lost()
+    chain.born()
+    (edge,) = (each for each in chain.view.edges() if each.edge == "E1")
+    assert (edge.backlog_streams, edge.losses) == (0, 1)
+    assert (edge.last_losses[0].first, edge.last_losses[0].last) == (1, 3)
+
+
+def test_an_edge_never_heard_is_not_said_to_be_well(chain: Chain) -> None:
+    (edge,) = (each for each in chain.view.edges() if each.edge == "E2")
+    assert (edge.online, edge.config_matches, edge.clock_synced, edge.last_frame_ms) == (None, None, None, None)
+    assert "edge.unknown" in chain.view.health().reasons
+    assert chain.tag(TEMP).quality == "UNKNOWN"
