@@ -75,6 +75,8 @@ class WatchApp(App[None]):
 
     def tick(self) -> None:
         """Judge the contact, ring where it is due, draw."""
+        if not self.is_running:  # a timer may fire while the program ends
+            return
         now_s = self._clock()
         lost = self.model.lost(now_s)
         if lost:
@@ -110,6 +112,8 @@ class WatchApp(App[None]):
 
     def draw(self) -> None:
         """Draw what is known, or that nothing is."""
+        if not self.is_running:
+            return
         now_s = self._clock()
         silence_s, silent_s = self.model.silence_s(now_s), self.bell_rule.silent_s(now_s)
         if self.model.lost(now_s):

@@ -136,6 +136,8 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[SseEvent]:
                 yield event
     except EventTooLargeError as error:
         raise AnswerError("an event is too large") from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise UnreachableError(_cause(error)) from error
     raise UnreachableError(say("网关结束了数据流", "the gateway ended the stream"))
 
 

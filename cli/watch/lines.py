@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text as Drawn
 
 from cli.language import say
@@ -28,12 +27,15 @@ def drawn(cells: Line) -> Drawn:
     return text
 
 
-def head(look: Look, silence_s: float | None, width: int) -> Drawn:
+def head(look: Look, silence_s: float | None, silent_s: float, width: int) -> Drawn:
     """Return the three lines at the top."""
     model = look.model
     site = plain(model.site.name) if model.site else "hazardgate"
     clock = look.times.clock(look.now_ms)
-    first = Drawn(set_cell_size(f" {site}", max(0, width - len(clock) - 1)) + clock, style="bold")
+    bell = say(f" 铃声静音 {silent_s:.0f} 秒 ", f" bell silent {silent_s:.0f} s ") if silent_s > 0 else ""
+    first = Drawn(set_cell_size(f" {site}", max(0, width - cell_len(bell) - len(clock) - 3)), style="bold")
+    first.append(bell, CAUTION)
+    first.append(f"  {clock} ")
     return Drawn("\n").join([first, _counts(model), _chain(model, silence_s)])
 
 
@@ -98,19 +100,14 @@ def banner(model: Model) -> Drawn | None:
     )  # fmt: skip
 
 
-def tabs(model: Model, here: int, filters: Sequence[str], shown: int, silent_s: float) -> Drawn:
-    """Return the line of tabs, with the filter and the bell."""
+def tabs(model: Model, here: int, wanted: str, shown: int) -> Drawn:
+    """Return the line of tabs, with this list's filter."""
     counts = (len(model.alarms), len(model.tags), len(model.edges), len(model.receivers))
     line = Drawn(" ")
     for at, (table, count) in enumerate(zip(TABLES, counts, strict=True)):
         line.append(f" {at + 1} {table.title()} {count} ", "bold #000000 on #c8d0d8" if at == here else DIM)
-        line.append(" ")
-    if filters[here]:
-        line.append(
-            say(f" 筛选“{plain(filters[here])}”：{shown} 行", f' filter "{plain(filters[here])}": {shown} rows'), WARN
-        )
-    if silent_s > 0:
-        line.append(GAP + say(f"铃声静音 {silent_s:.0f} 秒", f"bell silent {silent_s:.0f} s"), WARN)
+    if wanted:
+        line.append(say(f"  {shown} 行符合 /{plain(wanted)}", f"  {shown} match /{plain(wanted)}"), WARN)
     return line
 
 

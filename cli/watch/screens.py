@@ -107,12 +107,12 @@ class MainScreen(Screen[None]):
         keys = self._keys(model)
         filtered = bool(self._filters[self.here]) and not keys
         rows.show(keys, lambda key: table.cells(look, key), lines.empty(look, self.here, filtered))
-        self.query_one("#head", Static).update(lines.head(look, silence_s, self.size.width))
+        self.query_one("#head", Static).update(lines.head(look, silence_s, silent_s, self.size.width))
         told = lines.banner(model)
         banner = self.query_one("#banner", Static)
         banner.display = told is not None
         banner.update(Drawn(f"{told.plain:<{self.size.width}}", style=told.style) if told else "")
-        self.query_one("#tabs", Static).update(lines.tabs(model, self.here, self._filters, len(keys), silent_s))
+        self.query_one("#tabs", Static).update(lines.tabs(model, self.here, self._filters[self.here], len(keys)))
         may_act = model.me is not None and model.me.may_act
         self.query_one("#keys", Static).update(lines.keys(self.here, may_act))
         self._draw_details(look)

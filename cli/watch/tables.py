@@ -51,8 +51,10 @@ def alarm_columns() -> list[Column]:
 
 
 def alarm_cells(look: Look, id_: str) -> Line:
-    """Return one alarm's row."""
-    alarm = look.model.alarms[id_]
+    """Return one alarm's row; nothing for one that has just gone (a terminal may ask for it before the list is new)."""
+    alarm = look.model.alarms.get(id_)
+    if alarm is None:
+        return ()
     tag = look.model.tags.get(alarm.tag)
     body = DIM if alarm.acked else STRONG
     return [
@@ -130,7 +132,9 @@ def tag_columns() -> list[Column]:
 
 def tag_cells(look: Look, id_: str) -> Line:
     """Return one tag's row."""
-    tag = look.model.tags[id_]
+    tag = look.model.tags.get(id_)
+    if tag is None:
+        return ()
     trust = _trust(look, tag)
     mark = (
         Cell(_middle(words.grade(tag.grade)), words.GRADE_STYLES[tag.grade]) if tag.grade in words.GRADES else Cell("")
@@ -194,7 +198,9 @@ def edge_columns() -> list[Column]:
 
 def edge_cells(look: Look, id_: str) -> Line:
     """Return one edge's row."""
-    edge = next(edge for edge in look.model.edges if edge.id == id_)
+    edge = next((edge for edge in look.model.edges if edge.id == id_), None)
+    if edge is None:
+        return ()
     return [
         Cell(plain(edge.id), STRONG),
         Cell(plain(edge.name)),
@@ -211,7 +217,9 @@ def edge_cells(look: Look, id_: str) -> Line:
 
 def edge_details(look: Look, id_: str) -> list[Line]:
     """Return more of the chosen edge."""
-    edge = next(edge for edge in look.model.edges if edge.id == id_)
+    edge = next((edge for edge in look.model.edges if edge.id == id_), None)
+    if edge is None:
+        return []
     lines: list[Line] = [
         [Cell(f"{plain(edge.id)}  {plain(edge.name)}", STRONG)],
         [Cell(say(f"最近一帧 {look.times.full(edge.last_frame_ms)}，点位 {edge.tags} 个",
@@ -240,6 +248,8 @@ def receiver_columns() -> list[Column]:
 def receiver_cells(look: Look, id_: str) -> Line:
     """Return one receiver's row."""
     receiver = _receiver(look, id_)
+    if receiver is None:
+        return ()
     return [
         Cell(plain(receiver.id), STRONG),
         Cell(plain(receiver.name)),
@@ -255,6 +265,8 @@ def receiver_cells(look: Look, id_: str) -> Line:
 def receiver_details(look: Look, id_: str) -> list[Line]:
     """Return more of the chosen receiver: its lanes."""
     receiver = _receiver(look, id_)
+    if receiver is None:
+        return []
     lines: list[Line] = [
         [Cell(f"{plain(receiver.id)}  {plain(receiver.name)}  ", STRONG), Cell(_attempt(receiver), DIM)]
     ]
@@ -288,8 +300,8 @@ TABLES: Final = (
 )
 
 
-def _receiver(look: Look, id_: str) -> Receiver:
-    return next(receiver for receiver in look.model.receivers if receiver.id == id_)
+def _receiver(look: Look, id_: str) -> Receiver | None:
+    return next((receiver for receiver in look.model.receivers if receiver.id == id_), None)
 
 
 def _link(receiver: Receiver) -> str:
