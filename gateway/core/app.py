@@ -119,6 +119,11 @@ class Core:
         """What the start found."""
         return self._recovered
 
+    @property
+    def connected(self) -> bool:
+        """Core has its link to the broker."""
+        return self._source.connected
+
     def _name_ledger(self, *, restored: bool) -> None:
         if restored and self._ledger.ledger_id:
             old = self._ledger.renew_id(self._ports.new_id())

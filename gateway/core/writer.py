@@ -64,7 +64,9 @@ class Ballast:
 class LedgerWriter(Protocol):
     """What core needs of whatever writes its batches: `Writer`, or its twin `TaskWriter` in virtual time."""
 
-    failure: BaseException | None
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended it, if a bug did."""
 
     def start(self) -> None:
         """Begin to write."""
