@@ -18,7 +18,14 @@ from gateway.serve.api_acts import api_acts
 from gateway.serve.api_stream import api_stream
 from gateway.serve.asking import Parts
 from gateway.serve.problems import MEDIA_TYPE, Fault, Kind, RefusedError, not_found, problem_response
-from gateway.serve.view_errors import BadCursorError, HistoryTooLargeError, LedgerAwayError, UnknownTagError, ViewError
+from gateway.serve.view_errors import (
+    BadCursorError,
+    HistoryTooLargeError,
+    LedgerAwayError,
+    OutOfTimeError,
+    UnknownTagError,
+    ViewError,
+)
 
 VERSION: Final = "1"
 
@@ -83,7 +90,7 @@ async def _view(request: Request, error: Exception) -> Response:
     elif isinstance(error, BadCursorError):
         refused = RefusedError(Kind.INVALID, str(error), "before 须为上一页给出的 next")
     else:
-        assert isinstance(error, LedgerAwayError), type(error)
+        assert isinstance(error, LedgerAwayError | OutOfTimeError), type(error)
         refused = RefusedError(
             Kind.BUSY, "the ledger cannot be read just now; see /api/v1/health and try again",
             "账本暂时无法读取；请查看 /api/v1/health 后重试", retry_after_s=2,

@@ -107,8 +107,10 @@ class HistoryReader:
         with self._pool.lend(deadline_s) as file:
             node, device = self._place.get(tag_id, ("", ""))
             subject = _Subject(tag, node, device, _tag_number(file, tag_id))
-            oldest = file.rows("SELECT received_ms FROM log WHERE kind = 'F' ORDER BY pos LIMIT 1")
-            found, sealed, covered_ms, cut = self._found(file, subject, from_ms, to_ms, give_up_at)
+            ledger_id = file.ledger_id()
+            self._known.begin(ledger_id)
+            oldest_ms = self._known.oldest_frame(file)
+            found, sealed, covered_ms, cut = self._found(file, ledger_id, subject, from_ms, to_ms, give_up_at)
         series, duplicates = merged(found, sealed)
         series = series.between(covered_ms, to_ms)
         gaps, left_out = longest(stretches(series, covered_ms, until_ms, int(tag.stale_after_s * 1000)), GAPS_MAX)
@@ -116,7 +118,7 @@ class HistoryReader:
         width_ms = bucket_width_ms(from_ms, to_ms, points_max)
         return History(
             tag_id, tag.unit or "", from_ms, to_ms, covered_ms,
-            truncated=cut != "", truncated_by=cut, oldest_kept_ms=oldest[0][0] if oldest else None,
+            truncated=cut != "", truncated_by=cut, oldest_kept_ms=oldest_ms,
             points=_points(series) if few else (), buckets=() if few else bucketed(series, from_ms, width_ms), bucket_ms=width_ms,
             gaps=gaps, gaps_left_out=left_out,
             samples=len(series), late_samples=int(series.late.sum()), duplicates=duplicates,
@@ -129,7 +131,7 @@ class HistoryReader:
     # -- reading --
 
     def _found(
-        self, file: LedgerFile, subject: _Subject, from_ms: int, to_ms: int, give_up_at: float
+        self, file: LedgerFile, ledger_id: str, subject: _Subject, from_ms: int, to_ms: int, give_up_at: float
     ) -> tuple[list[Found], dict[int, int], int, _Cut]:
         """Read windows from the newest to the oldest.
 
@@ -139,8 +141,6 @@ class HistoryReader:
         found: list[Found] = []
         if subject.number < 0 or not subject.node:
             return found, {}, from_ms, ""
-        ledger_id = file.ledger_id()
-        self._known.begin(ledger_id)
         held = self._recent.of(ledger_id, subject.node, subject.device)
         sealed: dict[int, int] = {}
         cut: _Cut = ""

@@ -52,7 +52,7 @@ class KnownStreams:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ledger_id = ""
+        self._ledger_id, self._oldest_pos = "", 0
         self._sealed_pos: dict[tuple[str, int], int] = {}
         self._unmarked: dict[str, tuple[float, list[int]]] = {}
 
@@ -60,9 +60,20 @@ class KnownStreams:
         """Forget what was known of another ledger."""
         with self._lock:
             if ledger_id != self._ledger_id or len(self._sealed_pos) > KEPT_MAX:
-                self._ledger_id = ledger_id
+                self._ledger_id, self._oldest_pos = ledger_id, 0
                 self._sealed_pos.clear()
                 self._unmarked.clear()
+
+    def oldest_frame(self, file: LedgerFile) -> int | None:
+        """Return when the oldest frame row kept was received. Other rows stay for ever, so they are passed over once."""
+        with self._lock:
+            pos = self._oldest_pos
+        rows = file.rows("SELECT pos, received_ms FROM log WHERE pos >= ? AND kind = 'F' ORDER BY pos LIMIT 1", (pos,))
+        if not rows:
+            return None
+        with self._lock:
+            self._oldest_pos = int(rows[0][0])
+        return int(rows[0][1])
 
     def sealed_pos(self, node: str, stream: int, find: Callable[[], int]) -> int:
         """Return the log position from which on a frame of the stream is late, NEVER_POS while it is the live one."""
@@ -157,11 +168,11 @@ class Finder:
         lo, hi = ends[0], ends[1]
         while lo < hi:
             middle = (lo + hi) // 2
-            found, pos = self._file.rows(sql, (self._node, stream, middle))[0]
-            if pos > self.pos_max:
+            rows = self._file.rows(sql, (self._node, stream, middle))
+            if not rows or rows[0][1] > self.pos_max:
                 hi = middle
             else:
-                lo = found + 1
+                lo = rows[0][0] + 1
         narrowed = min(ends[1], lo + SLACK_NUMBERS)
         return (ends[0], narrowed) if narrowed >= ends[0] else None
 

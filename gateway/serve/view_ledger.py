@@ -103,7 +103,10 @@ class LedgerFile:
             return self._query(sql, parameters)
         except apsw.InterruptError:
             raise OutOfTimeError from None
+        except apsw.BusyError as error:
+            raise LedgerAwayError(*_named(self.path, error)) from None
         except apsw.Error as error:
+            self.close()  # a file that was written over, or a disk that failed: the next try opens it anew
             raise LedgerAwayError(*_named(self.path, error)) from None
 
     def _query(self, sql: str, parameters: tuple[Any, ...] = ()) -> Rows:

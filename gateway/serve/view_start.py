@@ -6,6 +6,7 @@ index, until every tag is found or a bound is met. What lies beyond the bounds i
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -155,18 +156,24 @@ def _backwards(name: str, node: NodeNow, file: LedgerFile, last_pos: int) -> Ite
             break
         streams.append(before)
     for stream in streams:
-        for kind, column in (("F", "first"), ("B", "last")):  # a stream has the one or the other, as a rule
-            number = 2**63 - 1
-            while True:
-                sql = (
-                    f"SELECT {COLUMNS} FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? AND {column} <= ?"  # noqa: S608
-                    f" AND +pos <= ? ORDER BY {column} DESC LIMIT {SLICE_ROWS}"
-                )
-                rows = file.rows(sql, (name, stream, number, last_pos))
-                yield from (LogRow(*row) for row in rows)
-                if len(rows) < SLICE_ROWS:
-                    break
-                number = rows[-1][7 if kind == "F" else 8] - 1
+        frames, blocks = (_numbers_down(name, stream, kind, file, last_pos) for kind in ("F", "B"))
+        yield from heapq.merge(frames, blocks, key=lambda row: -row.last)  # a live stream may have both
+
+
+def _numbers_down(name: str, stream: int, kind: str, file: LedgerFile, last_pos: int) -> Iterator[LogRow]:
+    """Yield one kind of rows of a stream, highest number first."""
+    column = "first" if kind == "F" else "last"
+    number = 2**63 - 1
+    while True:
+        rows = file.rows(
+            f"SELECT {COLUMNS} FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? AND {column} <= ?"  # noqa: S608
+            f" AND +pos <= ? ORDER BY {column} DESC LIMIT {SLICE_ROWS}",
+            (name, stream, number, last_pos),
+        )
+        yield from (LogRow(*row) for row in rows)
+        if len(rows) < SLICE_ROWS:
+            return
+        number = int(rows[-1][8]) - 1
 
 
 def _last_pos(name: str, stream: int, file: LedgerFile) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP, address
+from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP, address, block, block_message
 from tests.serve.chain import Chain
 from wire import MessageKind, encode_payload
 
@@ -241,6 +241,31 @@ def test_a_wall_clock_set_back_hides_no_dead_core(tmp_path: Path) -> None:
     chain.view.refresh()
     assert (chain.tag().quality, chain.view.health().core) == ("BAD", "gone")
     chain.close()
+
+
+def test_a_view_that_starts_beside_a_dead_core_says_so_at_once(chain: Chain) -> None:
+    chain.born()
+    chain.bench.now_s += 6
+    fresh = chain.new_view()
+    fresh.refresh()
+    assert fresh.health().core == "gone"
+    assert {now.quality for now in fresh.tags()} == {"BAD", "UNKNOWN"}
+    fresh.close()
+
+
+def test_a_live_stream_may_come_in_blocks(chain: Chain) -> None:
+    """An edge on a metered link: its blocks are the present, not history."""
+    chain.born()
+    taken = [chain.edge._take("TANK", ((LEVEL, level),)) for level in (3.0, 7.5)]
+    chain.run([(address(MessageKind.NDATA, "E1"), block_message(chain.edge._seq(), block("E1", taken)))])
+    assert (chain.tag().value, chain.tag().quality) == (7.5, "GOOD")
+    fresh = chain.new_view()
+    fresh.refresh()
+    assert fresh.tags() == chain.view.tags()
+    fresh.close()
+    for memory in (True, False):
+        found = chain.history(memory=memory)
+        assert [(point.value, point.late) for point in found.points] == [(0.0, False), (3.0, False), (7.5, False)]
 
 
 def test_changes_name_what_changed_by_samples_and_by_time_alone(chain: Chain) -> None:
