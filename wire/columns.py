@@ -21,12 +21,14 @@ from wire.names import (
     BDSEQ,
     CLOCK_OFFSET,
     CLOCK_SYNCED,
+    COMMANDS_REFUSED,
     CONFIG_HASH,
     EDGE_VERSION,
     SPOOL_FAULT,
     SPOOL_PREFIX,
     SPOOL_SEQUENCE,
     SPOOL_STREAM,
+    TRANSPORT_BLOCKED,
 )
 from wire.payload import (
     PAYLOAD_LIMITS,
@@ -46,7 +48,9 @@ _PROPERTY_SETS_CACHED: Final = 1_024
 _PROPERTY_SET_BYTES_CACHED: Final = 64
 
 # Metrics that are no tag, whatever their type; a foreign node may name its tags as it likes otherwise.
-_NOT_TAGS: Final = frozenset((BDSEQ, CONFIG_HASH, EDGE_VERSION, SPOOL_FAULT, CLOCK_OFFSET, CLOCK_SYNCED))
+_NOT_TAGS: Final = frozenset(
+    (BDSEQ, CONFIG_HASH, EDGE_VERSION, SPOOL_FAULT, CLOCK_OFFSET, CLOCK_SYNCED, TRANSPORT_BLOCKED, COMMANDS_REFUSED)
+)
 _NOT_TAG_PREFIXES: Final = (SPOOL_PREFIX, "Node Control/", "Device Control/")
 _MARKS: Final = frozenset((SPOOL_STREAM, SPOOL_SEQUENCE))
 

@@ -19,6 +19,7 @@ from config import Grade
 from gateway.core.books import Loss, Verdict
 from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_json
 from gateway.core.host import (
+    TRESPASS_NAMED_MAX,
     BlockArrived,
     DeviceDied,
     Fact,
@@ -28,16 +29,18 @@ from gateway.core.host import (
     NodeFact,
     RebirthWanted,
     Refused,
+    Suspicion,
 )
 from gateway.core.ledger import Batch, StreamRow
 from gateway.core.machine import Arrived, LateWant, Machine, Stretch
 from gateway.core.revision import revision_hash
 from gateway.core.sessions import OurLinkLost
 from gateway.core.snapshots import pack_sections
-from wire import CLOCK_SYNCED, SPOOL_FAULT, BlockError, decode_block, frames_of, new_stream_id
+from wire import CLOCK_SYNCED, SPOOL_FAULT, TRANSPORT_BLOCKED, BlockError, decode_block, frames_of, new_stream_id
 
 QUARANTINE_EVERY_MS: Final = 60_000  # a node that sends rubbish fills neither the ledger nor the alarm list
 QUARANTINE_BYTES_MAX: Final = 262_144
+SUSPICION_EVERY_MS: Final = 60_000
 
 
 class BatchBuilder:
@@ -50,6 +53,7 @@ class BatchBuilder:
         self._tag_numbers = np.arange(len(machine.site.tags), dtype=np.int32)
         self._config_hashes: dict[str, str] = {}
         self._quarantined_ms: dict[str, int] = {}
+        self._suspected_ms: dict[str, int] = {}
         self._batch = Batch()
         self._frames: list[Arrived] = []
         self._touched: set[tuple[str, int]] = set()
@@ -110,6 +114,8 @@ class BatchBuilder:
                 self._node_fact(node, name, value)
             case Refused():
                 self._refused(node, fact)
+            case Suspicion():
+                self._suspect(node, fact)
         return None
 
     def _frame(self, node: str, fact: FrameArrived) -> None:
@@ -166,7 +172,12 @@ class BatchBuilder:
             return
         if block.node != node:
             self._refused(node, Refused(f"block of {node}", "made by another node", body))
+            self._suspect(node, Suspicion("TRESPASS", {"block_of": block.node[:200]}))
             return
+        owned, everything = self._machine.tag_index(node), self._machine.site.tag_index
+        claimed = [column.tag for column in block.columns if column.tag not in owned and column.tag in everything]
+        if claimed:
+            self._suspect(node, Suspicion("TRESPASS", {"tags": ", ".join(claimed[:TRESPASS_NAMED_MAX]), "count": len(claimed)}))
         self._flush()
         frames = self.block_frames(node, body)
         if self.unlogged:
@@ -207,6 +218,7 @@ class BatchBuilder:
             "spool_fault": born.spool_fault,
             "clock_offset_ms": born.clock_offset_ms,
             "clock_synced": born.clock_synced,
+            "transport_blocked": born.transport_blocked,
             "unmarked_stream": new_stream_id(self._random),
         }
         self._add(EntryKind.BORN, pack_json(facts), node)
@@ -227,6 +239,17 @@ class BatchBuilder:
             self.condition({"key": f"EDGE.{node}.SPOOL", "standing": bool(value), "facts": {}})
         elif name == CLOCK_SYNCED:
             self.condition({"key": f"EDGE.{node}.CLOCK", "standing": not value, "facts": {}})
+        elif name == TRANSPORT_BLOCKED:
+            self.condition({"key": f"EDGE.{node}.TRANSPORT", "standing": bool(value), "facts": {}})
+
+    def _suspect(self, node: str, suspicion: Suspicion) -> None:
+        """Raise a security alarm, at most once a minute of each kind and node: who attacks must not fill the list."""
+        key = f"SECURITY.{node}.{suspicion.word}"
+        last_ms = self._suspected_ms.get(key)
+        if last_ms is not None and self._engine_ms - last_ms < SUSPICION_EVERY_MS:
+            return
+        self._suspected_ms[key] = self._engine_ms
+        self.condition({"key": key, "standing": None, "facts": dict(suspicion.facts)})
 
     def _refused(self, node: str, refused: Refused) -> None:
         """Keep the bytes of what could not be used, and say so, at most once a minute a node."""

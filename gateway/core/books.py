@@ -159,7 +159,9 @@ class NodeBook:
 
     # -- births --
 
-    def born(self, live: int, spans: Sequence[StreamSpan], *, restored: bool = False) -> BirthFindings:
+    def born(
+        self, live: int, spans: Sequence[StreamSpan], *, restored: bool = False, unended: bool = False
+    ) -> BirthFindings:
         """Take in a birth.
 
         Args:
@@ -167,6 +169,7 @@ class NodeBook:
             spans: that stream and the unfinished ones.
             restored: this gateway was restored from a backup since the node's last birth, so it is the gateway
                 that knows too little.
+            unended: the node's last session has not ended: a box that was restored would have left it first.
         """
         told = {span.stream: span for span in spans}
         losses: list[Loss] = []
@@ -187,7 +190,7 @@ class NodeBook:
             after = self.streams[known_live_before].received.highest + 1
             losses.append(Loss(known_live_before, after, 0, "gateway restored: all from here to this birth, end unknown"))
         elif stranger:
-            two_boxes = any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
+            two_boxes = unended or any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
             self.strangers = [*self.strangers[-7:], self.live_count]
             losses.append(Loss(known_live_before, 0, 0, "edge restored: its newest stream is not the one we know"))
         restored = any(loss.cause.startswith("edge restored") for loss in losses)

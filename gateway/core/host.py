@@ -8,7 +8,7 @@ is not ours are put in order within the reorder timeout, as the specification as
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from wire import (
     BDSEQ,
     CLOCK_OFFSET,
     CLOCK_SYNCED,
+    COMMANDS_REFUSED,
     CONFIG_HASH,
     SPOOL_BLOCK,
     SPOOL_FAULT,
@@ -27,6 +28,7 @@ from wire import (
     SPOOL_SEQUENCE,
     SPOOL_STREAM,
     SPOOL_UNFINISHED,
+    TRANSPORT_BLOCKED,
     DataColumns,
     DataSet,
     MalformedPayloadError,
@@ -51,6 +53,7 @@ REBIRTH_MAX_MS: Final = 60_000
 SEQ_END: Final = 256
 RECENT_SEQS: Final = 16  # a repeat comes at once or not at all
 ALIAS_TABLE_MAX: Final = 1 << 20  # larger aliases (foreign nodes) go through a dictionary
+TRESPASS_NAMED_MAX: Final = 8
 UNKNOWN_ALIAS: Final = -1
 IGNORED_ALIAS: Final = -2  # declared in a birth, but no tag of this site
 
@@ -65,6 +68,7 @@ class NodeBorn:
     spool_fault: bool
     clock_offset_ms: int
     clock_synced: bool
+    transport_blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,13 +119,26 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Somebody may pose as this node, or it goes beyond what is its own. Nothing of it was believed.
+
+    Attributes:
+        word: last word of the security alarm's key.
+        facts: told on with it.
+    """
+
+    word: str
+    facts: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
 class RebirthWanted:
     """Ask the node to begin its session's births anew."""
 
     reason: str
 
 
-Fact = NodeBorn | FrameArrived | BlockArrived | NodeDied | DeviceDied | NodeFact | Refused | RebirthWanted
+Fact = NodeBorn | FrameArrived | BlockArrived | NodeDied | DeviceDied | NodeFact | Refused | Suspicion | RebirthWanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,11 +206,16 @@ class _Declared:
 class NodeSession:
     """One node's session. Times are milliseconds of a monotonic clock, passed in."""
 
-    def __init__(self, tag_index: Mapping[str, int], limits: PayloadLimits, reorder_ms: int) -> None:
+    def __init__(
+        self, tag_index: Mapping[str, int], limits: PayloadLimits, reorder_ms: int,
+        site_tags: Collection[str] = frozenset(),
+    ) -> None:  # fmt: skip
         """`tag_index` holds only the tags this node may report; every other name is ignored.
 
         `reorder_ms`: how long a missing message is waited for, the specification's reorder timeout.
+        `site_tags`: all tags of the site; who names one that is not its own is suspected.
         """
+        self._site_tags, self._commands_refused = site_tags, 0
         self._tag_index, self._limits, self._reorder_ms = tag_index, limits, reorder_ms
         self.online = False
         self.ours = False
@@ -277,9 +299,12 @@ class NodeSession:
             spool_fault=bool(_boolean(metrics.get(SPOOL_FAULT))),
             clock_offset_ms=_integer(metrics.get(CLOCK_OFFSET)) or 0,
             clock_synced=_boolean(metrics.get(CLOCK_SYNCED)) is not False,
+            transport_blocked=bool(_boolean(metrics.get(TRANSPORT_BLOCKED))),
         )
-        facts: list[Fact] = [born]
-        if not self.ours:
+        facts: list[Fact] = [born, *self._refusals(metrics.get(COMMANDS_REFUSED))]
+        if self.ours:
+            facts += self._trespass(metrics)
+        else:
             facts += self._values("", decode_data(payload, self._limits))
         return facts
 
@@ -362,8 +387,10 @@ class NodeSession:
         for metric in columns.others:
             if metric.name == SPOOL_BLOCK and isinstance(metric.value, bytes):
                 facts.append(BlockArrived(metric.value))
-            elif metric.name in (SPOOL_FAULT, CLOCK_SYNCED) and isinstance(metric.value, bool):
+            elif metric.name in (SPOOL_FAULT, CLOCK_SYNCED, TRANSPORT_BLOCKED) and isinstance(metric.value, bool):
                 facts.append(NodeFact(metric.name, metric.value))
+            elif metric.name == COMMANDS_REFUSED:
+                facts += self._refusals(metric)
         if self.ours and columns.stream not in (0, self._stream):
             # Its birth was lost: until it is told again, nothing can say that these are the present values.
             facts += self._rebirth("a frame of a stream that no birth told of", now_ms)
@@ -388,12 +415,30 @@ class NodeSession:
         if len(tag) and int(tag.min()) >= 0 and not columns.historical.any():
             batch = SampleBatch(tag, columns.value, columns.code, columns.source_ms)
             return [FrameArrived(device, columns.stream, columns.sequence, batch, False)]
+        if bool((tag == IGNORED_ALIAS).any()):
+            frames += self._trespass(columns.names[row] for row in np.flatnonzero(tag == IGNORED_ALIAS).tolist())
         for historical in (False, True):
             rows = (tag >= 0) & (columns.historical == historical)
             if rows.any() or (marked and not historical):
                 batch = SampleBatch(tag[rows], columns.value[rows], columns.code[rows], columns.source_ms[rows])
                 frames.append(FrameArrived(device, columns.stream, columns.sequence, batch, historical))
         return frames
+
+    def _trespass(self, names: Iterable[str | None]) -> list[Fact]:
+        """Tell of tags that are another node's: they are ignored, and no node that is set up right names them."""
+        claimed = sorted({name for name in names if name and name in self._site_tags and name not in self._tag_index})
+        if not claimed:
+            return []
+        return [Suspicion("TRESPASS", {"tags": ", ".join(claimed[:TRESPASS_NAMED_MAX]), "count": len(claimed)})]
+
+    def _refusals(self, metric: Metric | None) -> list[Fact]:
+        """Tell of commands that the node has refused since it last said how many; a lower count is a new start."""
+        count = _integer(metric)
+        if count is None or count < 0 or count == self._commands_refused:
+            return []
+        fresh = count - self._commands_refused if count > self._commands_refused else count
+        self._commands_refused = count
+        return [Suspicion("COMMAND", {"refused": fresh})] if fresh else []
 
     def _rebirth(self, reason: str, now_ms: int) -> list[Fact]:
         """Ask for a rebirth, or remember the wish if the last was asked for too recently.

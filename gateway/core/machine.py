@@ -103,6 +103,7 @@ class Machine:
         self.engine = AlarmEngine(site) if engine is None else engine
         self.low = np.array([tag.span().low for tag in site.tags], np.float64)
         self.high = np.array([tag.span().high for tag in site.tags], np.float64)
+        self._counting = {edge.id for edge in site.edges if edge.receipt == "required"}
         self._owned: dict[str, dict[str, int]] = {edge.id: {} for edge in site.edges}
         for tag, edge in site.edge_of.items():
             self._owned[edge][tag] = site.tag_index[tag]
@@ -198,7 +199,7 @@ class Machine:
     def born(self, engine_ms: int, at_ms: int, node_name: str, facts: dict[str, Any]) -> tuple[BirthFindings, list[Transition]]:
         """Take in a birth. `facts` is the body of its log entry (see `birth_facts`)."""
         node = self.node(node_name)
-        node.online = True
+        unended, node.online = node.online, True
         node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], 0
         spans = [StreamSpan(*row) for row in facts["spans"]]
         findings = BirthFindings((), new_stream=False, restored_disk=False, two_boxes=False)
@@ -206,22 +207,26 @@ class Machine:
             stranger, previous = node.book.live == 0, node.book.live
             if previous and facts["live"] != previous:  # its death may have gone unheard
                 self._fork(node, previous, self._evaluated(node, previous))
-            findings = node.book.born(facts["live"], spans, restored=node.restored)
+            findings = node.book.born(facts["live"], spans, restored=node.restored, unended=unended)
             node.restored = False
             if stranger:
                 self._fork_at_first(node, spans)
             if len(spans) < UNFINISHED_LISTED_MAX:  # a full list may hide the link
                 self._follow_chain(node)
+        # A node that counts its frames does not stop counting: this is somebody who knows only its name.
+        posing = not facts["live"] and node.book.live != 0 and node_name in self._counting
         transitions = self._condition(engine_ms, at_ms, f"EDGE.{node_name}.OFFLINE", standing=False)
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CONFIG", standing=bool(facts["config_wrong"]))
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.SPOOL", standing=bool(facts["spool_fault"]))
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CLOCK", standing=not facts["clock_synced"])
+        blocked = bool(facts.get("transport_blocked"))
+        transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.TRANSPORT", standing=blocked)
         if findings.losses:
             named = [f"{loss.stream}:{loss.first}-{loss.last} {loss.cause}" for loss in findings.losses[:8]]
             what: dict[str, Fact] = {"ranges": len(findings.losses), "what": "; ".join(named)}
             told = system_condition(f"EDGE.{node_name}.LOSS", None, what)
             transitions += self.engine.condition(engine_ms, at_ms, told)
-        if findings.two_boxes:
+        if findings.two_boxes or posing:
             transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.IDENTITY", standing=True)
             self.engine.raise_only(node.tags, True)
         return findings, transitions

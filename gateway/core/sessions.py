@@ -6,16 +6,19 @@ else's tags.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache
 from typing import Any, Final
 
 from config import SiteConfig
-from gateway.core.host import Fact, NodeDied, NodeSession, Refused
+from gateway.core.host import Fact, NodeDied, NodeSession, Refused, Suspicion
 from gateway.core.machine import Machine
 from wire import MalformedTopicError, PayloadLimits, parse_topic
 
-STRANGER: Final = "STRANGER"
+STRANGER: Final = "NODE"
 STRANGER_EVERY_MS: Final = 60_000
+DEATHS_MAX: Final = 4  # so many of one node's sessions ended
+DEATHS_WITHIN_MS: Final = 60_000
 TOPICS_KEPT: Final = 4_096
 
 _topic_of = lru_cache(TOPICS_KEPT)(parse_topic)  # the same few hundred topics come every second
@@ -30,7 +33,8 @@ class Sessions:
             owned[edge][tag] = site.tag_index[tag]
         self._site = site
         reorder_ms = round(1000 * site.reorder_timeout_s)
-        self.nodes = {edge: NodeSession(tags, limits, reorder_ms) for edge, tags in owned.items()}
+        self.nodes = {edge: NodeSession(tags, limits, reorder_ms, site.tag_index) for edge, tags in owned.items()}
+        self._deaths_ms: dict[str, deque[int]] = {edge: deque(maxlen=DEATHS_MAX) for edge in owned}
         self._awaited_since_ms = dict.fromkeys(self.nodes, now_ms)
         self._stranger_said_ms: int | None = None
         self._left: list[tuple[str, Fact]] = []
@@ -52,7 +56,17 @@ class Sessions:
         if session.online:
             self._awaited_since_ms.pop(topic.node, None)
         self.refused += sum(isinstance(fact, Refused) for fact in facts)
+        if any(isinstance(fact, NodeDied) for fact in facts):
+            facts = [*facts, *self._breaking_off(topic.node, now_ms)]
         return [(topic.node, fact) for fact in facts]
+
+    def _breaking_off(self, node: str, now_ms: int) -> list[Fact]:
+        """Tell when sessions of one node end again and again: two clients with one id throw each other out so."""
+        deaths = self._deaths_ms[node]
+        deaths.append(now_ms)
+        if len(deaths) < DEATHS_MAX or now_ms - deaths[0] > DEATHS_WITHIN_MS:
+            return []
+        return [Suspicion("TAKEOVER", {"sessions": DEATHS_MAX, "within_s": DEATHS_WITHIN_MS // 1000})]
 
     def _stranger(self, node: str, topic: str, now_ms: int) -> list[tuple[str, Fact]]:
         """Tell of a node that the site does not know: once a minute, however many names it goes by."""
@@ -60,7 +74,7 @@ class Sessions:
         if self._stranger_said_ms is not None and now_ms - self._stranger_said_ms < STRANGER_EVERY_MS:
             return []
         self._stranger_said_ms = now_ms
-        return [(STRANGER, Refused(topic, f"{node} is not an edge of this site", b""))]
+        return [(STRANGER, Suspicion("UNKNOWN", {"node": node, "topic": topic[:200]}))]
 
     def ended(self) -> list[tuple[str, Fact]]:
         """Return what the loss of our own link ended, once: to be applied before any later message."""

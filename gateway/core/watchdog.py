@@ -33,9 +33,9 @@ class Watchdog:
         heartbeat: Callable[[], dict[str, Any]],
         path: Path,
         on_stall: Callable[[float], None],
-        on_turn: Callable[[], None] = lambda: None,
         fatal: Callable[[], None] | None = None,
         gone: Callable[[], str] = lambda: "",
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """Join the watch to what it watches and to whom it tells.
 

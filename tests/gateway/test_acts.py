@@ -16,7 +16,8 @@ import pytest
 from gateway.core import ActsSocketError, send_act
 from gateway.core.acts import REQUEST_BYTES_MAX, TEXT_CHARS_MAX, ActsSocket
 from tests.gateway.bench import Bench
-from tests.gateway.field import LEVEL, Edge
+from tests.gateway.field import LEVEL, Edge, address, node_death
+from wire import MessageKind
 
 Story = Callable[[Path, Bench], Coroutine[Any, Any, None]]
 
@@ -91,7 +92,7 @@ def test_acknowledge_then_close(tmp_path: Path) -> None:
         assert "still stands" in answer["error"]
         edge = Edge(first_stream=5_000)
         edge.present[LEVEL] = 3.0
-        bench.deliver(edge.born())
+        bench.deliver([(address(MessageKind.NDEATH, "E1"), node_death(0)), *edge.born()])
         while bench.machine.engine.book.alarms[alarm].state.active:
             await asyncio.sleep(0.01)
         closing = {"act": "close", "alarm": alarm, "actor": "li", "reason": "leaking valve", "measure": "valve replaced"}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.running import LOG_FORMAT, OneLineFormatter
+from gateway.core.host import Suspicion
 from gateway.core.sessions import Sessions
 from tests.gateway.field import site
 from wire import PAYLOAD_LIMITS
@@ -85,5 +86,7 @@ def test_a_node_that_is_no_edge_of_the_site_is_told_once_and_gets_no_session() -
     sessions = Sessions(site(), PAYLOAD_LIMITS, 0)
     told = [sessions.message(f"spBv1.0/PARK1/NBIRTH/X{at}", b"", at) for at in range(1_000)]
     assert [len(facts) for facts in told] == [1] + [0] * 999
+    ((_, fact),) = told[0]
+    assert isinstance(fact, Suspicion)
     assert set(sessions.nodes) == {"E1", "E2"}
     assert sessions.refused == 1_000

@@ -70,8 +70,9 @@ def test_a_loop_that_turns_again_takes_back_what_was_left_for_the_next_start(tmp
 
     loop.turning = False
     watchdog = Watchdog(
-        loop.cycles, lambda: {}, tmp_path / "heartbeat.json", left, lambda: (note.drop(), turned.set())[1], loop.fatal.set
-    )
+        loop.cycles, lambda: {}, tmp_path / "heartbeat.json", left, loop.fatal.set,
+        on_turn=lambda: (note.drop(), turned.set())[1],
+    )  # fmt: skip
     watchdog.start()
     assert turned.wait(WAIT_S)
     watchdog.close()
