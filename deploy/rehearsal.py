@@ -8,6 +8,7 @@ are found before a box is driven out to.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,7 +29,8 @@ READY_S_MAX: Final = 60.0
 COMMAND_S_MAX: Final = 240.0
 STOP_S_MAX: Final = 20.0
 WATCHED_S: Final = 6.0
-GATEWAY_UNITS: Final = ("hazardgate-broker", "hazardgate-core")
+GATEWAY_UNITS: Final = ("hazardgate-broker", "hazardgate-core", "hazardgate-serve")
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _PATH: Final = re.compile(r"(?<![\w.])/(?:opt|etc|var)/[\w./-]*")
 
 
@@ -43,13 +46,14 @@ def rehearse(archive: Path) -> int:
     if unshare and os.geteuid() == 0:
         alone = [unshare, "--net"]
     if unshare and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
-        up = shlex.join(["ip", "link", "set", "lo", "up"])
-        return subprocess.run([*alone, "sh", "-c", f"{up} && exec {shlex.join(inside)}"], check=False).returncode
+        return subprocess.run([*alone, *inside, "--alone"], check=False).returncode
     print("no network namespace to be had here: rehearsing beside the network", file=sys.stderr)
     return subprocess.run(inside, check=False).returncode
 
 
-def _rehearse(archive: Path) -> int:
+def _rehearse(archive: Path, *, alone: bool) -> int:
+    if alone:
+        _loopback_up()
     _say(f"network: {', '.join(name for _, name in socket.if_nameindex())}")
     with tempfile.TemporaryDirectory(prefix="hazardgate-rehearsal-") as kept:
         folder = Path(kept)
@@ -65,6 +69,14 @@ def _rehearse(archive: Path) -> int:
             return 1
     _say("rehearsal: every step held")
     return 0
+
+
+def _loopback_up() -> None:
+    """Bring up the one interface that a new network namespace has (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh", b"lo", 0).ljust(40, b"\0")
+        flags = struct.unpack_from("16sh", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | _IFF_UP).ljust(40, b"\0"))
 
 
 # ---- the steps ------------------------------------------------------------------------------------------------
@@ -154,7 +166,7 @@ def _watch(root: Path, heard: Mapping[str, list[bytes]]) -> None:
         raise RehearsalError("core did not reach the broker")
     before = {unit: len(said) for unit, said in heard.items()}
     time.sleep(WATCHED_S)
-    for unit in ("hazardgate-core",):
+    for unit in ("hazardgate-core", "hazardgate-serve"):
         _hold(b"WATCHDOG=1" in heard[unit][before[unit] :], f"{unit} feeds the watchdog")
 
 
@@ -296,4 +308,4 @@ def _say(what: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_rehearse(Path(sys.argv[1]).resolve()))
+    sys.exit(_rehearse(Path(sys.argv[1]).resolve(), alone="--alone" in sys.argv))
