@@ -30,11 +30,13 @@ from gateway.serve.audit import Audit
 from gateway.serve.connection import TimedProtocol
 from gateway.serve.errors import InsecureHostError, ListenError, ServeFolderBusyError, TlsFilesError
 from gateway.serve.gate import Gate
+from gateway.serve.history import HistoryReader
 from gateway.serve.ports import Historian, SendAct, View
 from gateway.serve.refresher import Refresher
 from gateway.serve.stream import STREAMS_MAX, Hub
 from gateway.serve.throttle import Throttle
 from gateway.serve.tokens import TokenStore
+from gateway.serve.view import LedgerView
 from gateway.serve.workers import Workers
 from wire import notify_systemd
 
@@ -119,9 +121,6 @@ async def run_serve(
     Raises:
         ServeError: it cannot start; the message says why and what to do.
     """
-    from gateway.serve.history import HistoryReader
-    from gateway.serve.view import LedgerView
-
     folder = data_dir / SERVE_FOLDER
     tls = _tls(settings)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
