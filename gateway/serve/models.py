@@ -126,7 +126,9 @@ class TagNow:
         quality: UNKNOWN before the first GOOD sample this process knows of; BAD/STALE once nothing says that the
             value still holds.
         reason: why it is not GOOD, a `wire.Reason` name (STALE, COMM, RANGE …); empty where GOOD. For a stale tag
-            `stale_cause` says what made it so: `silent`, `node_dead`, `device_dead`, `core`, `ledger`.
+            `stale_cause` says what made it so: `silent`, `node_dead`, `device_dead`, `core` (it does not turn), `ledger`
+            (it cannot be read), `unwatched` (heard so long before this process started that nobody looked for an end).
+            UNCERTAIN/CONFIG: two boxes report under its edge's id.
         code: the quality code that `quality` and `reason` stand for (`wire.describe` puts it in words).
         source_ms, received_ms: of the newest current sample. age_ms: since `received_ms`.
         last_good_value, last_good_ms: newest GOOD value and its source time.

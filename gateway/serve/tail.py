@@ -108,6 +108,7 @@ class Tail:
     def begin(self, ledger_id: str, pos: int) -> None:
         """Forget everything; rows after `pos` of this ledger come next."""
         self.pos, self._ledger_id = pos, ledger_id
+        self.watched_from = 0  # births and deaths up to here were not looked at
         self.tags = TagColumns(len(self._site.tags))
         self.nodes = {edge.id: NodeNow() for edge in self._site.edges}
         self.revision: bytes | None = None

@@ -72,8 +72,9 @@ def _warm(tail: Tail, file: LedgerFile, last_pos: int) -> None:
 
 
 def _sessions(tail: Tail, file: LedgerFile, last_pos: int) -> None:
-    """Take the newest births and deaths in."""
-    for lo in range(max(0, last_pos - SESSION_ROWS_MAX), last_pos, SESSION_SLICE):
+    """Take the newest births and deaths in. Of a tag last heard before them nobody knows what ended since."""
+    begin, tail.watched_from = max(0, last_pos - SESSION_ROWS_MAX), last_pos
+    for lo in range(begin, last_pos, SESSION_SLICE):
         sql = f"SELECT {COLUMNS} FROM log WHERE pos > ? AND pos <= ? AND kind IN ('N', 'D') ORDER BY pos"  # noqa: S608
         for row in file.rows(sql, (lo, min(lo + SESSION_SLICE, last_pos))):
             entry = LogRow(*row)
@@ -81,6 +82,7 @@ def _sessions(tail: Tail, file: LedgerFile, last_pos: int) -> None:
                 tail.born(entry)
             else:
                 tail.died(entry)
+    tail.watched_from = begin
 
 
 def _settle(name: str, node: NodeNow, file: LedgerFile, last_pos: int, heartbeat: Heartbeat | None) -> None:

@@ -21,10 +21,11 @@ from gateway.serve.view_alarms import Standing
 from gateway.serve.view_heartbeat import Heartbeat
 from wire import Quality, Reason, quality_code, quality_of, reason_of
 
-StaleCause = Literal["", "silent", "device_dead", "node_dead", "core", "ledger"]
+StaleCause = Literal["", "silent", "unwatched", "device_dead", "node_dead", "core", "ledger"]
 CAUSES: Final[tuple[StaleCause, ...]] = get_args(StaleCause)
-_SILENT, _DEVICE_DEAD, _NODE_DEAD, _CORE, _LEDGER = range(1, 6)
+_SILENT, _UNWATCHED, _DEVICE_DEAD, _NODE_DEAD, _CORE, _LEDGER = range(1, 7)
 STALE_CODE: Final = quality_code(Quality.BAD, Reason.STALE)
+DOUBTED_CODE: Final = quality_code(Quality.UNCERTAIN, Reason.CONFIG)
 _WORDS: Final[dict[int, QualityWord]] = {Quality.GOOD: "GOOD", Quality.UNCERTAIN: "UNCERTAIN", Quality.BAD: "BAD"}
 _REASONS: Final = {int(reason): reason.name for reason in Reason}
 
@@ -84,6 +85,7 @@ class TagRows:
             for edge in site.edges for device in edge.devices
         }  # fmt: skip
         self._alarms: dict[int, tuple[tuple[str, ...], int, bool]] = {}
+        self._doubted: list[str] = []
         self._alarm_mark = np.zeros(count, np.int64)
 
     def count_of(self, edge: str) -> int:
@@ -103,12 +105,14 @@ class TagRows:
             if found.get(at) != self._alarms.get(at):
                 self._alarm_mark[at] += 1
         self._alarms = found
+        self._doubted = [edge for edge in self._of_node if "IDENTITY" in standing.conditions_of(edge)]
 
     def judge(self, tail: Tail, heartbeat: Heartbeat, *, core_ok: bool, ledger_ok: bool) -> Judged:
         """Return what every tag comes to now."""
         tags = tail.tags
         cause = np.zeros(len(self._names), np.uint8)
         cause[heartbeat.engine_ms() - tags.engine_ms > self._stale_ms] = _SILENT
+        cause[tags.pos <= tail.watched_from] = _UNWATCHED
         for name, node in tail.nodes.items():
             for device, dead_pos in node.device_dead_pos.items():
                 own = self._of_device.get((name, device))
@@ -123,9 +127,13 @@ class TagRows:
             cause[:] = _LEDGER
         heard = tags.pos != NEVER
         cause[~heard] = 0
-        code = np.where((cause > 0) & (quality_of(tags.code) != Quality.BAD), np.uint8(STALE_CODE), tags.code)
+        code = tags.code.copy()
+        for edge in self._doubted:  # two boxes report under its id: a value may be the other plant's
+            own = self._of_node[edge]
+            code[own[quality_of(code[own]) == Quality.GOOD]] = DOUBTED_CODE
+        code[(cause > 0) & (quality_of(code) != Quality.BAD)] = STALE_CODE
         return Judged(
-            self._names, tags.pos.copy(), code.astype(np.uint8), cause, tags.good_pos != NEVER, self._alarm_mark.copy()
+            self._names, tags.pos.copy(), code, cause, tags.good_pos != NEVER, self._alarm_mark.copy()
         )
 
     def now(self, at: int, tags: TagColumns, judged: Judged, now_ms: int) -> TagNow:

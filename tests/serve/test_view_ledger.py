@@ -199,6 +199,22 @@ def test_a_start_reads_backwards_only_so_far(chain: Chain, monkeypatch: pytest.M
     fresh.close()
 
 
+def test_what_was_heard_before_the_births_and_deaths_looked_at_is_not_vouched_for(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GAS may be allowed a day of silence; its device may have died since, out of sight."""
+    chain.born()
+    for at in range(12):
+        chain.scan({LEVEL: float(at % 5)})
+    monkeypatch.setattr(view_start, "SESSION_ROWS_MAX", 5)
+    fresh = chain.new_view()
+    fresh.refresh()
+    now = {each.tag: each for each in fresh.tags()}
+    assert (now[LEVEL].quality, now[GAS].quality, now[GAS].stale_cause) == ("GOOD", "BAD", "unwatched")
+    assert chain.tag(GAS).quality == "GOOD"
+    fresh.close()
+
+
 def test_nothing_stays_open_between_calls(chain: Chain) -> None:
     """A transaction held open would keep the write-ahead log from being folded in."""
     chain.born()

@@ -81,6 +81,13 @@ def our_link_lost(chain: Chain) -> None:
     chain.run()
 
 
+def two_boxes(chain: Chain) -> None:
+    chain.born()
+    chain.scan({LEVEL: 3.0})
+    chain.bench.loop.fact("EDGE.E1.IDENTITY", True)
+    chain.run()
+
+
 def core_gone(chain: Chain) -> None:
     chain.born()
     chain.bench.now_s += 5.2
@@ -141,6 +148,7 @@ def late_data_only(chain: Chain) -> None:
         pytest.param(device_died, "BAD", "STALE", "device_dead", id="DDEATH of its device"),
         pytest.param(other_device_died, "GOOD", "", "", id="DDEATH of another device"),
         pytest.param(our_link_lost, "BAD", "STALE", "node_dead", id="core lost the broker: nothing vouches for the value"),
+        pytest.param(two_boxes, "UNCERTAIN", "CONFIG", "", id="two boxes under one edge id"),
         pytest.param(core_gone, "BAD", "STALE", "core", id="no heartbeat for 5 s"),
         pytest.param(core_back, "GOOD", "", "", id="the heartbeat is back"),
         pytest.param(core_stalled, "BAD", "STALE", "core", id="heartbeats, but the loop stands still"),
