@@ -16,11 +16,11 @@ from typing import Any
 from alerting.acts import ACT_TEXT_MAX, Act, ActKind, SystemCondition
 from alerting.alarm import FAULT_LIMIT, SYSTEM_LIMIT, AlarmState, Category, Transition, TransitionKind
 from alerting.errors import ActRefusedError, UnknownAlarmError
-from alerting.evaluator import Step
 from alerting.ids import event_id, timed_id
 from alerting.lifecycle import Event, State, next_state
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey
+from alerting.step import Step
 from wire import Quality, describe, quality_code
 
 RECORDS_MAX = 10_000

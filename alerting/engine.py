@@ -21,11 +21,12 @@ from alerting.book import RECORDS_MAX, AlarmBook
 from alerting.carry import read_into, written
 from alerting.dump import pack, unpack
 from alerting.errors import CorruptDumpError
-from alerting.evaluator import Evaluator, Step
+from alerting.evaluator import Evaluator
 from alerting.lastsamples import Columns
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
 from alerting.reconcile import reconcile
+from alerting.step import Step
 
 if TYPE_CHECKING:
     from alerting.history import HistoryFork

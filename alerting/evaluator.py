@@ -1,8 +1,7 @@
 """The rules: samples, silence and time against every limit of every tag.
 
-Columnar. A batch is compared with the quiet bands in one pass, and almost every sample leaves there. Of a tag that
-has a sample outside its band, that one goes through the exact rules, and then those after it that are outside the
-band as it is by then: many tags at once where they can (`bulk`), else one by one. The result is the same whatever
+Columnar. A batch is compared with the quiet bands in one pass, and almost every sample leaves there; the rest goes
+through the exact rules, many tags at once (`waves`, `bulk`) or one by one, as here. The result is the same whatever
 way samples are cut into batches.
 
 A level falls only on a GOOD sample. Ticks, deaths, BAD and UNCERTAIN samples may raise, never lower.
@@ -13,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.bulk import Crossed, Rules, Samples, run_bulk
+from alerting.bulk import Rules, Samples
 from alerting.lastsamples import Columns, LastSamples
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
@@ -35,13 +34,12 @@ from alerting.phases import (
     VALUE_MAX,
 )
 from alerting.quiet import QuietBands
+from alerting.step import Step
+from alerting.waves import Waves
 
 NEVER_MS = int(np.iinfo(np.int64).max)
 
-BULK_MIN = 64  # below so many samples the one-by-one rules are quicker
-WAVE_SHARE_MIN = 1 / 32  # also when a wave is a smaller share of the samples that have to be looked at for it
 TAGS_NOTED_MIN = 1_024
-NO_SAMPLE = int(np.iinfo(np.int32).max)
 
 # The columns a dump holds, in its order.
 TAG_STATE: dict[str, Any] = {
@@ -54,25 +52,6 @@ ROW_STATE: dict[str, Any] = {
     "step_stream": np.int64, "step_sequence": np.int64, "step_count": np.int32,
 }
 LAST_STATE = ("value", "code", "source_ms", "last_stream", "last_sequence", "seen_engine_ms")
-
-
-class Step(NamedTuple):
-    """A row was raised or has returned.
-
-    `row` counts limits first, then one fault row per tag. `ordinal` is None when no sample did it; `cause` then
-    tells apart what neither the row nor the time does.
-    """
-
-    row: int
-    tag: int
-    raised: bool
-    value: float
-    code: int
-    at_ms: int
-    stream: int
-    sequence: int
-    ordinal: int | None
-    cause: str = ""
 
 
 class Evaluator:
@@ -100,7 +79,7 @@ class Evaluator:
         self.bands = QuietBands(tags)
         self.entering: set[int] = set()
         self._tag = np.empty(TAGS_NOTED_MIN, np.intp)
-        self._first = np.full(tags, NO_SAMPLE, np.int32)
+        self._waves = Waves(self)
         self._entering_due_ms = self._stale_due_ms = NEVER_MS
         self._compile()
         self._watch_silence()
@@ -153,58 +132,7 @@ class Evaluator:
         if rough is None:
             return []
         samples = Samples(tag, value, code, observed.source_ms, observed.frame, observed.frames)
-        return self._exact(engine_ms, samples, rough)
-
-    def _exact(self, engine_ms: int, samples: Samples, rough: NDArray[np.intp]) -> list[Step]:
-        """Apply the exact rules to the samples of a batch at the places `rough`, and to what follows from them."""
-        placed: list[tuple[int, Step]] = []
-        first, tag = self._first, samples.tag
-        first[tag[rough][::-1]] = rough[::-1]  # written backwards, so that the first of each tag stays
-        left = np.flatnonzero(first.take(tag) <= np.arange(len(tag), dtype=np.int32))
-        first[tag[rough]] = NO_SAMPLE
-        while len(left) >= BULK_MIN:
-            # A wave is the first sample outside its band of each tag: those before it can change nothing.
-            tags = tag[left]
-            outside, _ = self.bands.outside(tags, samples.value[left], samples.code[left])
-            if outside is None:
-                left = left[:0]
-                break
-            rough = left[outside]
-            first[tag[rough][::-1]] = rough[::-1]
-            start = first[tags]
-            first[tags] = NO_SAMPLE
-            wave = left[start == left]
-            if len(wave) < WAVE_SHARE_MIN * len(left):
-                break
-            placed += self._wave(engine_ms, samples, wave)
-            left = left[start < left]
-        placed += self._one_by_one(engine_ms, samples, left)
-        # All of them back into the order of the samples; several steps of one sample stay in theirs.
-        placed.sort(key=lambda entry: entry[0])
-        return [step for _, step in placed]
-
-    def _wave(self, engine_ms: int, samples: Samples, wave: NDArray[np.intp]) -> list[tuple[int, Step]]:
-        """Apply the samples at these places, no two of one tag."""
-        mine = samples.of(wave)
-        done, crossed = run_bulk(self, engine_ms, mine)
-        steps = self._steps(mine, crossed) if len(crossed.row) else []
-        placed = list(zip(wave[crossed.sample].tolist(), steps, strict=True))
-        return placed + self._one_by_one(engine_ms, samples, wave[~done])
-
-    def _one_by_one(self, engine_ms: int, samples: Samples, places: NDArray[np.intp]) -> list[tuple[int, Step]]:
-        """Apply the samples at these places in order; returns steps with the place of their sample."""
-        placed: list[tuple[int, Step]] = []
-        mine = samples.of(places)
-        tags = mine.tag.tolist()
-        columns = (places.tolist(), tags, mine.value.tolist(), mine.code.tolist(), mine.source_ms.tolist(),
-                   mine.frame.tolist())
-        for place, tag, value, code, source_ms, frame in zip(*columns, strict=True):
-            steps: list[Step] = []
-            self._sample(tag, value, code, source_ms, mine.frames[frame], engine_ms, steps)
-            placed += [(place, step) for step in steps]
-        for tag in dict.fromkeys(tags):
-            self._settle(tag)
-        return placed
+        return self._waves.run(engine_ms, samples, rough)
 
     def tick(self, engine_ms: int, at_ms: int | None = None) -> tuple[bool, list[Step]]:
         """Let time pass: on-delays ripen, silent tags become stale. Returns (anything changed, steps).
@@ -223,7 +151,7 @@ class Evaluator:
                     at = self._since_source_ms_at[row] + engine_ms - since_ms
                     tag = self._tag_of(row)
                     steps.append(self._timed_step(row, tag, at))
-                    self._settle(tag)
+                    self.settle(tag)
                     changed = True
             self._watch_entering()
         if engine_ms >= self._stale_due_ms:
@@ -277,7 +205,7 @@ class Evaluator:
                 steps.append(self._timed_step(row, tag, at_ms, cause))
             else:
                 self._enter(row)
-            self._settle(tag)
+            self.settle(tag)
         silent = np.flatnonzero(untold & self.silent)
         self.silent[silent] = False  # the next tick finds them silent, and says so
         self._watch_silence()
@@ -288,7 +216,7 @@ class Evaluator:
         assert phase in (NORMAL, ACTIVE), "delays are never dictated"
         self._phase_at[row] = phase
         self.entering.discard(row)
-        self._settle(self._tag_of(row))
+        self.settle(self._tag_of(row))
 
     # -- facts out ---------------------------------------------------------------------------------------
 
@@ -315,14 +243,14 @@ class Evaluator:
             getattr(self, name)[:] = rows[name]
         self.last.load(tags)
         for tag in range(self.limits.tags):
-            self._settle(tag)
+            self.settle(tag)
         self.entering = set(np.flatnonzero(self.phase == ENTERING).tolist())
         self._watch_entering()
         self._watch_silence()
 
     # -- the rules ---------------------------------------------------------------------------------------
 
-    def _sample(self, tag: int, value: float, code: int, source_ms: int, key: FrameKey, engine_ms: int,
+    def sample(self, tag: int, value: float, code: int, source_ms: int, key: FrameKey, engine_ms: int,
                 steps: list[Step]) -> None:
         """Apply one sample to all rows of its tag. `trusted` is what may lower: GOOD and not held back."""
         bad = code < UNCERTAIN_FROM
@@ -431,11 +359,11 @@ class Evaluator:
                 steps.append(self._timed_step(row, tag, at_ms))
             else:
                 self._enter(row)
-        self._settle(tag)
+        self.settle(tag)
 
     # -- what follows from the state ---------------------------------------------------------------------
 
-    def _settle(self, tag: int) -> None:
+    def settle(self, tag: int) -> None:
         """Work out a tag's quiet band anew after its rows changed."""
         low, high, leaving = -VALUE_MAX, VALUE_MAX, False
         fault = self._phase_at[self.fault_row + tag]
@@ -484,18 +412,6 @@ class Evaluator:
         self._step_stream_at[row], self._step_sequence_at[row] = key
         self._step_count_at[row] = ordinal + 1
         return Step(row, tag, raised, value, code, at_ms, key.stream, key.sequence, ordinal)
-
-    def _steps(self, samples: Samples, crossed: Crossed) -> list[Step]:
-        """Return the steps of rows that crossed, no row twice; as `_step` makes them one by one."""
-        row, mine = crossed.row, samples.of(crossed.sample)
-        keys = [samples.frames[frame] for frame in mine.frame.tolist()]
-        streams, sequences = [key.stream for key in keys], [key.sequence for key in keys]
-        stream, sequence = np.array(streams, np.int64), np.array(sequences, np.int64)
-        again = (self.step_stream[row] == stream) & (self.step_sequence[row] == sequence)
-        ordinal = np.where(again, self.step_count[row], 0)
-        self.step_stream[row], self.step_sequence[row], self.step_count[row] = stream, sequence, ordinal + 1
-        return list(map(Step, row.tolist(), mine.tag.tolist(), crossed.raised.tolist(), mine.value.tolist(),
-                        mine.code.tolist(), mine.source_ms.tolist(), streams, sequences, ordinal.tolist()))
 
     def _timed_step(self, row: int, tag: int, at_ms: int, cause: str = "") -> Step:
         key = self.last_frame(tag)

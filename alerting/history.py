@@ -19,8 +19,9 @@ from alerting.carry import read_into, written
 from alerting.dump import pack, unpack
 from alerting.engine import AlarmEngine
 from alerting.errors import CorruptDumpError
-from alerting.evaluator import Evaluator, Step
+from alerting.evaluator import Evaluator
 from alerting.observed import Observed
+from alerting.step import Step
 
 _DUMP_KIND = "fork"
 

@@ -22,6 +22,7 @@ class LastFrames:
         self._engine_ms = np.zeros(2 * tags + SLOTS_SPARE, np.int64)
         self._engine_ms[0] = engine_ms
         self._keys = [FrameKey(0, 0)]
+        self._scratch = np.empty(0, np.int32)
 
     def note(self, engine_ms: int, tag: NDArray[np.intp], frame: NDArray[np.int32],
              frames: tuple[FrameKey, ...]) -> None:
@@ -31,8 +32,12 @@ class LastFrames:
         base = len(self._keys)
         self._keys += frames
         self._engine_ms[base:len(self._keys)] = engine_ms
-        # One frame is the commonest batch of a small site.
-        self.slot[tag] = base if len(frames) == 1 else frame + base
+        if len(frames) == 1:
+            self.slot[tag] = base
+            return
+        if len(frame) > len(self._scratch):
+            self._scratch = np.empty(len(frame), np.int32)
+        self.slot[tag] = np.add(frame, base, out=self._scratch[:len(frame)])
 
     def key(self, tag: int) -> FrameKey:
         """Return the key of the frame a tag was last in."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerting import AlarmEngine, Transition, evaluator
+from alerting import AlarmEngine, Transition, waves
 from tests.alerting.plant import COMM, GOOD, RANGE, Limit, Sent, Tag, batch, table
 from tests.alerting.reference import ReferenceEngine, Seen
 
@@ -158,10 +158,10 @@ def engine_says(history: list[Happening], cuts: list[int] | None = None) -> tupl
 @pytest.mark.fault("F01")
 @pytest.mark.fault("F27")
 @settings(max_examples=400, deadline=None)
-@given(histories(), st.sampled_from([1, 2, evaluator.BULK_MIN]))
+@given(histories(), st.sampled_from([1, 2, waves.BULK_MIN]))
 def test_the_engine_follows_the_plain_rules(history: list[Happening], bulk_min: int) -> None:
     """Bad values, clock steps of an hour between streams, deaths and downtime included."""
-    with mock.patch.object(evaluator, "BULK_MIN", bulk_min):
+    with mock.patch.object(waves, "BULK_MIN", bulk_min):
         transitions, _ = engine_says(history)
     seen = [Seen(made.alarm.tag, made.alarm.limit, str(made.kind), made.at_ms) for made in transitions]
     assert seen == rules_say(history)
@@ -170,7 +170,7 @@ def test_the_engine_follows_the_plain_rules(history: list[Happening], bulk_min: 
 @settings(max_examples=200, deadline=None)
 @given(histories(), st.lists(st.integers(0, 50), max_size=6))
 def test_it_does_not_matter_how_samples_are_cut_into_batches(history: list[Happening], cuts: list[int]) -> None:
-    with mock.patch.object(evaluator, "BULK_MIN", 1):
+    with mock.patch.object(waves, "BULK_MIN", 1):
         cut = engine_says(history, cuts)
     assert cut == engine_says(history)
 
