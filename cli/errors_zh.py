@@ -35,7 +35,8 @@ SENTENCES: Final = {
     "ServeFolderBusyError": "{folder}：此数据目录上已有查询服务在运行；请先停止它，或直接使用它",
     "ListenError": "无法监听 {host}:{port}（{cause}）；请结束占用端口的程序，或换一个 --port（0 表示任取空闲端口）",
     "UnknownTokenError": "{path}：没有有效的令牌 {asked!r}；hazardgate token list 可列出",
-    "TokenStoreError": "令牌文件不能使用：{text}",
+    "TokenStoreError": "{path}：令牌文件不能使用（{cause}）；请检查路径和权限，恢复该文件，或移走后重新创建令牌",
+    "TokenRefusedError": "{cause_zh}",
     "ServeError": "查询服务无法启动：{text}",
     # simulators
     "NotLoopbackError": "仿真只在本机回环地址监听，不能用 {host!r}；请用 127.0.0.1 或 ::1",

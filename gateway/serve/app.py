@@ -136,9 +136,9 @@ async def run_serve(
         )  # fmt: skip
         app = gated(create_app(parts), tokens, audit, settings.hosts())
         server = _Server(_uvicorn_config(app, settings, tls))
-        tokens.reload()
         if not tokens.kept():
             log.warning("no token yet: nobody can look; make one with `hazardgate token new NAME --role viewer`")
+        tokens.reload()
         audit.start()
         parts.reads.start()
         parts.histories.start()

@@ -5,8 +5,9 @@ ServeError
 ├── InsecureHostError        tokens would cross a network in clear
 ├── TlsFilesError            certificate or key cannot be used
 ├── ServeFolderBusyError     another serve keeps its audit in this data folder
-└── TokenStoreError          the token file cannot be used
-    └── UnknownTokenError    it has no such valid token
+├── TokenStoreError          the token file cannot be used
+├── UnknownTokenError        it has no such valid token
+└── TokenRefusedError        such a token is not made
 """
 
 from __future__ import annotations
@@ -60,16 +61,27 @@ class ServeFolderBusyError(ServeError):
 
 
 class TokenStoreError(ServeError):
-    """The token file cannot be used."""
+    """The token file cannot be read or written."""
 
     def __init__(self, path: Path, cause: str) -> None:
         self.path, self.cause = path, cause
-        super().__init__(f"{path}: {cause}")
+        super().__init__(
+            f"{path}: the tokens cannot be used ({cause}); check path and permissions, restore the file, "
+            f"or move it away and make new tokens"
+        )
 
 
-class UnknownTokenError(TokenStoreError):
+class UnknownTokenError(ServeError):
     """No valid token has this id or name."""
 
     def __init__(self, path: Path, asked: str) -> None:
-        self.asked = asked
-        super().__init__(path, f"has no valid token {asked!a}; `hazardgate token list` shows them")
+        self.path, self.asked = path, asked
+        super().__init__(f"{path}: has no valid token {asked!a}; `hazardgate token list` shows them")
+
+
+class TokenRefusedError(ServeError):
+    """Such a token is not made."""
+
+    def __init__(self, cause: str, cause_zh: str) -> None:
+        self.cause_zh = cause_zh
+        super().__init__(cause)

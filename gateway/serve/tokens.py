@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.core import has_control_characters
-from gateway.serve.errors import TokenStoreError, UnknownTokenError
+from gateway.serve.errors import TokenRefusedError, TokenStoreError, UnknownTokenError
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class TokenStore:
                 if self._stamp is None and not self._by_id:
                     return False
             except TokenStoreError as error:
-                log.error("%s; until it is put right no token is valid", error)
+                log.error("%s; until then no token is valid", error)
                 tokens = []
             self._stamp, self._by_id = stamp, {token.id: token for token in tokens}
             return True
@@ -131,19 +131,23 @@ class TokenStore:
         """Make a token; returns it and what its holder sends, which is kept nowhere.
 
         Raises:
-            TokenStoreError: the name cannot be used, or the file cannot.
+            TokenRefusedError, TokenStoreError: not with this name, or not with this file.
         """
         name = unicodedata.normalize("NFC", name).strip()
         if not name or len(name) > NAME_CHARS_MAX or has_control_characters(name):
-            raise TokenStoreError(self._path, f"a name has 1 to {NAME_CHARS_MAX} printable characters")
+            raise TokenRefusedError(
+                f"a name has 1 to {NAME_CHARS_MAX} printable characters", f"姓名应为 1 至 {NAME_CHARS_MAX} 个可显示的字符"
+            )
         if not 1 <= days <= DAYS_MAX:
-            raise TokenStoreError(self._path, f"a token lasts 1 to {DAYS_MAX} days")
+            raise TokenRefusedError(f"a token lasts 1 to {DAYS_MAX} days", f"令牌有效期应为 1 至 {DAYS_MAX} 天")
         secret, now_ms = secrets.token_urlsafe(32), self._wall_ms()
         token = Token(secrets.token_hex(5), name, role, _hash(secret), now_ms, now_ms + days * DAY_MS)
         with self._writing() as tokens:
             kept = [one for one in tokens if one.valid(now_ms)] if len(tokens) >= TOKENS_MAX else tokens
             if len(kept) >= TOKENS_MAX:
-                raise TokenStoreError(self._path, f"holds {TOKENS_MAX} valid tokens already; revoke some first")
+                raise TokenRefusedError(
+                    f"there are {TOKENS_MAX} valid tokens already; revoke some first", f"有效令牌已达 {TOKENS_MAX} 个；请先吊销一些"
+                )
             self._write([*kept, token])
         return token, f"hg1_{token.id}_{secret}"
 
@@ -162,7 +166,7 @@ class TokenStore:
         """Revoke the token of this id, or all of this name; returns them. Running serves hear of it within a second.
 
         Raises:
-            TokenStoreError: there is no valid one, or the file cannot be used.
+            UnknownTokenError, TokenStoreError: there is no valid one, or the file cannot be used.
         """
         now_ms = self._wall_ms()
         with self._writing() as tokens:
@@ -181,7 +185,7 @@ class TokenStore:
         try:
             with self._path.open("rb") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o022:
-                    raise TokenStoreError(self._path, "others may write it; run `chmod 600` on it after looking who did")
+                    raise ValueError("others may write it: look who did, then chmod 600")
                 body = file.read(FILE_BYTES_MAX + 1)
             if len(body) > FILE_BYTES_MAX:
                 raise ValueError("it is too large")
@@ -192,7 +196,7 @@ class TokenStore:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise TokenStoreError(self._path, f"cannot be used ({error}); restore it, or move it away and make new tokens") from None
+            raise TokenStoreError(self._path, getattr(error, "strerror", None) or str(error)) from None
 
     @contextmanager
     def _writing(self) -> Iterator[list[Token]]:
@@ -201,7 +205,7 @@ class TokenStore:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self._folder / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise TokenStoreError(self._path, f"cannot be used ({error.strerror}); check the path and the permissions") from None
+            raise TokenStoreError(self._path, error.strerror or str(error)) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield list(self.kept())
@@ -219,7 +223,7 @@ class TokenStore:
                 os.fsync(file.fileno())
             aside.replace(self._path)
         except OSError as error:
-            raise TokenStoreError(self._path, f"cannot be written ({error.strerror}); check the disk and the permissions") from None
+            raise TokenStoreError(self._path, error.strerror or str(error)) from None
 
 
 def _token(row: dict[str, Any]) -> Token:

@@ -10,12 +10,13 @@ import pytest
 import alerting.delivery
 import edge
 import gateway.core
+import gateway.serve
 from cli.errors_zh import SENTENCES, sentence
 from cli.running import explain
 from gateway.core import DataFolderBusyError, LedgerOlderError
 from simulators import SimulatorError
 
-ROOTS = (gateway.core.CoreError, edge.EdgeError, alerting.delivery.DeliveryError, SimulatorError)
+ROOTS = (gateway.core.CoreError, edge.EdgeError, alerting.delivery.DeliveryError, SimulatorError, gateway.serve.ServeError)
 
 
 def test_every_room_has_a_sentence_for_its_root() -> None:

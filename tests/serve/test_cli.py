@@ -1,0 +1,102 @@
+"""`hazardgate serve`, `token` and `openapi` at the command line: one sentence in the user's language, never a stack."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.commands import app
+from config import DEMO_SITE
+from gateway.serve import openapi_document
+
+ROOT = Path(__file__).parents[2]
+SITE = str(DEMO_SITE)
+
+
+@pytest.fixture(autouse=True)
+def _english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "en")
+    monkeypatch.setattr("os.nice", lambda _: 0)  # the tests' own process is not to be slowed down
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_a_token_is_shown_once_and_then_only_its_standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = run("token", "new", "李工", "--role", "operator", "--days", 30, "--data", tmp_path)
+    assert made.exit_code == 0
+    sent = made.output.split("\n")[0]
+    assert sent.startswith("hg1_")
+    assert "shown only now" in made.output
+    listed = run("token", "list", "--data", tmp_path)
+    assert "李工" in listed.output
+    assert "valid" in listed.output
+    assert sent.split("_", 2)[2] not in listed.output
+    told = json.loads(run("token", "list", "--json", "--data", tmp_path).output)
+    assert [(one["name"], one["role"]) for one in told] == [("李工", "operator")]
+    assert not {"sha256", "token"} & set(told[0])
+    revoked = run("token", "revoke", "李工", "--data", tmp_path)
+    assert revoked.output == f"revoked: {told[0]['id']} 李工\n"
+    assert "revoked" in run("token", "list", "--data", tmp_path).output
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    assert "已吊销" in run("token", "list", "--data", tmp_path).output
+
+
+def test_a_token_as_json_is_for_scripts(tmp_path: Path) -> None:
+    told = json.loads(run("token", "new", "screen", "--role", "viewer", "--json", "--data", tmp_path).output)
+    assert told["token"].startswith(f"hg1_{told['id']}_")
+
+
+REFUSALS = [
+    pytest.param(("token", "new", " ", "--role", "viewer", "--data", "{tmp}"), "printable characters", id="no name"),
+    pytest.param(("token", "new", "l\x1b[2Ji", "--role", "viewer", "--data", "{tmp}"), "printable characters", id="a name that steers"),
+    pytest.param(("token", "revoke", "nobody", "--data", "{tmp}"), "no valid token 'nobody'", id="nobody"),
+    pytest.param(("token", "new", "li", "--role", "viewer", "--data", "{file}"), "tokens cannot be used", id="data is a file"),
+    pytest.param(("token", "list", "--data", "{broken}"), "cannot be used", id="a broken token file"),
+    pytest.param(("serve", SITE, "--data", "{broken}", "--port", "0"), "cannot be used", id="serve: a broken token file"),
+    pytest.param(("serve", "{tmp}/absent.yaml", "--data", "{tmp}"), "cannot be read", id="serve: no site"),
+    pytest.param(("serve", SITE, "--data", "{file}"), "cannot be used", id="serve: data is a file"),
+    pytest.param(("serve", SITE, "--data", "{tmp}", "--host", "0.0.0.0"), "without TLS", id="serve: in clear"),
+    pytest.param(("serve", SITE, "--data", "{tmp}", "--host", "::", "--port", "0"), "without TLS", id="serve: in clear, IPv6"),
+    pytest.param(("serve", SITE, "--data", "{tmp}", "--port", "{taken}"), "cannot listen on 127.0.0.1:", id="serve: port taken"),
+    pytest.param(("serve", SITE, "--data", "{tmp}", "--tls-cert", "{file}", "--tls-key", "{file}"), "TLS cannot", id="serve: no PEM"),
+]
+
+
+@pytest.fixture
+def places(tmp_path: Path):  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "broken" / "serve").mkdir(parents=True)
+    (tmp_path / "broken" / "serve" / "tokens.json").write_text("{", encoding="utf-8")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield {
+            "tmp": str(tmp_path), "file": str(tmp_path / "file"), "broken": str(tmp_path / "broken"),
+            "taken": str(taken.getsockname()[1]),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSALS)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_refusal_is_one_sentence(
+    arguments: tuple[str, ...], words: str, language: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    result = run(*(argument.format_map(places) for argument in arguments))
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert (words in result.output) == (language == "en")
+    assert any("\u4e00" <= char <= "\u9fff" for char in result.output) == (language == "zh")
+    assert "\x1b" not in result.output
+
+
+def test_the_document_is_printed_as_it_is_checked_in() -> None:
+    assert run("openapi").output == openapi_document() == (ROOT / "docs" / "openapi.json").read_text("utf-8")
