@@ -209,6 +209,7 @@ def _cell(table: LimitTable, cell: Cell, rounds: int, seed: int) -> Cell:
     low, high = np.full(cell.tags, SETPOINTS["L"]), np.full(cell.tags, SETPOINTS["H"])
     # Each with a load of its own: what one raises the same one returns.
     engines = [_Engine(table, Load(cell.tags, cell.batch, cell.kind, seed), alone) for alone in (False, True)]
+    gc.collect()
     for _ in range(rounds):
         best = [0.0, 0.0, 0.0]
         for _ in range(SLICES):
@@ -248,7 +249,6 @@ class _Engine:
 
 def _msps(batches: Sequence[Observed], work: Callable[[Observed], object], last: Callable[[], object] | None = None) -> float:
     """Return million samples per CPU second of `work` on these batches, and `last` at the end."""
-    gc.collect()
     spent_ns = 0
     for batch in batches:
         fresh = _laid(batch)
