@@ -101,7 +101,6 @@ class HistoryReader:
             raise HistoryTooLargeError(to_ms - from_ms, RANGE_MS_MAX)
         points_max = max(1, min(points_max, POINTS_MAX))
         tag, to_ms = self._site.tags[at], max(from_ms, to_ms)
-        until_ms = max(from_ms, min(to_ms, self._wall_ms()))  # what is not yet is no gap
         deadline_s = min(deadline_s, DEADLINE_S_MAX)
         give_up_at = time.monotonic() + deadline_s
         with self._pool.lend(deadline_s) as file:
@@ -113,6 +112,9 @@ class HistoryReader:
             found, sealed, covered_ms, cut = self._found(file, ledger_id, subject, from_ms, to_ms, give_up_at)
         series, duplicates = merged(found, sealed)
         series = series.between(covered_ms, to_ms)
+        # What is not yet is no gap; but an edge's clock may be ahead of ours.
+        newest_ms = int(series.source_ms[-1]) if len(series) else from_ms
+        until_ms = min(to_ms, max(newest_ms, self._wall_ms()))
         gaps, left_out = longest(stretches(series, covered_ms, until_ms, int(tag.stale_after_s * 1000)), GAPS_MAX)
         few = len(series) <= points_max
         width_ms = bucket_width_ms(from_ms, to_ms, points_max)

@@ -195,6 +195,16 @@ def test_an_empty_range_and_a_tag_nobody_heard(chain: Chain) -> None:
     reader.close()
 
 
+def test_an_edge_whose_clock_is_ahead_has_a_past_too(chain: Chain) -> None:
+    chain.born()
+    chain.run(chain.edge.scan({LEVEL: math.nan}, 600_000))
+    found = chain.history()
+    assert found.points[-1].source_ms == T0_MS + 600_000 > chain.bench.wall_ms()
+    assert [(gap.kind, gap.from_ms - T0_MS, gap.to_ms - T0_MS) for gap in found.gaps] == [
+        ("no_data", -60_000, 0), ("no_data", 0, 600_000), ("bad", 600_000, 600_000),
+    ]  # fmt: skip
+
+
 def test_without_a_ledger_it_says_so(chain: Chain) -> None:
     (chain.folder / "ledger.sqlite3").unlink()
     reader = HistoryReader(chain.bench.site, chain.folder, chain.view.recent, chain.bench.wall_ms)
