@@ -56,7 +56,7 @@ class BatchBuilder:
         self._suspected_ms: dict[str, int] = {}
         self._batch = Batch()
         self._frames: list[Arrived] = []
-        self._touched: set[tuple[str, int]] = set()
+        self._touched: dict[tuple[str, int], None] = {}  # in order, so that one log makes one outcome
         self._planned = 0  # how many of the batch's transitions have their notices
         self._engine_ms = 0
         self._wall_ms = 0
@@ -82,7 +82,7 @@ class BatchBuilder:
             self._batch.engine_ms, self._batch.wall_ms = engine_ms, wall_ms
         else:
             self._batch = Batch(engine_ms=engine_ms, wall_ms=wall_ms)
-            self._touched = set()
+            self._touched = {}
             self._planned = 0
         self._engine_ms, self._wall_ms = engine_ms, wall_ms
 
@@ -150,7 +150,7 @@ class BatchBuilder:
         verdicts, transitions = self._machine.frames(self._engine_ms, frames)
         for frame, verdict in zip(frames, verdicts, strict=True):
             if not frame.unmarked:
-                self._touched.add((frame.node, frame.stream))
+                self._touched[frame.node, frame.stream] = None
             if verdict is Verdict.DUPLICATE:
                 self.duplicates += 1
                 continue
@@ -187,7 +187,7 @@ class BatchBuilder:
             self._engine_ms, node, block.stream, block.first, block.last, frames,
             [(item.first, item.last, item.reason) for item in block.dropped],
         )  # fmt: skip
-        self._touched.add((node, block.stream))
+        self._touched[node, block.stream] = None
         self._batch.backlog_nodes.add(node)
         if not fresh:
             self.duplicates += block.last - block.first + 1
@@ -225,8 +225,8 @@ class BatchBuilder:
         findings, transitions = self._machine.born(self._engine_ms, self._wall_ms, node, facts)
         self._losses(node, list(findings.losses))
         if born.live:
-            self._touched |= {(node, span.stream) for span in born.spans} | {(node, born.live)}
-            self._touched |= {(node, loss.stream) for loss in findings.losses if loss.stream}
+            self._touched |= {(node, stream): None for stream in (*(span.stream for span in born.spans), born.live)}
+            self._touched |= {(node, loss.stream): None for loss in findings.losses if loss.stream}
         self._transitions(transitions)
 
     def died(self, node: str, device: str, *, quiet: bool) -> None:
