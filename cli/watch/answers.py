@@ -13,6 +13,7 @@ from typing import Any
 from cli.watch.fields import (
     AnswerError,
     Text,
+    counts,
     entries,
     flag,
     flag_or_none,
@@ -57,6 +58,7 @@ class Health:
     """How the chain does: `core` is running, stalled, gone or never_started; `connected` is core's link to the broker.
 
     `degraded` is the gateway's own judgement, with its `reasons` as short words (`core.gone`, `receiver.down` …).
+    `standing` counts the standing alarms by grade, those of late runs left out.
     """
 
     core: str
@@ -66,6 +68,7 @@ class Health:
     reasons: tuple[str, ...]
     heartbeat_age_ms: int | None
     at_ms: int
+    standing: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,7 @@ def read_health(body: Any) -> Health:
         core=text(body, "core"), ledger=text(body, "ledger"), connected=flag_or_none(body, "connected"),
         degraded=flag(body, "degraded"), reasons=texts(body, "reasons"),
         heartbeat_age_ms=whole_or_none(body, "heartbeat_age_ms"), at_ms=whole(body, "at_ms"),
+        standing=counts(body, "standing"),
     )  # fmt: skip
 
 

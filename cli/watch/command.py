@@ -24,7 +24,7 @@ def watch_command(url: str, token_file: Path | None, ca: Path | None) -> int:
     """Show the screen until the person leaves; returns the exit code."""
     checked, trust = checked_url(url), trusted(ca)
     token = read_token(token_file)
-    if not sys.stdout.isatty():
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):  # textual draws on stderr
         raise refuse(say("此画面需要终端；请在终端里运行", "this screen needs a terminal; run it in one"))
     app = WatchApp(Client(checked, token, trust), checked)
     app.run(mouse=False)

@@ -108,6 +108,14 @@ def number(body: Any, name: str) -> float | None:
     return float(value)
 
 
+def counts(body: Any, name: str) -> dict[int, int]:
+    """Return how many of each number, zeros left out; JSON's names are texts."""
+    inside = take(body, name)
+    if not isinstance(inside, dict) or not all(key.isdecimal() and len(key) < 10 for key in inside):
+        raise AnswerError(f"{name} does not count by number")
+    return {int(key): count for key in inside if (count := whole(inside, key))}
+
+
 def entries(body: Any, name: str = "items") -> list[Any]:
     """Return a list."""
     value = take(body, name)

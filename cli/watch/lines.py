@@ -60,11 +60,14 @@ def _chain(model: Model, silence_s: float | None) -> Drawn:
     health = model.health
     if health is not None:
         _state(line, say("核心", "core"), words.core(health), health.core == "running")
-        told = {True: say("通", "up"), False: say("断", "DOWN"), None: say("不明", "unknown")}[health.connected]
-        _state(line, say("消息代理", "broker"), told, health.connected is True)
-    down, offline = len(model.down()), len(model.offline())
-    _state(line, say("接收方断", "recv. down"), str(down), down == 0)
-    _state(line, say("终端离线", "edges off"), str(offline), offline == 0)
+        # What core said last of others is worth nothing once it says nothing.
+        connected = health.connected if model.values_hold else None
+        told = {True: say("通", "up"), False: say("断", "DOWN"), None: say("不明", "?")}[connected]
+        _state(line, say("消息代理", "broker"), told, connected is True)
+    for what, count in (
+        (say("接收方断", "recv. down"), len(model.down())), (say("终端离线", "edges off"), len(model.offline()))
+    ):  # fmt: skip
+        _state(line, what, str(count) if model.values_hold else say("不明", "?"), model.values_hold and count == 0)
     alive = silence_s is not None and silence_s < 2
     _state(line, say("数据流", "stream"), say("通", "up") if alive else f"{silence_s or 0:.0f} s", alive)
     if model.me is not None:
@@ -82,7 +85,15 @@ def _state(line: Drawn, what: str, how: str, good: bool) -> None:
 def banner(model: Model) -> Drawn | None:
     """Return the full-width line for what makes values or lists doubtful; None where nothing does."""
     health = model.health
-    if health is None or (model.values_hold and not health.degraded):
+    if health is None:
+        return None
+    if model.values_hold and model.differs:
+        told = say(
+            "报警列表与网关的计数不一致：请到其他途径核实",
+            "the list and the gateway's count of alarms differ: check otherwise",
+        )
+        return Drawn(f" {told}", style=ALERT)
+    if model.values_hold and not health.degraded:
         return None
     reasons = say("，", ", ").join(map(words.reason, health.reasons))
     if model.values_hold:

@@ -23,6 +23,8 @@ ALARMS_REFILL: Final = 4_000
 TAGS_MAX: Final = 100_000
 ENDED_MAX: Final = 10_000
 LOST_S: Final = 3.0
+DIFFERS_MAX: Final = 3
+"""So many healths in a row with another count of standing alarms than ours are no race any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Model:
         failure: why there is no contact, in words; empty while there is.
         position: id of the last event, from which the stream can resume.
         alarms_cut: the gateway has more open alarms than are held here.
+        differs: for some seconds now the gateway has counted other standing alarms than are held here.
         invalid: number of tags without a value that somebody may rely on.
         loads: number of reloads so far.
     """
@@ -66,6 +69,7 @@ class Model:
         self.invalid = 0
         self.loads = 0
         self._health_s = 0.0
+        self._different = 0
         self._current_s: float | None = None
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._ordered: list[Alarm] | None = None
@@ -127,6 +131,7 @@ class Model:
             self.receivers = tuple(answers.read_receiver(item) for item in entries(body))
         elif event.name == "health":
             self._health_came(answers.read_health(body), now_s)
+            self._compare()
         if event.id and event.name != "reset":
             self.position = event.id
         if self.complete and not self.lost(now_s):
@@ -169,7 +174,21 @@ class Model:
     def _health_came(self, health: Health, now_s: float) -> None:
         self.health, self._health_s = health, now_s
 
+    def _compare(self) -> None:
+        """Hold the list against the gateway's own count; where it stays different, read everything again, once."""
+        assert self.health is not None
+        ours = Counter(alarm.grade for alarm in self.alarms.values() if alarm.active and not alarm.late)
+        whole = self.complete and not self.alarms_cut and "alarms.too_many" not in self.health.reasons
+        self._different = self._different + 1 if whole and ours != Counter(self.health.standing) else 0
+        if self._different == DIFFERS_MAX:
+            self.ask_for_reload()
+
     # ------------------------------------------------------------------ questions
+
+    @property
+    def differs(self) -> bool:
+        """See the class."""
+        return self._different > DIFFERS_MAX
 
     def now_ms(self, now_s: float) -> int:
         """Return the gateway's time, UTC epoch ms: this machine's own clock may be wrong. 0 before the first contact."""
@@ -207,7 +226,9 @@ class Model:
     @property
     def calm_is_known(self) -> bool:
         """An empty list means that there is nothing: nothing of the chain is degraded, and every tag has a value."""
-        return self.health is not None and self.values_hold and not self.health.degraded and self.invalid == 0
+        if self.health is None or not self.values_hold or self.health.degraded:
+            return False
+        return self.invalid == 0 and self._different == 0
 
 
 def _order(alarm: Alarm) -> tuple[bool, int, bool, int, str]:

@@ -15,6 +15,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -73,6 +74,7 @@ class RowList(Widget, can_focus=True):
         self._cells: Callable[[str], Sequence[Cell]] = lambda _key: ()
         self._empty: tuple[str, str] = ("", "")
         self._top = 0
+        self._drawn: list[Strip] = []
         self.chosen: str | None = None
 
     def show(self, keys: Sequence[str], cells: Callable[[str], Sequence[Cell]], empty: tuple[str, str]) -> None:
@@ -85,12 +87,14 @@ class RowList(Widget, can_focus=True):
         elif self.chosen is None and keys and not had_rows:
             self._choose(keys[0])
         self._keep_in_sight()
-        self.refresh()
 
-    @property
-    def above(self) -> int:
-        """How many rows are scrolled out of sight at the top."""
-        return self._top
+    def _refresh_changed(self) -> None:
+        """Draw again only the lines that differ from what was drawn last: over ssh each is traffic."""
+        lines = [self._line_at(y) for y in range(self.size.height)]
+        for y, line in enumerate(lines):
+            if y >= len(self._drawn) or self._drawn[y] != line:
+                self.refresh(Region(0, y, self.size.width, 1))
+        self._drawn = lines
 
     @property
     def keys_in_sight(self) -> Sequence[str]:
@@ -147,7 +151,7 @@ class RowList(Widget, can_focus=True):
         if key != self.chosen:
             self.chosen = key
             self.post_message(self.Chosen(key))
-            self.refresh()
+            self._refresh_changed()
 
     def _keep_in_sight(self, *, follow: bool = False) -> None:
         """Scroll no further than the rows reach; `follow` the cursor.
@@ -159,19 +163,22 @@ class RowList(Widget, can_focus=True):
         if follow and at is not None:
             self._top = min(max(self._top, at - self._space + 1), at)
         self._top = min(self._top, max(0, len(self._keys) - self._space))
-        self.refresh()
+        self._refresh_changed()
 
     # ------------------------------------------------------------------ drawing
 
     def render_line(self, y: int) -> Strip:
-        """Draw one line."""
+        """Draw one line, as it was when the rows were shown last."""
+        return self._drawn[y] if y < len(self._drawn) else Strip.blank(self.size.width, GROUND)
+
+    def _line_at(self, y: int) -> Strip:
         width = self.size.width
         columns = [
             (at, column)
             for at, column in enumerate(self._columns())
             if column.from_width <= width <= column.until_width
         ]
-        widths = _widths([column for _, column in columns], width)
+        widths = column_widths([column for _, column in columns], width)
         if y == 0:
             cells = [Cell(column.title) for column in self._columns()]
             return _strip(cells, columns, widths, width, " ", HEAD)
@@ -192,7 +199,8 @@ class RowList(Widget, can_focus=True):
         )
 
 
-def _widths(columns: Sequence[Column], width: int) -> list[int]:
+def column_widths(columns: Sequence[Column], width: int) -> list[int]:
+    """Return each column's width in a list `width` wide: its least, and its share of what is left over."""
     widths = [column.width for column in columns]
     spare = width - 1 - sum(widths) - len(widths)
     shares = sum(column.grow for column in columns)

@@ -64,6 +64,7 @@ class MainScreen(Screen[None]):
         self.here = 0
         self._filters = [""] * len(TABLES)
         self._tag_keys: tuple[tuple[str, int, int], list[str]] | None = None
+        self._put: dict[str, Drawn] = {}
 
     @property
     def watch_app(self) -> WatchApp:
@@ -107,14 +108,14 @@ class MainScreen(Screen[None]):
         keys = self._keys(model)
         filtered = bool(self._filters[self.here]) and not keys
         rows.show(keys, lambda key: table.cells(look, key), lines.empty(look, self.here, filtered))
-        self.query_one("#head", Static).update(lines.head(look, silence_s, silent_s, self.size.width))
+        self.put("head", lines.head(look, silence_s, silent_s, self.size.width))
         told = lines.banner(model)
-        banner = self.query_one("#banner", Static)
-        banner.display = told is not None
-        banner.update(Drawn(f"{told.plain:<{self.size.width}}", style=told.style) if told else "")
-        self.query_one("#tabs", Static).update(lines.tabs(model, self.here, self._filters[self.here], len(keys)))
-        may_act = model.me is not None and model.me.may_act
-        self.query_one("#keys", Static).update(lines.keys(self.here, may_act))
+        self.query_one("#banner", Static).display = told is not None
+        if told is not None:
+            told.pad_right(max(0, self.size.width - told.cell_len))
+            self.put("banner", told)
+        self.put("tabs", lines.tabs(model, self.here, self._filters[self.here], len(keys)))
+        self.put("keys", lines.keys(self.here, model.me is not None and model.me.may_act))
         self._draw_details(look)
 
     def _draw_details(self, look: Look) -> None:
@@ -123,11 +124,18 @@ class MainScreen(Screen[None]):
             text = Drawn(say("没有选中的行（上/下键选择）", "no row is chosen (Up/Down choose)"), style=DIM)
         else:
             text = Drawn("\n").join(map(lines.drawn, TABLES[self.here].details(look, chosen)))
-        self.query_one("#more", Static).update(text)
+        self.put("more", text, layout=True)
+
+    def put(self, id_: str, text: Drawn, *, layout: bool = False) -> None:
+        """Put a text in its place, if it is another: over ssh every line drawn again is traffic."""
+        known = self._put.get(id_)
+        if known is None or (known, known.style) != (text, text.style):
+            self._put[id_] = text
+            self.query_one(f"#{id_}", Static).update(text, layout=layout)
 
     def say(self, text: str, style: str = "") -> None:
         """Put a line where the last word stands."""
-        self.query_one("#said", Static).update(Drawn(f" {plain(text)}", style=style))
+        self.put("said", Drawn(f" {plain(text)}", style=style))
 
     def on_row_list_chosen(self, event: RowList.Chosen) -> None:
         """Tell more of another row."""

@@ -274,7 +274,7 @@ def receiver_details(look: Look, id_: str) -> list[Line]:
         oldest = "" if lane.oldest_due_ms is None else say(
             f"，最早的待送 {look.times.full(lane.oldest_due_ms)}", f", oldest due {look.times.full(lane.oldest_due_ms)}"
         )  # fmt: skip
-        lines.append([Cell(plain(lane.name) + say(
+        lines.append([Cell(words.lane(lane.name) + say(
             f" 通道：待送 {lane.due}，搁置 {lane.parked}，序号至 {lane.sequence}{oldest}",
             f" lane: due {lane.due}, parked {lane.parked}, sequence up to {lane.sequence}{oldest}",
         ), WARN if lane.due or lane.parked else "")])  # fmt: skip
@@ -312,7 +312,11 @@ def _link(receiver: Receiver) -> str:
 
 def _attempt(receiver: Receiver) -> str:
     told = receiver.attempt_detail or receiver.detail
-    return f"{words.outcome(receiver.outcome)} {plain(told)}".strip()
+    return (
+        words.outcome(receiver.outcome)
+        if told == receiver.outcome
+        else f"{words.outcome(receiver.outcome)} {plain(told)}".strip()
+    )
 
 
 def _marks(alarm: Alarm, tag: Tag | None) -> list[str]:

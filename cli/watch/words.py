@@ -102,8 +102,10 @@ def limit_in_full(alarm: Alarm) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with five digits that count; nothing where there is none."""
-    return "" if value is None else f"{value:.5g}"
+    """Return a number with five digits that count, large ones whole; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if 1e5 <= abs(value) < 1e9 else f"{value:.5g}"
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -140,6 +142,11 @@ def reason(word: str) -> str:
 def outcome(word: str) -> str:
     """Say how a delivery attempt went."""
     return plain(say(*_OUTCOMES.get(word, (word, word))))
+
+
+def lane(name: str) -> str:
+    """Return the word for a lane; each has a grade's name."""
+    return plain(next((say(*both) for both in _GRADES_LONG.values() if both[1] == name), name))
 
 
 def role(name: str) -> str:

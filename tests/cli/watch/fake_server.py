@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,7 +48,7 @@ def health(**changes: Any) -> dict[str, Any]:
     """Return health as the API gives it."""
     body = {
         "at_ms": NOW_MS, "core": "running", "ledger": "ok", "degraded": False, "reasons": [], "heartbeat_age_ms": 400,
-        "connected": True, "unjournaled": False,
+        "connected": True, "unjournaled": False, "standing": {},
     }  # fmt: skip
     return body | changes
 
@@ -103,10 +104,17 @@ class FakeGateway:
     async def send(self, name: str, body: Any, *, id_: str | None = None) -> None:
         """Put one event on every open stream."""
         self._number += 1
+        if name == "health":
+            body = self._counted(body)
         data = json.dumps(body, ensure_ascii=False)
         text = f"id: {id_ or f'L1:{self._number}:0'}\nevent: {name}\ndata: {data}\n\n"
         for stream in self._streams:
             await stream.put(text.encode())
+
+    def _counted(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return health with the count of the standing alarms, unless it has one."""
+        standing = Counter(str(item["grade"]) for item in self.alarms if item["active"] and not item["late"])
+        return body | {"standing": body.get("standing") or standing}
 
     async def cut(self) -> None:
         """End every open stream."""
@@ -120,7 +128,7 @@ class FakeGateway:
         base = "/api/v1"
         app.add_routes([
             web.get(f"{base}/me", self._plain("me")), web.get(f"{base}/site", self._plain("site")),
-            web.get(f"{base}/health", self._plain("health")), web.get(f"{base}/tags", self._tags),
+            web.get(f"{base}/health", self._health), web.get(f"{base}/tags", self._tags),
             web.get(f"{base}/alarms", self._alarms), web.get(f"{base}/edges", self._items("edges")),
             web.get(f"{base}/deliveries", self._items("receivers")), web.get(f"{base}/stream", self._stream),
             web.post(f"{base}/alarms/{{id}}/{{act}}", self._act),
@@ -142,6 +150,9 @@ class FakeGateway:
             return web.json_response(getattr(self, name))
 
         return answer
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._counted(self.health) if "core" in self.health else self.health)
 
     def _items(self, name: str) -> Any:
         async def answer(_request: web.Request) -> web.Response:

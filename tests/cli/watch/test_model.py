@@ -168,6 +168,23 @@ def test_a_reset_asks_for_a_reload_and_the_picture_ages_from_there() -> None:
     assert made.lost(4.1)
 
 
+def test_a_list_that_differs_from_the_gateways_count_is_read_again_once_and_then_told() -> None:
+    made = loaded([fake.alarm("a", grade=3), fake.alarm("late", grade=2, late=True)])
+    for standing in ({"3": 1, "4": 0}, {"3": 2}, {"3": 2}, {"3": 1}, {"3": 2}, {"3": 2}):
+        made.fold(event("health", fake.health(standing=standing)), 1.0)
+        assert made.complete
+    assert not made.calm_is_known
+    made.fold(event("health", fake.health(standing={"3": 2})), 1.0)
+    assert not made.complete
+    assert not made.differs
+    made.load(picture([fake.alarm("a", grade=3)]), 1.5)
+    made.fold(event("health", fake.health(standing={"3": 2})), 2.0)
+    assert made.complete
+    assert made.differs
+    made.fold(event("health", fake.health(standing={"3": 1})), 3.0)
+    assert not made.differs
+
+
 def test_the_clock_is_the_gateways() -> None:
     made = loaded([])
     assert made.now_ms(2.5) == fake.NOW_MS + 2_500
