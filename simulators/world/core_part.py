@@ -97,12 +97,16 @@ class CoreDisk:
 
 
 class WorldLedger(Ledger):
-    """The ledger of one process of core."""
+    """The ledger of one process of core. Once that is dead no transaction goes through."""
 
     def __init__(self, path: Path, site: str, process: Process, disk: CoreDisk, die: Callable[[], None]) -> None:
         super().__init__(path, site)
         self._process, self._disk, self._die = process, disk, die
+        self._step_written = self._last_words = False
         self._db.execute("PRAGMA synchronous = OFF")
+        self._db.set_update_hook(self._row_written)
+        self._db.set_commit_hook(self._refused)
+        self._db.set_wal_hook(self._durable)
 
     def commit(self, batches: Sequence[Batch]) -> Committed:
         """See `Ledger.commit`."""
@@ -110,15 +114,28 @@ class WorldLedger(Ledger):
         self._disk.begin(self, batches)
         committed = super().commit(batches)
         self._disk.unsure = None
-        if self._disk.kill_behind_sync and committed.fresh_transitions:
-            self._disk.kill_behind_sync = False
-            self._die()
-            self._process.check()
+        self._process.check()
         return committed
 
     def sync_after_all(self, batches: Sequence[Batch]) -> None:
         """The bytes of a failed sync were on the disk all the same, as the next process finds out."""
+        self._last_words = True
         super().commit(batches)
+
+    # -- hooks of SQLite: a kill comes between two transactions, wherever they are made --
+
+    def _row_written(self, kind: int, database: str, table: str, row: int) -> None:
+        self._step_written |= table == "transition"
+
+    def _refused(self) -> bool:
+        return self._process.dead and not self._last_words
+
+    def _durable(self, connection: apsw.Connection, database: str, pages: int) -> int:
+        written, self._step_written = self._step_written, False
+        if written and self._disk.kill_behind_sync:
+            self._disk.kill_behind_sync = False
+            self._die()
+        return apsw.SQLITE_OK
 
 
 class CorePart:

@@ -45,7 +45,7 @@ from wire import MemoryBroker
 START_MS: Final = 1_800_000_000_000
 RESTART_S: Final = 1.0
 SETTLE_S_MIN: Final = 20.0
-SETTLE_S_MAX: Final = 300.0
+SETTLE_S_MAX: Final = 600.0  # a patient notice that was refused twice waits for five minutes, give or take a fifth
 QUIET_S: Final = 12.0  # longer than every off-delay and every silence of an instrument
 UNDER_WAY_S: Final = 4.0
 ACT_EVERY_S: Final = (5.0, 20.0)

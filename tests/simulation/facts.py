@@ -94,6 +94,13 @@ class Plant:
         readings = self._at.get((tag, source_ms))
         return readings[0].mark if readings else self._copies.get((tag, source_ms))
 
+    def time(self, tag: str, source_ms: int) -> int | None:
+        """Return where in the record a tag's clock stood so; for what a timer did, at the newest reading before."""
+        found = self.position(tag, source_ms)
+        if found is not None:
+            return found
+        return next((one.mark for one in reversed(self.readings[tag]) if one.source_ms <= source_ms), None)
+
     def shown(
         self, tag: str, source_ms: int | None, value: float | None, fits: Callable[[Reading], bool], after: int = -1
     ) -> bool:

@@ -17,6 +17,7 @@ class NoFalseCalm:
     def __init__(self, site: Site, plant: Plant) -> None:
         self._site, self._plant = site, plant
         self._acts: set[tuple[str, str]] = set()
+        self._done: dict[tuple[str, str], tuple[int, Noticed]] = {}
         self._judged: set[tuple[str, int | None]] = set()
 
     def see(self, mark: int, event: Event) -> Iterator[Violation]:
@@ -25,12 +26,18 @@ class NoFalseCalm:
             self._acts.add((event.kind, event.alarm))
         elif isinstance(event, Noticed):
             act = ACTS.get(event.kind)
-            if act is not None and (act, event.alarm["id"]) not in self._acts:
-                yield Violation("P2", event.at_s, f"{_name(event)} was {event.kind}, and nobody did that", (mark,))
+            if act is not None:
+                self._done.setdefault((act, event.alarm["id"]), (mark, event))
             key = (event.alarm["id"], event.alarm["returned_ms"])
             if event.alarm["returned_ms"] is not None and key not in self._judged:
                 self._judged.add(key)
                 yield from self._returned(mark, event)
+
+    def end(self) -> Iterator[Violation]:
+        """Return what nobody did. Only now: an act is told from memory before it is answered where the disk stalls."""
+        for act, (mark, event) in self._done.items():
+            if act not in self._acts:
+                yield Violation("P2", event.at_s, f"{_name(event)} was {event.kind}, and nobody did that", (mark,))
 
     def _returned(self, mark: int, event: Noticed) -> Iterator[Violation]:
         alarm = event.alarm

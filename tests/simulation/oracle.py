@@ -63,6 +63,7 @@ class Oracle:
         return [
             *books.problems,
             *self._lost.end(at_s, books.frames, books.losses, self._plant),
+            *self._calm.end(),
             *self._arrive.end(at_s, taken, books.live_rows, books.journal),
         ]
 

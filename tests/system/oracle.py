@@ -309,13 +309,15 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
         for edge in site.edges
     }
     live: dict[str, int] = {}
+    unmarked: dict[str, int] = {}  # frames an edge could not number: of a stream that the gateway drew
     highest: Counter[tuple[str, int]] = Counter()
     seen: list[Seen] = []
     current: set[FrameKey] = set()
     for entry in log:
         for frame in entry.frames:
             key = (frame.node, frame.stream)
-            if frame.stream != live.get(frame.node) or frame.sequence <= highest[key]:
+            mine = frame.stream in (live.get(frame.node), unmarked.get(frame.node))
+            if not mine or frame.sequence <= highest[key]:
                 continue
             highest[key] = frame.sequence
             current.add((*key, frame.sequence))
@@ -325,6 +327,7 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
             seen += engine.tick(entry.engine_ms)
         elif entry.kind == "N":
             live[entry.node] = int(str(entry.facts["live"]))
+            unmarked[entry.node] = int(str(entry.facts["unmarked_stream"]))
         elif entry.kind == "D":
             assert not entry.device, "no device of this site dies alone"
             if not entry.facts["quiet"]:
