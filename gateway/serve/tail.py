@@ -6,7 +6,7 @@ core counts as current: a frame of the node's live stream numbered above all bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -35,6 +35,15 @@ class LogRow(NamedTuple):
     first: int
     last: int
     body: bytes
+
+
+class FrameColumns(NamedTuple):
+    """A frame's samples. tag: int32[n], position in the site's tags, negative where it has none of that name."""
+
+    number: int
+    tag: NDArray[np.int32]
+    columns: Columns
+    row: LogRow
 
 
 READ_KINDS: Final = tuple(
@@ -162,7 +171,9 @@ class Tail:
             return
         node.last_frame_ms = row.received_ms
         if node.is_current(row.stream, row.last):
-            self.block_values(row, node.evaluated)
+            for frame in self._block_frames(row):
+                if frame.number > node.evaluated:
+                    self.tags.take(frame.tag, frame.columns, row)
             node.evaluated = row.last
 
     def _keep(self, row: LogRow, columns: Columns | None) -> None:
@@ -176,18 +187,6 @@ class Tail:
         self._recent.begin(self._ledger_id, after_pos)
         for row in rows:
             self._keep(row, unpack_columns(row.body) if row.kind == EntryKind.FRAME else None)
-
-    def block_values(self, row: LogRow, after: int) -> None:
-        """Take the frames of a block of a live stream that are numbered above `after`."""
-        try:
-            frames, _unknown = frames_of(decode_block(row.body), self._owned.get(row.node, {}))
-        except BlockError:  # core had read it: a ledger that was damaged since; silence will tell
-            return
-        for frame in frames:
-            if frame.sequence > after:
-                value, code, raw = condition(frame.batch, self._low, self._high)
-                columns = Columns(frame.batch.tag, value, code, frame.batch.source_ms, raw)
-                self.tags.take(frame.batch.tag, columns, row)
 
     def born(self, row: LogRow) -> None:
         """A node's session began."""
@@ -216,31 +215,34 @@ class Tail:
 
     # -- what was before the first row taken --
 
-    def remember(self, row: LogRow) -> bool:
-        """Take from a row before `pos`, newest rows first, what tags show that nothing newer spoke for.
+    def frames(self, row: LogRow) -> Iterator[FrameColumns]:
+        """Yield the frames of a FRAME or BLOCK row, highest number first."""
+        if row.kind == EntryKind.FRAME:
+            columns = unpack_columns(row.body)
+            yield FrameColumns(row.first, self._site_tag[columns.tag], columns, row)
+        else:
+            yield from reversed(self._block_frames(row))
 
-        Returns:
-            Whether the row told anything.
-        """
-        if row.kind == EntryKind.BLOCK:
-            return self._remember_block(row)
-        columns = unpack_columns(row.body)
-        return self._remember(self._site_tag[columns.tag], columns, row)
-
-    def _remember_block(self, row: LogRow) -> bool:
+    def _block_frames(self, row: LogRow) -> list[FrameColumns]:
         try:
             frames, _unknown = frames_of(decode_block(row.body), self._owned.get(row.node, {}))
-        except BlockError:
-            return False
-        told = False
-        for frame in reversed(frames):
-            value, code, raw = condition(frame.batch, self._low, self._high)
-            columns = Columns(frame.batch.tag, value, code, frame.batch.source_ms, raw)
-            told |= self._remember(frame.batch.tag, columns, row)
-        return told
+        except BlockError:  # core had read it: a ledger that was damaged since; silence will tell
+            return []
+        found = []
+        for frame in frames:
+            batch = frame.batch
+            value, code, raw = condition(batch, self._low, self._high)
+            columns = Columns(batch.tag, value, code, batch.source_ms, raw)
+            found.append(FrameColumns(frame.sequence, batch.tag, columns, row))
+        return found
 
-    def _remember(self, tag: NDArray[np.int32], columns: Columns, row: LogRow) -> bool:
-        tags = self.tags
+    def remember(self, frame: FrameColumns) -> bool:
+        """Take from a frame before `pos`, newest frames first, what tags show that nothing newer spoke for.
+
+        Returns:
+            Whether the frame told anything.
+        """
+        tags, (_, tag, columns, row) = self.tags, frame
         known = tags.pos[tag] != NEVER
         good = quality_of(columns.code) == Quality.GOOD
         fresh = (tag >= 0) & ~known

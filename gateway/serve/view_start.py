@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from gateway.core.entries import EntryKind
-from gateway.serve.tail import READ_KINDS, LogRow, NodeNow, Tail
+from gateway.serve.tail import READ_KINDS, FrameColumns, LogRow, NodeNow, Tail
 from gateway.serve.view_errors import OutOfTimeError
 from gateway.serve.view_heartbeat import Heartbeat
 from gateway.serve.view_ledger import LedgerFile
@@ -136,18 +137,18 @@ def _newest_unmarked(name: str, file: LedgerFile) -> int:
 def _values(tail: Tail, name: str, node: NodeNow, file: LedgerFile, last_pos: int, give_up_at: float) -> None:
     """Read a node's streams backwards until all its tags are found."""
     left = NODE_ROWS_MAX
-    for row in _backwards(name, node, file, last_pos):
+    for frame in _backwards(tail, name, node, file, last_pos):
         left -= 1
         if node.last_frame_ms is None:
-            node.last_frame_ms = row.received_ms
-        if tail.remember(row) and not tail.unheard(name):
+            node.last_frame_ms = frame.row.received_ms
+        if tail.remember(frame) and not tail.unheard(name):
             return
         if left <= 0 or time.monotonic() > give_up_at:
             return
 
 
-def _backwards(name: str, node: NodeNow, file: LedgerFile, last_pos: int) -> Iterator[LogRow]:
-    """Yield the frames and blocks of the newest streams, highest number first."""
+def _backwards(tail: Tail, name: str, node: NodeNow, file: LedgerFile, last_pos: int) -> Iterator[FrameColumns]:
+    """Yield the frames of the newest streams, highest number first."""
     streams = [stream for stream in (node.live, node.unmarked) if stream]
     streams.sort(key=lambda stream: _last_pos(name, stream, file), reverse=True)
     before = node.live
@@ -158,8 +159,9 @@ def _backwards(name: str, node: NodeNow, file: LedgerFile, last_pos: int) -> Ite
             break
         streams.append(before)
     for stream in streams:
-        frames, blocks = (_numbers_down(name, stream, kind, file, last_pos) for kind in ("F", "B"))
-        yield from heapq.merge(frames, blocks, key=lambda row: -row.last)  # a live stream may have both
+        kinds = (_numbers_down(name, stream, kind, file, last_pos) for kind in ("F", "B"))
+        frames = (chain.from_iterable(map(tail.frames, rows)) for rows in kinds)
+        yield from heapq.merge(*frames, key=lambda frame: -frame.number)  # a live stream may have both
 
 
 def _numbers_down(name: str, stream: int, kind: str, file: LedgerFile, last_pos: int) -> Iterator[LogRow]:

@@ -137,6 +137,19 @@ def test_a_restored_ledger_is_begun_anew(chain: Chain, tmp_path: Path) -> None:
     chain.bench.ledger = Ledger(chain.folder / LEDGER_NAME, "PARK1")
 
 
+def test_positions_that_go_back_begin_anew_whatever_the_id_says(chain: Chain) -> None:
+    """A backup was copied over the file in place, and nobody renamed the ledger."""
+    chain.born()
+    position = chain.scan({LEVEL: 3.0}).position
+    chain.scan({LEVEL: 4.0})
+    db = apsw.Connection(str(chain.folder / LEDGER_NAME))
+    db.execute("DELETE FROM log WHERE pos > ?", (position.pos,))
+    db.close()
+    changes = chain.view.refresh()
+    assert (changes.reset, changes.position) == (True, position)
+    assert chain.tag().value == 3.0
+
+
 def test_a_busy_ledger_is_tried_again_before_anything_is_called_stale(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain.born()
     file = chain.view._file

@@ -276,6 +276,30 @@ def test_a_live_stream_may_come_in_blocks(chain: Chain) -> None:
         assert [(point.value, point.late) for point in found.points] == [(0.0, False), (3.0, False), (7.5, False)]
 
 
+def test_a_frame_that_comes_after_a_higher_number_is_not_the_present(chain: Chain) -> None:
+    chain.born()
+    overtaken = chain.edge.scan({LEVEL: 3.0})
+    chain.scan({LEVEL: 4.0})
+    changes = chain.run(overtaken)
+    assert LEVEL not in changes.tags
+    assert chain.tag().value == 4.0
+    assert [(point.value, point.late) for point in chain.history().points] == [(0.0, False), (3.0, True), (4.0, False)]
+
+
+def test_a_block_does_not_bring_back_what_a_later_frame_has_replaced(chain: Chain) -> None:
+    chain.born()
+    replaced = chain.edge._take("TANK", ((LEVEL, 3.0),))
+    chain.scan({LEVEL: 4.0})
+    newest = chain.edge._take("GAS", ((GAS, 0.3),))
+    body = block("E1", [replaced, newest], first=replaced.sequence, last=newest.sequence)
+    chain.run([(address(MessageKind.NDATA, "E1"), block_message(chain.edge._seq(), body))])
+    assert (chain.tag().value, chain.tag(GAS).value) == (4.0, 0.3)
+    fresh = chain.new_view()
+    fresh.refresh()
+    assert [(now.tag, now.value) for now in fresh.tags()] == [(now.tag, now.value) for now in chain.view.tags()]
+    fresh.close()
+
+
 def test_changes_name_what_changed_by_samples_and_by_time_alone(chain: Chain) -> None:
     assert chain.born().tags == {LEVEL, PRESSURE, GAS}
     assert chain.scan({GAS: 0.2}).tags == {GAS}
