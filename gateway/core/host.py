@@ -272,6 +272,10 @@ class NodeSession:
         self._missing.clear()
         return self._rebirth("a message is missing", now_ms)
 
+    def unborn(self, now_ms: int) -> list[Fact]:
+        """Core is there and the node has not been born: one that did not wait for its host must be asked."""
+        return [] if self.online else self._rebirth("not born since core is there", now_ms)
+
     def lost(self) -> list[Fact]:
         """Core's own link is gone, or core starts: nothing is known of the node until it is born again."""
         was_online = self.online

@@ -180,6 +180,10 @@ class CoreLoop:
         self._attempts += attempts
         self.wake.set()
 
+    def link_up(self) -> None:
+        """The source is connected and listens."""
+        self.sessions.link_up(self._clock.now())
+
     def link_lost(self) -> None:
         """Core's own MQTT link is gone: nothing is known of any node until it is born again."""
         self.sessions.link_lost(self._clock.now())

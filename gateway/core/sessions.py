@@ -17,6 +17,7 @@ from wire import MalformedTopicError, PayloadLimits, parse_topic
 
 STRANGER: Final = "NODE"
 STRANGER_EVERY_MS: Final = 60_000
+UNBORN_ASKED_MS: Final = 3_000  # nodes of ours are back within 2 s
 DEATHS_MAX: Final = 4  # so many of one node's sessions ended
 DEATHS_WITHIN_MS: Final = 60_000
 TOPICS_KEPT: Final = 4_096
@@ -36,6 +37,7 @@ class Sessions:
         self.nodes = {edge: NodeSession(tags, limits, reorder_ms, site.tag_index) for edge, tags in owned.items()}
         self._deaths_ms: dict[str, deque[int]] = {edge: deque(maxlen=DEATHS_MAX) for edge in owned}
         self._awaited_since_ms = dict.fromkeys(self.nodes, now_ms)
+        self._unborn_asked_ms: int | None = None
         self._stranger_said_ms: int | None = None
         self._left: list[tuple[str, Fact]] = []
         self.refused = 0
@@ -83,10 +85,19 @@ class Sessions:
 
     def poll(self, now_ms: int) -> list[tuple[str, Fact]]:
         """Return what time alone brings."""
-        return [(name, fact) for name, session in self.nodes.items() for fact in session.poll(now_ms)]
+        facts = [(name, fact) for name, session in self.nodes.items() for fact in session.poll(now_ms)]
+        if self._unborn_asked_ms is not None and now_ms >= self._unborn_asked_ms:
+            self._unborn_asked_ms = None
+            facts += [(name, fact) for name, session in self.nodes.items() for fact in session.unborn(now_ms)]
+        return facts
+
+    def link_up(self, now_ms: int) -> None:
+        """We are connected: nodes of ours come by themselves, others may have been born before we listened."""
+        self._unborn_asked_ms = now_ms + UNBORN_ASKED_MS
 
     def link_lost(self, now_ms: int) -> None:
         """Our link to the broker is gone: every session is over for us, though the node may be well."""
+        self._unborn_asked_ms = None
         for name, session in self.nodes.items():
             if session.lost():
                 self._left.append((name, OUR_LINK_LOST))

@@ -105,6 +105,7 @@ class MqttSource:
         await link.subscribe([(topic, 1), *self._filters()])
         await link.publish(topic, encode_state(online=True, timestamp_ms=self._state_ms), qos=1, retain=True)
         self.connected, self._said_absent = True, False
+        self._loop.link_up()
         log.info("connected to the broker")
         await self._serve(link, topic)
 

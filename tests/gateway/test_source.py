@@ -462,6 +462,25 @@ def test_every_command_is_an_ncmd_that_writes_what_the_nodes_birth_declared(tmp_
     assert [decode_payload(payload).timestamp_ms for _, payload, _, _ in sent] == [1_000_000] * len(sent)
 
 
+def test_nodes_that_were_born_before_core_listened_are_asked_for_their_births(tmp_path: Path) -> None:
+    """One that does not wait for its host and reports by exception would say nothing until its values change."""
+
+    async def story(rig: Rig) -> None:
+        await rig.publish(Edge("E2").born())
+        for _ in range(100):
+            await rig.bench.cycle(100)
+            await asyncio.sleep(0.1)
+        assert [node for at, node, command in rig.commands if command.rebirth and at > 1] == ["E1", "E1"]
+        await rig.publish(Edge("E1").born())
+        rig.commands.clear()
+        for _ in range(100):
+            await rig.bench.cycle(1_000)
+            await asyncio.sleep(1)
+        assert not [command for _, _, command in rig.commands if command.rebirth]
+
+    play(tmp_path, story)
+
+
 def test_many_streams_are_acknowledged_in_commands_of_bounded_size(tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
         count = 2 * ACKNOWLEDGE_ROWS_MAX + 5
