@@ -233,7 +233,7 @@ class _Engine:
     """An engine, or its evaluator alone, that a load is told to."""
 
     def __init__(self, table: LimitTable, load: Load, alone: bool) -> None:
-        self._engine, self._load = AlarmEngine(table, records_max=1_000), load
+        self._engine, self._load = AlarmEngine(table), load
         self._samples: Callable[[int, Observed], object]
         self._samples = self._engine._evaluator.samples if alone else self._engine.samples
         self._now_ms = count(SCAN_MS)

@@ -306,6 +306,26 @@ class TestManyAtOnce:
         (expected,) = alone.engine.tick(alone.now_ms + 3000)
         assert raised.id == expected.id
 
+    @pytest.mark.parametrize("tag", [-1, 1, 2**31 - 1])
+    def test_a_sample_of_no_tag_is_refused_and_leaves_no_trace(self, tag: int) -> None:
+        site = bench(H10)
+        site.send(5)
+        before = site.engine.tag_states()
+        with pytest.raises(IndexError):
+            site.engine.samples(site.now_ms, batch([Sent(0, 12.0, GOOD, 9, 1, 9), Sent(tag, 12.0, GOOD, 9, 1, 9)]))
+        after = site.engine.tag_states()
+        assert (after.value[0], after.source_ms[0]) == (5.0, before.source_ms[0])
+        assert site.engine.alarms() == []
+
+    @pytest.mark.fault("F01")
+    def test_a_number_marked_bad_is_not_shown_even_while_its_fault_stands(self) -> None:
+        site = bench(H10)
+        site.send(5, COMM)
+        for _ in range(2):
+            site.now_ms += 1000
+            assert site.engine.samples(site.now_ms, batch([Sent(0, 12.0, COMM, site.now_ms, 77, 50)])) == []
+            assert math.isnan(site.engine.tag_states().value[0])
+
     def test_engine_time_never_runs_backwards(self) -> None:
         site = bench(H10)
         with pytest.raises(AssertionError, match="ran backwards"):
@@ -363,3 +383,25 @@ class TestFlood:
         assert self.send(site, math.nan, COMM) == ["FAULT raised"] * self.COUNT
         assert self.send(site, math.nan, COMM) == []
         assert self.send(site, 5) == ["H returned", "FAULT returned"] * self.COUNT
+
+    def test_delays_of_many_run_and_end_like_those_of_one(self) -> None:
+        delayed = Limit("H", 10, on_ms=3000, off_ms=2000)
+        site, alone = bench(*(Tag(f"T{number}.LEVEL", (delayed,)) for number in range(self.COUNT))), bench(
+            Tag("T0.LEVEL", (delayed,)))
+        values = (12, 12, 9.5, 12, 12, 12, 12, 5, 9.5, 5, 5, 5, 12)
+        said = [self.send(site, value) for value in values]
+        assert said == [words(alone.send(value)) * self.COUNT for value in values]
+        assert sum(map(len, said)) == 2 * self.COUNT
+
+    def test_a_delay_of_many_ripens_with_time_alone(self) -> None:
+        site = bench(*(Tag(f"T{number}.LEVEL", (Limit("H", 10, on_ms=3000),)) for number in range(self.COUNT)))
+        self.send(site, 12)
+        assert [words(site.tick(2999)), words(site.tick(1))] == [[], ["H raised"] * self.COUNT]
+
+    def test_several_samples_of_many_tags_in_one_batch_keep_their_order(self) -> None:
+        site, values = self.site(), (5.0, 12.0, 11.0, 5.0, 6.0, 12.0)
+        sent = [Sent(tag, value, GOOD, 1000 + at, 7, at + 1) for at, value in enumerate(values) for tag in range(self.COUNT)]
+        told = site.engine.samples(site.now_ms, batch(sent))
+        assert words(told) == [word for word in ("H raised", "H returned", "H raised") for _ in range(self.COUNT)]
+        assert [made.at_ms for made in told[::self.COUNT]] == [1001, 1003, 1005]
+        assert len({made.id for made in told}) == 3 * self.COUNT
