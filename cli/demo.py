@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import math
+import os
 import secrets
 import signal
 import socket
@@ -29,6 +30,7 @@ from cli.json_files import read_json_file
 from cli.language import say
 from cli.running import EXIT_REFUSED, explain, set_up_logging, unusable
 from config import DEMO_SITE, SiteConfig, dump_edge, dump_site, export_edge, load_site, rebind
+from gateway.serve import SERVE_FOLDER, Role, TokenStore
 from simulators import SimulatorError, control_plant, load_scenario
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ AFTER_CORE_S: Final = 1.0
 AFTER_FIELD_S: Final = 0.8
 AFTER_BROKER_S: Final = 0.6
 POLL_S: Final = 0.05
+TOKEN_NAME: Final = "demo.token"  # noqa: S105 - the name of its file
 EXIT_MISSING: Final = 1
 
 
@@ -60,15 +63,17 @@ class Chain:
     plant: Child
     platform: Child
     core: Child
+    serve: Child
     edges: list[Child]
     control_port: int
+    how_to_look: str
     scenario: str
     began_s: float = 0.0
 
     @property
     def children(self) -> list[Child]:
         """All parts, in the order they were started."""
-        return [self.broker, self.platform, self.plant, self.core, *self.edges]
+        return [self.broker, self.platform, self.plant, self.core, self.serve, *self.edges]
 
 
 class StartError(Exception):
@@ -146,7 +151,7 @@ async def _demo(
     try:
         chain = await _unless_ended(ending, _start(scenario, folder, seed, started))
         watching = asyncio.create_task(keep_running(chain.children), name="supervisor")
-        viewing = asyncio.create_task(show(chain.folder, chain.site, scenario, plain=as_json), name="view")
+        viewing = asyncio.create_task(_show(chain, plain=as_json), name="view")
         stopping = asyncio.create_task(ending.wanted.wait(), name="stop")
         try:
             await asyncio.wait({watching, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -161,6 +166,10 @@ async def _demo(
     finally:
         deadline_s = ending.within(QUICK_STOP_S)
         await asyncio.gather(*(child.stop(deadline_s) for child in started))
+
+
+async def _show(chain: Chain, *, plain: bool) -> None:
+    await show(chain.folder, chain.site, chain.scenario, plain=plain, how_to_look=chain.how_to_look)
 
 
 async def _unless_ended(ending: Ending, starting: Coroutine[Any, Any, Chain]) -> Chain:
@@ -221,13 +230,18 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     site_file.write_text(dump_site(site), encoding="utf-8")
     core = child("core", [*own, "core", str(site_file), "--data", str(folder)], signing)
     await _wait_for_json(core, folder / "core" / "heartbeat.json")
+    serve_port = _free_port()
+    serve = child("serve", [*own, "serve", str(site_file), "--data", str(folder), "--port", str(serve_port)])
     edges = []
     for edge_config in site.edges:
         file = site_folder / f"{edge_config.id}.yaml"
         file.write_text(dump_edge(export_edge(site, edge_config.id)), encoding="utf-8")
         data = folder / "edges" / edge_config.id
         edges.append(child(f"edge-{edge_config.id}", [*own, "edge", "run", str(file), "--data", str(data)]))
-    chain = Chain(site, folder, broker, plant, platform, core, edges, where_plant["control_port"], scenario)
+    chain = Chain(
+        site, folder, broker, plant, platform, core, serve, edges, where_plant["control_port"],
+        _how_to_look(folder, serve_port), scenario,
+    )  # fmt: skip
     await _wait_until(started, lambda: _all_online(folder, len(edges)))
     try:
         await control_plant(chain.control_port, {"do": "begin"})
@@ -235,6 +249,16 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
         raise StartError(say(f"仿真工厂没有响应：{error}", f"the simulated plant does not answer: {error}")) from None
     chain.began_s = time.monotonic()
     return chain
+
+
+def _how_to_look(folder: Path, port: int) -> str:
+    """Make a token for whoever runs the demo; return the command that looks at it with that."""
+    store = TokenStore(folder / SERVE_FOLDER, lambda: time.time_ns() // 1_000_000)
+    file = folder / TOKEN_NAME
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as kept:
+        kept.write(store.new(say("演示", "demo"), Role.OPERATOR, 1)[1] + "\n")
+    command = f"hazardgate watch --url http://127.0.0.1:{port} --token-file {file}"
+    return say(f"另开终端查看和确认报警：{command}", f"look and acknowledge in another terminal: {command}")
 
 
 async def _wind_up(chain: Chain, ending: Ending) -> dict[str, Any] | None:
@@ -245,7 +269,7 @@ async def _wind_up(chain: Chain, ending: Ending) -> dict[str, Any] | None:
     ran_s = time.monotonic() - chain.began_s
     ended_ms = time.time_ns() // 1_000_000
     deadline_s = ending.within(EDGE_STOP_S, AFTER_EDGES_S)
-    await asyncio.gather(*(edge.stop(deadline_s) for edge in chain.edges))
+    await asyncio.gather(*(part.stop(deadline_s) for part in (chain.serve, *chain.edges)))
     deadline_s = ending.within(DELIVER_S_MAX, AFTER_DELIVERIES_S)
     while time.monotonic() < deadline_s() and not _delivered(chain.folder):
         await asyncio.sleep(POLL_S)

@@ -89,12 +89,14 @@ class Bystander:
             self._reader.close()
 
 
-async def show(folder: Path, site: SiteConfig, scenario: str, *, plain: bool) -> None:
-    """Show until cancelled: full screen on a terminal, a line every 5 s elsewhere."""
+async def show(folder: Path, site: SiteConfig, scenario: str, *, plain: bool, how_to_look: str = "") -> None:
+    """Show until cancelled: full screen on a terminal, a line every 5 s elsewhere. `how_to_look` tells of other ways."""
     bystander = Bystander(folder, site)
     console = Console(file=sys.stderr if plain else sys.stdout)
     try:
         if plain or not console.is_terminal:
+            if how_to_look:
+                console.print(how_to_look, highlight=False, soft_wrap=True)
             while True:
                 await asyncio.sleep(PLAIN_PERIOD_S)
                 console.print(_line(await asyncio.to_thread(bystander.look)), highlight=False, soft_wrap=True)
@@ -103,7 +105,7 @@ async def show(folder: Path, site: SiteConfig, scenario: str, *, plain: bool) ->
             while True:
                 seen = await asyncio.to_thread(bystander.look)
                 size = (console.width, console.height)
-                live.update(screen(seen, site, scenario, time.monotonic() - began, size), refresh=True)
+                live.update(screen(seen, site, scenario, time.monotonic() - began, size, how_to_look), refresh=True)
                 await asyncio.sleep(PERIOD_S)
     finally:
         bystander.close()
@@ -117,16 +119,22 @@ def _line(seen: Seen) -> str:
     )
 
 
-def screen(seen: Seen, site: SiteConfig, scenario: str, running_s: float, size: tuple[int, int]) -> Layout:
-    """Lay out one look as a full screen of `size` (columns, lines)."""
+def screen(
+    seen: Seen, site: SiteConfig, scenario: str, running_s: float, size: tuple[int, int], how_to_look: str = ""
+) -> Layout:
+    """Lay out one look as a full screen of `size` (columns, lines). `how_to_look` stands whole above the last line."""
     width, height = size
     narrow = width <= NARROW_WIDTH
     chain, deliveries = _chain(seen, narrow=narrow), _deliveries(seen)
     top = FRAME_HEIGHT + (chain.row_count if narrow else max(chain.row_count, deliveries.row_count + 1))
     top = min(top, height // 2)
-    rest = max(2, height - top - 1)
+    look_lines = Text(how_to_look).wrap(Console(width=width), width, overflow="fold") if how_to_look else ()
+    bottom = 1 + len(look_lines)
+    rest = max(2, height - top - bottom)
     layout = Layout()
-    layout.split_column(Layout(name="top", size=top), Layout(name="middle", size=rest), Layout(name="bottom", size=1))
+    layout.split_column(
+        Layout(name="top", size=top), Layout(name="middle", size=rest), Layout(name="bottom", size=bottom)
+    )
     chain_panel = Panel(chain, title=say("链路", "Chain"), box=box.SQUARE)
     if seen.heartbeat.get("unjournaled"):
         stall = say("账本写不进：报警标记为未入账", "ledger stalls: alarms go out unjournaled")
@@ -146,13 +154,12 @@ def screen(seen: Seen, site: SiteConfig, scenario: str, running_s: float, size: 
             Layout(_alarms(seen, site, left, rest), size=left), Layout(_values(seen, site, width - left, rest))
         )
     name = site.name.zh if language() == "zh" else site.name.en
-    layout["bottom"].update(
-        Text(
-            say(f"Ctrl-C 结束  已运行 {running_s:.0f} 秒  场景 {scenario}  {name}",
-                f"Ctrl-C ends  running {running_s:.0f} s  scenario {scenario}  {name}"),
-            style="reverse", no_wrap=True, overflow="ellipsis",
-        )
+    ending = Text(
+        say(f"Ctrl-C 结束  已运行 {running_s:.0f} 秒  场景 {scenario}  {name}",
+            f"Ctrl-C ends  running {running_s:.0f} s  scenario {scenario}  {name}"),
+        style="reverse", no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
+    layout["bottom"].update(Group(*look_lines, ending))
     return layout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ def serve_command(site: SiteConfig, data: Path, settings: ServeSettings) -> None
 
 
 def new_token(data: Path, name: str, role: Role, days: int, *, as_json: bool) -> None:
-    """Make a token and print it, once."""
+    """Make a token and print it, once: alone on stdout, so that it can go into a file."""
     try:
         token, sent = _store(data).new(name, role, days)
     except ServeError as error:
@@ -44,7 +45,7 @@ def new_token(data: Path, name: str, role: Role, days: int, *, as_json: bool) ->
         f"{escaped(token.name)}（{role_in_words(token.role)}），编号 {token.id}，有效至 {until}。令牌只显示这一次，请妥善保存",
         f"{escaped(token.name)} ({role_in_words(token.role)}), id {token.id}, until {until}. "
         f"The token is shown only now; keep it safe",
-    ))  # fmt: skip
+    ), file=sys.stderr)  # fmt: skip
 
 
 def list_tokens(data: Path, *, as_json: bool) -> None:

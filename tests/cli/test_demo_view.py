@@ -115,3 +115,15 @@ def test_a_ledger_that_stalls_takes_nothing_from_the_chain(site, size, lang, mon
 @pytest.mark.parametrize("size", [(20, 5), (40, 10), (111, 24), (300, 80)])
 def test_it_draws_at_any_size(site, size) -> None:
     assert len(rendered(seen(site), site, size)) == size[1]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_how_to_look_stands_whole_however_narrow(site, size, monkeypatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "en")
+    command = "hazardgate watch --url http://127.0.0.1:40123 --token-file /tmp/hazardgate-demo-abcdefgh/demo.token"
+    console = Console(width=size[0], height=size[1], record=True, file=io.StringIO())
+    console.print(screen(seen(site), site, "chlorine-leak", 12.0, size, command))
+    lines = console.export_text().rstrip("\n").split("\n")
+    assert len(lines) == size[1]
+    assert command.replace(" ", "") in "".join(lines).replace(" ", "")
+    assert "Ctrl-C ends" in lines[-1]
