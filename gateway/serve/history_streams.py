@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.core.entries import unpack_columns
 from gateway.serve.history_blocks import BlockCache
+from gateway.serve.stored import newest_source_ms
 from gateway.serve.view_ledger import LedgerFile
 
 SLACK_MS: Final = 60_000  # how far a stamp may stand out of its stream's order and still be found
@@ -202,8 +202,7 @@ class Finder:
             (self._node, stream, number, number + PROBE_NUMBERS, self._device),
         ) or self._file.rows(f"{sql} ORDER BY first LIMIT 1", (self._node, stream, number))
         for found, body in rows:
-            source_ms = unpack_columns(body).source_ms
-            return found, int(source_ms.max()) if len(source_ms) else 0
+            return found, newest_source_ms(body)
         return number, 2**62  # removed by retention meanwhile
 
     def _block_time(self, stream: int, number: int) -> tuple[int, int]:

@@ -42,6 +42,14 @@ class TagRows:
         )  # fmt: skip
 
 
+def newest_source_ms(body: bytes) -> int:
+    """Return the newest source time of a frame, 0 of an empty one, without reading more of it than that takes."""
+    if body[2] & _ONE_TIME:
+        return int.from_bytes(body[5:HEAD_BYTES], "little", signed=True)
+    source_ms = unpack_columns(body).source_ms
+    return int(source_ms.max()) if len(source_ms) else 0
+
+
 def tag_of_frames(bodies: Sequence[bytes], firsts: NDArray[np.int64], number: int) -> TagRows:
     """Return one tag's samples.
 

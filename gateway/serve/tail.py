@@ -17,6 +17,7 @@ from alerting import condition
 from config import SiteConfig
 from gateway.core.entries import Columns, EntryKind, unpack_columns, unpack_json
 from gateway.serve.recent import RecentFrames, StoredFrame
+from gateway.serve.stored import newest_source_ms
 from wire import BlockError, Quality, decode_block, frames_of, quality_of
 
 NEVER: Final = -1
@@ -154,7 +155,7 @@ class Tail:
     def _frame(self, row: LogRow) -> None:
         node = self.nodes.get(row.node)
         columns = unpack_columns(row.body)
-        self._keep(row, columns)
+        self._keep(row)
         if node is None:
             return
         node.last_frame_ms = row.received_ms
@@ -165,7 +166,7 @@ class Tail:
         self.tags.take(self._site_tag[columns.tag], columns, row)
 
     def _block(self, row: LogRow) -> None:
-        self._keep(row, None)
+        self._keep(row)
         node = self.nodes.get(row.node)
         if node is None:
             return
@@ -176,17 +177,16 @@ class Tail:
                     self.tags.take(frame.tag, frame.columns, row)
             node.evaluated = row.last
 
-    def _keep(self, row: LogRow, columns: Columns | None) -> None:
-        """Keep a row in memory; without columns it is a block."""
-        last_ms = 0 if columns is None or not len(columns.source_ms) else int(columns.source_ms.max())
-        frame = StoredFrame(row.pos, row.stream, row.first, row.body, last_ms, is_block=columns is None)
-        self._recent.add(row.node, row.device, frame)
+    def _keep(self, row: LogRow) -> None:
+        is_block = row.kind == EntryKind.BLOCK
+        last_ms = 0 if is_block else newest_source_ms(row.body)
+        self._recent.add(row.node, row.device, StoredFrame(row.pos, row.stream, row.first, row.body, last_ms, is_block))
 
     def warm(self, after_pos: int, rows: Sequence[LogRow]) -> None:
         """Keep in memory what was logged after a position and up to `pos`."""
         self._recent.begin(self._ledger_id, after_pos)
         for row in rows:
-            self._keep(row, unpack_columns(row.body) if row.kind == EntryKind.FRAME else None)
+            self._keep(row)
 
     def born(self, row: LogRow) -> None:
         """A node's session began."""
