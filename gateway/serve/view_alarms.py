@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from alerting import AlarmState, Transition
+from alerting import AlarmState, Category, Transition
 from config import SiteConfig
 from gateway.core.conditions import SENTENCES
 from gateway.serve.models import AlarmListing, AlarmPage, AlarmView, Position
@@ -29,11 +29,13 @@ class Standing:
         self.too_many = False
         self._alarms: dict[str, AlarmState] = {}
         self._of_tag: dict[str, dict[str, AlarmState]] = {}
+        self._of_edge: dict[str, set[str]] = {}
 
     def load(self, alarms: Iterable[AlarmState], *, too_many: bool) -> None:
         """Replace everything."""
         self._alarms.clear()
         self._of_tag.clear()
+        self._of_edge.clear()
         self.too_many = too_many
         for alarm in alarms:
             self.take(alarm)
@@ -45,6 +47,12 @@ class Standing:
             self._of_tag.setdefault(alarm.tag, {})[alarm.id] = alarm
         elif self._alarms.pop(alarm.id, None) is not None:
             self._of_tag[alarm.tag].pop(alarm.id, None)
+            if not self._of_tag[alarm.tag]:
+                del self._of_tag[alarm.tag]
+        if alarm.category is Category.SYSTEM and alarm.tag.startswith("EDGE."):
+            edge, _, word = alarm.tag.removeprefix("EDGE.").rpartition(".")
+            words = self._of_edge.setdefault(edge, set())
+            (words.add if alarm.tag in self._of_tag else words.discard)(word)
 
     def of(self, tag: str) -> list[AlarmState]:
         """Return the standing alarms of a tag or of a system condition, gravest first."""
@@ -53,7 +61,7 @@ class Standing:
 
     def subjects(self) -> list[str]:
         """Return the tags and system conditions on which something stands."""
-        return [subject for subject, found in self._of_tag.items() if found]
+        return list(self._of_tag)
 
     def by_grade(self) -> dict[int, int]:
         """Return how many stand, by grade 1..4."""
@@ -64,8 +72,7 @@ class Standing:
 
     def conditions_of(self, edge: str) -> tuple[str, ...]:
         """Return the last words of the standing system conditions of an edge."""
-        prefix = f"EDGE.{edge}."
-        return tuple(sorted({key[len(prefix) :] for key, found in self._of_tag.items() if found and key.startswith(prefix)}))
+        return tuple(sorted(self._of_edge.get(edge, ())))
 
 
 def read_standing(file: LedgerFile) -> tuple[list[AlarmState], bool]:

@@ -24,6 +24,7 @@ class Heartbeat:
         self._path, self._wall_ms, self._monotonic = path, wall_ms, monotonic
         self.said: dict[str, Any] = {}
         self.state: CoreState = "never_started"
+        self._nodes: dict[str, dict[str, Any]] = {}
         self._stamp: tuple[int, int] | None = None
         self._moved_s = 0.0  # when the file, and when its cycles, moved last
         self._turned_s = 0.0
@@ -64,6 +65,10 @@ class Heartbeat:
             if first or said.get("cycles") != self.said.get("cycles") or said.get("pid") != self.said.get("pid"):
                 self._turned_s = now - age_s
         self.said, self._said_s = said, now
+        lines = said.get("nodes")
+        self._nodes = {
+            str(line.get("node")): line for line in (lines if isinstance(lines, list) else ()) if isinstance(line, dict)
+        }
 
     def age_ms(self) -> int | None:
         """Return how old the last heartbeat is by its own stamp, None without one."""
@@ -87,11 +92,7 @@ class Heartbeat:
 
     def node(self, name: str) -> dict[str, Any]:
         """Return its line about a node, empty without one."""
-        lines = self.said.get("nodes")
-        for line in lines if isinstance(lines, list) else ():
-            if isinstance(line, dict) and line.get("node") == name:
-                return line
-        return {}
+        return self._nodes.get(name, {})
 
     def receiver(self, name: str) -> dict[str, Any]:
         """Return its line about a receiver, empty without one."""

@@ -91,8 +91,6 @@ def _settle(name: str, node: NodeNow, file: LedgerFile, last_pos: int, heartbeat
     line = {} if heartbeat is None else heartbeat.node(name)
     if node.online is None and isinstance(line.get("online"), bool):
         node.online = line["online"]
-        if not node.online:
-            node.dead_pos = last_pos
     if not node.live and isinstance(line.get("stream"), int):
         node.live = line["stream"]
     if not node.live:
