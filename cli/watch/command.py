@@ -73,7 +73,7 @@ def read_token(path: Path | None) -> str:
         where = str(path)
         try:
             with path.open(encoding="ascii", errors="replace") as file:
-                token = file.read(TOKEN_CHARS_MAX + 2).strip()
+                token = file.readline(TOKEN_CHARS_MAX + 2).strip()
         except OSError as error:
             raise refuse(unusable(path, error)) from None
     if not re.fullmatch(r"[\x21-\x7e]{1,512}", token):

@@ -126,7 +126,7 @@ def help_text() -> str:
         "与网关失去联系 3 秒后全屏红色提示，数值隐藏；恢复后重新读取全部数据。\n"
         "\n按任意键返回",
         "Up/Down PgUp/PgDn move   Home the top (gravest, newest unacked)   End\n"
-        "1 alarms  2 values  3 edges  4 deliveries  / filter (Enter keeps, Esc clears)\n"
+        "1 alarms  2 values  3 edges  4 deliveries  / filter (Enter keeps, Esc ends)\n"
         "a acknowledge (red asks again)   c close, with reason and measure\n"
         "m silence the bell for 60 s; a new red or orange alarm ends that   q quit\n"
         "\n"
@@ -137,6 +137,6 @@ def help_text() -> str:
         "BAD, STALE, UNKN: nobody knows how it is there now; that is not normal.\n"
         "A filter of the alarms never hides what is not acknowledged.\n"
         "Bell: red, orange every 3 s, yellow 15 s, until acknowledged; blue once.\n"
-        "After 3 s without the gateway a red screen hides all; then all is read anew.\n"
+        "After 3 s without the gateway a red screen hides all; then it is read anew.\n"
         "\nAny key returns",
     )

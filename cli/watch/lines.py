@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text as Drawn
 
 from cli.language import say
 from cli.watch import words
 from cli.watch.model import Model
+from cli.watch.rows import fitted
 from cli.watch.tables import BAD, DIM, TABLES, WARN, Line, Look
 from cli.watch.words import plain
 
 ALERT: Final = "bold #ffffff on #b00020"
 CAUTION: Final = "bold #000000 on #ffd166"
-NAME_CELLS: Final = 20
+WHO_CELLS_MAX: Final = 24
 GAP: Final = "  "
 
 
@@ -31,11 +32,14 @@ def head(look: Look, silence_s: float | None, silent_s: float, width: int) -> Dr
     """Return the three lines at the top."""
     model = look.model
     site = plain(model.site.name) if model.site else "hazardgate"
+    who = f"{plain(model.me.name)}/{words.role(model.me.role)}" if model.me else ""
+    who = fitted(who, min(cell_len(who), WHO_CELLS_MAX))
     clock = look.times.clock(look.now_ms)
     bell = say(f" 铃声静音 {silent_s:.0f} 秒 ", f" bell silent {silent_s:.0f} s ") if silent_s > 0 else ""
-    first = Drawn(set_cell_size(f" {site}", max(0, width - cell_len(bell) - len(clock) - 3)), style="bold")
+    room = width - sum(map(cell_len, (bell, who, clock))) - 6
+    first = Drawn(f" {fitted(site, max(0, room))} ", style="bold")
     first.append(bell, CAUTION)
-    first.append(f"  {clock} ")
+    first.append(f" {who}  {clock} ")
     return Drawn("\n").join([first, _counts(model), _chain(model, silence_s)])
 
 
@@ -70,9 +74,6 @@ def _chain(model: Model, silence_s: float | None) -> Drawn:
         _state(line, what, str(count) if model.values_hold else say("不明", "?"), model.values_hold and count == 0)
     alive = silence_s is not None and silence_s < 2
     _state(line, say("数据流", "stream"), say("通", "up") if alive else f"{silence_s or 0:.0f} s", alive)
-    if model.me is not None:
-        who = f"{plain(model.me.name)}/{words.role(model.me.role)}"
-        line.append(who, "bold")
     return line
 
 
@@ -152,11 +153,14 @@ def empty(look: Look, here: int, filtered: bool) -> tuple[str, str]:
 
 def lost(model: Model, silence_s: float | None, url: str, silent_s: float) -> Drawn:
     """Return the screen without contact."""
-    if silence_s is None:
-        title, since = say("还没有连上网关", "NOT YET IN CONTACT WITH THE GATEWAY"), ""
+    if model.refused:
+        title = say("网关有回答，但拿不到报警和数值", "THE GATEWAY ANSWERS, BUT DOES NOT GIVE ALARMS AND VALUES")
+    elif silence_s is None:
+        title = say("还没有连上网关", "NOT YET IN CONTACT WITH THE GATEWAY")
     else:
         title = say("与网关失去联系", "NO CONTACT WITH THE GATEWAY")
-        since = say(f"已 {words.lasting(silence_s)}", f"for {words.lasting(silence_s)}")
+    lasting = words.lasting(silence_s or 0)
+    since = "" if silence_s is None else say(f"已 {lasting}", f"for {lasting}")
     lines = [
         title, since, "",
         say("画面上的数值不是现在的，已隐藏。报警可能正在发生。",

@@ -50,7 +50,7 @@ class Link:
                 if isinstance(error, RefusedError):
                     self._model.position = None
                     delay_s = REFUSED_RETRY_S if error.token_refused else delay_s
-                self._model.failure = _told(error)
+                self._model.failure, self._model.refused = _told(error), isinstance(error, RefusedError)
                 self._changed()
             await self._pause(delay_s)
 

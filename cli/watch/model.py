@@ -47,6 +47,7 @@ class Model:
     Attributes:
         complete: a reload has been folded and nothing happened since that asks for another.
         failure: why there is no contact, in words; empty while there is.
+        refused: there is contact, but the gateway does not give what is needed.
         position: id of the last event, from which the stream can resume.
         alarms_cut: the gateway has more open alarms than are held here.
         differs: for some seconds now the gateway has counted other standing alarms than are held here.
@@ -65,6 +66,7 @@ class Model:
         self.complete = False
         self.alarms_cut = False
         self.failure = ""
+        self.refused = False
         self.position: str | None = None
         self.invalid = 0
         self.loads = 0
@@ -107,7 +109,7 @@ class Model:
         self._ended.clear()
         self._ordered = None
         self.loads += 1
-        self.complete, self.failure, self._current_s = True, "", now_s
+        self.complete, self.failure, self.refused, self._current_s = True, "", False, now_s
 
     def fold(self, event: SseEvent, now_s: float) -> None:
         """Take one event. An event of an unknown name is a sign of life and nothing else.

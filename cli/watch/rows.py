@@ -80,8 +80,9 @@ class RowList(Widget, can_focus=True):
     def show(self, keys: Sequence[str], cells: Callable[[str], Sequence[Cell]], empty: tuple[str, str]) -> None:
         """Show these rows; `empty` is a text and its style for when there is none."""
         had_rows = bool(self._keys)
-        self._keys, self._cells, self._empty = keys, cells, empty
-        self._place = {key: at for at, key in enumerate(keys)}
+        if keys is not self._keys:
+            self._keys, self._place = keys, {key: at for at, key in enumerate(keys)}
+        self._cells, self._empty = cells, empty
         if self.chosen is not None and self.chosen not in self._place:
             self._choose(None)
         elif self.chosen is None and keys and not had_rows:

@@ -54,14 +54,14 @@ def test_addresses_that_are_refused(typed: str, told: str, capsys: pytest.Captur
 
 def test_the_token_comes_from_the_file_or_else_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "token"
-    path.write_text("hg1_a_b\n", encoding="ascii")
+    path.write_text("hg1_a_b\nwho it is for, and until when\n", encoding="ascii")
     assert read_token(path) == "hg1_a_b"
     monkeypatch.setenv(TOKEN_ENV, " hg1_c_d ")
     assert read_token(None) == "hg1_c_d"
     assert read_token(path) == "hg1_a_b"
 
 
-@pytest.mark.parametrize("held", ["", "two words", "a\nb", "x" * 600, "令牌", "a\x00b"])
+@pytest.mark.parametrize("held", ["", "two words", "x" * 600, "令牌", "a\x00b"])
 def test_what_is_no_token_is_refused_and_not_shown(
     held: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

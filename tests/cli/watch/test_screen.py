@@ -186,16 +186,16 @@ def test_edges_and_deliveries() -> None:
 
 def test_many_tags_are_filtered_and_only_those_in_sight_are_drawn() -> None:
     gateway = FakeGateway()
-    gateway.tags = [fake.tag(f"T{at:05}.PRESSURE") for at in range(5_000)]
+    gateway.tags = [fake.tag(f"T{at:05}.PRESSURE") for at in range(2_000)]
 
     async def story(seen: Watched) -> None:
         await seen.press("2")
-        await seen.shows("2 values 5000", "T00000.PRESSURE")
+        await seen.shows("2 values 2000", "T00000.PRESSURE")
         assert "T00020" not in seen.text
         await seen.press("end")
-        await seen.shows("T04999.PRESSURE")
-        await seen.press("slash", *"4321")
-        await seen.shows("1 match /4321", "T04321")
+        await seen.shows("T01999.PRESSURE")
+        await seen.press("slash", *"321")
+        await seen.shows("2 match /321", "T01321")
         await seen.press("enter", "escape")
         await seen.shows("T00000")
 
@@ -409,7 +409,7 @@ def test_it_comes_back_only_after_everything_is_read_again() -> None:
         seen.gateway.refuse["/alarms"] = (503, "busy", "忙")
         loads = seen.app.model.loads
         await seen.gateway.send("health", fake.health())  # life, but not the picture
-        await seen.shows("NO CONTACT", "busy (503)")
+        await seen.shows("DOES NOT GIVE ALARMS AND VALUES", "busy (503)")
         assert seen.app.model.loads == loads
         seen.gateway.refuse.clear()
         await seen.shows("Close this alarm")
@@ -462,7 +462,7 @@ def test_what_never_comes_into_contact_says_why(how: dict, change: dict, told: s
     vars(gateway).update(change)
 
     async def story(seen: Watched) -> None:
-        await seen.shows("NOT YET IN CONTACT", told)
+        await seen.shows("GATEWAY", told)
         assert seen.rings == []
         await seen.pass_s(4)
         assert seen.rings

@@ -55,7 +55,15 @@ def test_columns_use_the_room_and_never_shrink(shapes: list[tuple[int, int]], sp
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, ""), (0.0, "0"), (2.350001, "2.35"), (123456.4, "123456"), (99999.0, "99999"), (-0.5, "-0.5"), (1e300, "1e+300")],
+    [
+        (None, ""),
+        (0.0, "0"),
+        (2.350001, "2.35"),
+        (123456.4, "123456"),
+        (99999.0, "99999"),
+        (-0.5, "-0.5"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
