@@ -81,6 +81,7 @@ class LedgerView:
         self._detail = f"{self._path}: not looked at yet"
         self._monotonic = monotonic
         self._read_s = self._refreshed_s = monotonic()  # when the ledger was read, and when it was tried, last
+        self._current_s = monotonic()  # when it held, last, all that core had evaluated
         self._behind = False
         self._began = False
         self._judged = self._judge()
@@ -104,6 +105,8 @@ class LedgerView:
             reset = self._away(error)
         except OutOfTimeError:
             self._state, self._detail = "unreadable", f"{self._path}: a read took over {REFRESH_S_MAX:g} s"
+        if not self._lags():
+            self._current_s = self._refreshed_s
         with self._lock:
             before, self._judged = self._judged, self._judge()
             edges = self._changed_edges()
@@ -200,11 +203,16 @@ class LedgerView:
 
     # -- what it means --
 
+    def _lags(self) -> bool:
+        """Whether core knows more than we have read: its disk is too slow for it, or ours is another file."""
+        beat = self._heartbeat
+        return bool(beat.said.get("unjournaled")) or beat.number("committed_pos") > self._tail.pos
+
     def _judge(self) -> Judged:
         now = self._monotonic()
         # A busy file is tried again; only if that goes on does nobody know any more what it says.
         readable = self._state == "ok" or (self._state == "unreadable" and now - self._read_s <= SILENT_S_MAX)
-        ledger_ok = readable and now - self._refreshed_s <= SILENT_S_MAX
+        ledger_ok = readable and now - min(self._refreshed_s, self._current_s) <= SILENT_S_MAX
         core_ok = self._heartbeat.state == "running" and self._heartbeat.said.get("ledger") == self._ledger_id
         return self._rows.judge(self._tail, self._heartbeat, core_ok=core_ok, ledger_ok=ledger_ok)
 
@@ -275,7 +283,7 @@ class LedgerView:
             if isinstance(receivers, dict) else False,
             "edge.offline": offline,
             "edge.unknown": any(node.online is None for node in self._tail.nodes.values()),
-            "behind": self._behind,
+            "behind": self._behind or self._monotonic() - self._current_s > SILENT_S_MAX,
             "alarms.too_many": self._standing.too_many,
         }  # fmt: skip
         return tuple(word for word, holds in known.items() if holds)

@@ -114,6 +114,29 @@ def core_of_another_ledger(chain: Chain) -> None:
     chain.view.refresh()
 
 
+def core_cannot_write(chain: Chain, seconds: float = 6.0) -> None:
+    """Its loop turns and evaluates, but the ledger does not get to hold what it knows."""
+    chain.born()
+    for _ in range(int(seconds / 0.5)):
+        chain.bench.now_s += 0.5
+        chain.bench.loop.counters.cycles += 1
+        chain.beat(unjournaled=True)
+        chain.view.refresh()
+
+
+def core_cannot_write_for_a_moment(chain: Chain) -> None:
+    core_cannot_write(chain, 2.0)
+
+
+def ledger_left_behind(chain: Chain) -> None:
+    chain.born()
+    for _ in range(12):
+        chain.bench.now_s += 0.5
+        chain.bench.loop.counters.cycles += 1
+        chain.beat(committed_pos=1_000)
+        chain.view.refresh()
+
+
 def ledger_removed(chain: Chain) -> None:
     chain.born()
     (chain.folder / "ledger.sqlite3").unlink()
@@ -153,6 +176,9 @@ def late_data_only(chain: Chain) -> None:
         pytest.param(core_back, "GOOD", "", "", id="the heartbeat is back"),
         pytest.param(core_stalled, "BAD", "STALE", "core", id="heartbeats, but the loop stands still"),
         pytest.param(core_of_another_ledger, "BAD", "STALE", "core", id="a heartbeat of another ledger vouches for nothing"),
+        pytest.param(core_cannot_write, "BAD", "STALE", "ledger", id="core cannot write: what stands in the ledger is the past"),
+        pytest.param(core_cannot_write_for_a_moment, "GOOD", "", "", id="a slow write is no more than that"),
+        pytest.param(ledger_left_behind, "BAD", "STALE", "ledger", id="core has committed more than can be read"),
         pytest.param(ledger_removed, "BAD", "STALE", "ledger", id="the ledger was removed"),
         pytest.param(nobody_refreshes, "BAD", "STALE", "ledger", id="the view itself stands still"),
         pytest.param(late_data_only, "GOOD", "", "", id="late data are history"),
