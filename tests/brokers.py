@@ -64,6 +64,7 @@ class Broker:
         kind: "nats-server" or "mosquitto".
         host, port: where its MQTT listener is.
         pid: of the running process, or None.
+        settings: more lines of mosquitto's configuration, for the next start or `reload`.
     """
 
     def __init__(self, kind: str, folder: Path, *, password: str | None = None) -> None:
@@ -73,6 +74,7 @@ class Broker:
             raise FileNotFoundError(f"{kind} is not installed")
         self.kind, self.host, self.port = kind, "127.0.0.1", free_port()
         self._binary, self._folder, self._password = binary, folder, password
+        self.settings = ["allow_anonymous true"]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,8 +89,7 @@ class Broker:
         """Start the process, and return when it answers a CONNECT."""
         assert self._process is None, "already running"
         self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._folder / "broker.conf"
-        config.write_text(self._nats_config() if self.kind == "nats-server" else self._mosquitto_config())
+        config = self._write_config()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen([self._binary, "-c", config], stdin=subprocess.DEVNULL,
                                              stdout=log, stderr=log)
@@ -98,6 +99,24 @@ class Broker:
                 self.kill()
                 raise RuntimeError(f"{self.kind} did not come up:\n{self.log_path.read_text()[-2000:]}")
             time.sleep(0.02)
+
+    def _write_config(self) -> Path:
+        config = self._folder / "broker.conf"
+        config.write_text(self._nats_config() if self.kind == "nats-server" else self._mosquitto_config())
+        return config
+
+    def reload(self) -> None:
+        """Let it take `settings` over without a restart, and return when it has."""
+        assert self._process is not None
+        said = self.log_path.read_text().count("Reloading config")
+        self._write_config()
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + START_S_MAX
+        while self.log_path.read_text().count("Reloading config") == said:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.kind} did not reload")
+            time.sleep(0.01)
+        assert _answers(self.host, self.port), "one thread: who answers now has done with reloading"
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would; the port and the folder stay."""
@@ -142,11 +161,11 @@ class Broker:
     def _mosquitto_config(self) -> str:
         return (
             f"listener {self.port} 127.0.0.1\n"
-            "allow_anonymous true\n"
             "set_tcp_nodelay true\n"
             "persistence true\n"
             f"persistence_location {self._folder}/\n"
             "autosave_interval 1\nautosave_on_changes true\n"
+            + "".join(f"{setting}\n" for setting in self.settings)
         )
 
 
