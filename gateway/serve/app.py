@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from config import SiteConfig
 from gateway.core import ACTS_NAME, send_act
 from gateway.serve.acts import Acts
+from gateway.serve.answers import json_of, site_answer
 from gateway.serve.application import create_app
 from gateway.serve.asking import Parts
 from gateway.serve.audit import Audit
@@ -67,7 +68,8 @@ def create_parts(
     reads = Workers("read", READ_THREADS, READS_WAITING_MAX)
     histories = Workers("history", HISTORY_THREADS, HISTORIES_WAITING_MAX)
     refresher = Refresher(view, hub, lambda: parts.serve_health(), loop_turns)
-    parts = Parts(site, view, historian, Acts(send), audit, hub, refresher, reads, histories, wall_ms)
+    site_json = cache(lambda: json_of(site_answer(site)))
+    parts = Parts(site, view, historian, Acts(send), audit, hub, refresher, reads, histories, wall_ms, site_json)
     return parts
 
 

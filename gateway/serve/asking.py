@@ -40,6 +40,8 @@ class Parts:
     reads: Workers
     histories: Workers
     wall_ms: Callable[[], int]
+    site_json: Callable[[], bytes]
+    """The site as the API tells it: it does not change while this process runs, so it is made once."""
 
     def serve_health(self) -> ServeHealth:
         """How this process stands."""

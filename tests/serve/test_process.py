@@ -13,7 +13,7 @@ import pytest
 
 from gateway.serve import Role
 from tests.serve.processes import Station, client, station
-from tests.system.chain import refused, wait_until
+from tests.system.chain import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -102,12 +102,6 @@ def test_a_day_of_serve_beside_core(stand: Station) -> None:
     assert not keeper.ended.is_set()
     with client(url, viewer) as http:
         assert http.get("/api/v1/me").status_code == 401
-
-    # A second one on the same folder, or on the same port, is refused in a sentence.
-    port = url.rsplit(":", 1)[1]
-    assert "another serve runs on this data folder" in refused(stand.serve.command[3:], {"HAZARDGATE_LANG": "en"})
-    other = ["serve", str(stand.folder / "site.yaml"), "--data", str(stand.folder / "other"), "--port", port]
-    assert f"cannot listen on 127.0.0.1:{port}" in refused(other, {"HAZARDGATE_LANG": "en"})
 
     # It yields the processor to core, and stops in time with a stream open.
     assert os.getpriority(os.PRIO_PROCESS, stand.serve.pid) >= 5

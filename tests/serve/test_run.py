@@ -138,6 +138,19 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
             asyncio.run(run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=taken.getsockname()[1])))
 
 
+def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    async def story(_: str, __: int) -> None:
+        with pytest.raises(ServeError, match="another serve runs on this data folder"):
+            await run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=0))
+
+    run(tmp_path, story)
+    run(tmp_path, no_story)
+
+
+async def no_story(_: str, __: int) -> None:
+    """It starts and ends."""
+
+
 # ------------------------------------------------------------------ bad clients
 
 
