@@ -129,6 +129,18 @@ class Received:
         fresh, self.intervals, self.upto = self._join_base(self.upto + 1, upto)
         return fresh
 
+    def reopen(self, lo: int, hi: int) -> None:
+        """Count lo..hi as not arrived, because they may still come after all.
+
+        Where that needs more intervals than allowed, everything from lo on is: what comes twice is told apart elsewhere.
+        """
+        held = [(1, self.upto), *self.intervals] if self.upto else list(self.intervals)
+        left = [part for known_lo, known_hi in held for part in _without(known_lo, known_hi, [(lo, hi)])]
+        upto = left.pop(0)[1] if left and left[0][0] == 1 else 0
+        if len(left) > INTERVALS_MAX:
+            left = [(known_lo, known_hi) for known_lo, known_hi in left if known_hi < lo]
+        self.upto, self.intervals = upto, left
+
     def missing(self, last: int) -> list[tuple[int, int]]:
         """Return the numbers in 1..last that have not arrived, as ascending ranges."""
         return _without(self.upto + 1, last, self.intervals) if last > self.upto else []

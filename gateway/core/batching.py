@@ -367,7 +367,7 @@ class BatchBuilder:
             node, stream, received.upto, received.to_json(), state.last, state.predecessor,
             state.predecessor_last, state.last_source_ms,
         )  # fmt: skip
-        batch.acks[node, stream] = received.upto
+        batch.acks[node, stream] = state.acknowledged
 
     def alarm_counts(self) -> dict[str, int]:
         """Return how many alarms stand, by grade word."""

@@ -56,11 +56,26 @@ class StreamState:
     marks: list[tuple[int, int]] = field(default_factory=list)  # (number, source_ms), newest last
     lost: list[tuple[int, int]] = field(default_factory=list)
     uncounted: list[tuple[int, int]] = field(default_factory=list)  # stored while there was no interval left
+    closed: list[tuple[int, int]] = field(default_factory=list)  # of `lost`: only because a birth did not list them
 
     @property
     def finished(self) -> bool:
         """All of it is settled."""
         return self.last is not None and self.received.upto >= self.last
+
+    @property
+    def acknowledged(self) -> int:
+        """Up to where an edge may forget: never what is only closed, for another box of this id may hold it."""
+        return min([self.received.upto, *(lo - 1 for lo, _ in self.closed)])
+
+    def listed(self, first: int, last: int) -> None:
+        """A birth lists the stream with numbers first..last: what was closed of these comes after all, the rest never."""
+        for lo, hi in self.closed:
+            lo, hi = max(lo, first), min(hi, last)
+            if lo <= hi:
+                self.received.reopen(lo, hi)
+                self.lost = [part for known in self.lost for part in _outside(known, lo, hi)]
+        self.closed = []
 
     def source_ms_beyond(self, number: int) -> int:
         """Source time, in ms, that we hold after frame `number`, to within `MARK_EVERY_MS`."""
@@ -229,6 +244,7 @@ class NodeBook:
         """
         losses: list[Loss] = []
         state = self.streams.setdefault(span.stream, StreamState())
+        state.listed(span.first, span.last)
         state.predecessor, state.predecessor_last = span.predecessor, span.predecessor_last
         if sealed:
             losses += self._seal(span.stream, span.last)
@@ -239,9 +255,8 @@ class NodeBook:
             elif span.predecessor not in self.streams:
                 # Finished before we knew of it: either we were restored, or this gateway is new to the node.
                 self.streams[span.predecessor] = StreamState()
-                losses += self._settle(
-                    span.predecessor, span.predecessor_last, "unknown predecessor: acknowledged before, unknown now"
-                )
+                cause = "unknown predecessor: acknowledged before, unknown now"
+                losses += self._close(span.predecessor, span.predecessor_last, cause)
             losses += self._seal(span.predecessor, span.predecessor_last)
         return losses
 
@@ -263,7 +278,13 @@ class NodeBook:
                 continue
             last = state.received.highest if state.last is None else state.last
             state.last = last
-            losses += self._settle(stream, last, "no longer held by the edge")
+            losses += self._close(stream, last, "no longer held by the edge")
+        return losses
+
+    def _close(self, stream: int, upto: int, cause: str) -> list[Loss]:
+        """Settle what no birth tells of; one that does, as of another box with this id, opens it again."""
+        losses = self._settle(stream, upto, cause)
+        self.streams[stream].closed += [(loss.first, loss.last) for loss in losses]
         return losses
 
     def _settle(self, stream: int, upto: int, cause: str) -> list[Loss]:
@@ -302,6 +323,7 @@ class NodeBook:
                 [
                     stream, state.received.to_json(), state.last, state.predecessor, state.predecessor_last,
                     state.evaluated, state.last_source_ms, state.marks, state.lost, state.uncounted,
+                    state.closed,
                 ]
                 for stream, state in self.streams.items()
             ],
@@ -314,11 +336,17 @@ class NodeBook:
         book.live, book.live_count = facts["live"], facts["live_count"]
         book.strangers = list(facts["strangers"])
         for (
-            stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted
+            stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted, *closed
         ) in facts["streams"]:  # fmt: skip
             book.streams[stream] = StreamState(
                 Received.from_json(received), last, predecessor, predecessor_last, evaluated, last_ms,
                 [(number, at_ms) for number, at_ms in marks], [(lo, hi) for lo, hi in lost],
-                [(lo, hi) for lo, hi in uncounted],
+                [(lo, hi) for lo, hi in uncounted], [(lo, hi) for ranges in closed for lo, hi in ranges],
             )
         return book
+
+
+def _outside(known: tuple[int, int], lo: int, hi: int) -> list[tuple[int, int]]:
+    """Return the parts of a range that lie outside of lo..hi."""
+    parts = [(known[0], min(known[1], lo - 1)), (max(known[0], hi + 1), known[1])]
+    return [(first, last) for first, last in parts if first <= last]

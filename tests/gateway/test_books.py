@@ -45,6 +45,45 @@ def causes(findings: BirthFindings) -> list[tuple[int, int, int]]:
     return [(loss.stream, loss.first, loss.last) for loss in findings.losses]
 
 
+# -- two boxes with one id ---------------------------------------------------------------------------------
+
+
+def test_what_another_boxs_birth_does_not_list_is_not_lost_when_its_own_box_lists_it_again() -> None:
+    book = book_with(A, 3)
+    assert book.arrive(A, 6) is Verdict.CURRENT
+    book.born(B, [span(B, 1, 2)])  # the other box: it holds nothing of A
+    assert book.streams[A].received.upto == 6
+    assert book.streams[A].lost == [(4, 5)]
+    book.born(C, [span(A, 4, 8), span(C, 1, 0, A, 8)])  # the box that wrote A
+    assert book.streams[A].received.missing(8) == [(4, 5), (7, 8)]
+    assert book.streams[A].lost == []
+    assert booked(book, 4, 8)[0] == [(4, 5), (7, 8)]
+
+
+def test_nobody_is_told_to_forget_what_was_closed_only_because_a_birth_did_not_list_it() -> None:
+    book = book_with(A, 3)
+    assert book.arrive(A, 6) is Verdict.CURRENT
+    book.born(B, [span(B, 1, 2)])
+    assert book.streams[A].acknowledged == 3
+    assert NodeBook.from_facts(json.loads(json.dumps(book.to_facts()))).streams[A].acknowledged == 3
+
+
+def test_what_the_box_itself_lists_no_more_is_lost_and_holds_no_receipt_back() -> None:
+    book = book_with(A, 3)
+    assert book.arrive(A, 6) is Verdict.CURRENT
+    book.born(B, [span(B, 1, 2)])
+    book.born(C, [span(A, 6, 7), span(C, 1, 0, A, 7)])
+    assert book.streams[A].lost == [(4, 5)]
+    assert book.streams[A].acknowledged == 6
+
+
+def test_a_book_from_before_closed_ranges_were_kept_is_read() -> None:
+    book = book_with(A, 3)
+    facts = json.loads(json.dumps(book.to_facts()))
+    facts["streams"] = [row[:10] for row in facts["streams"]]
+    assert NodeBook.from_facts(facts).to_facts() == book.to_facts()
+
+
 # -- frames ------------------------------------------------------------------------------------------------
 
 

@@ -72,6 +72,14 @@ class ReceivedAgainstASet(RuleBasedStateMachine):
         assert numbers(self.received.close_gap(upto)) == sorted(asked - self.settled)
         self.settled |= asked
 
+    @rule(lo=NUMBERS, length=st.integers(1, 60))
+    def reopen(self, lo, length):
+        left = self.settled - set(range(lo, lo + length))
+        if ranges_needed(left) > INTERVALS_MAX:
+            left = {number for number in self.settled if number < lo}
+        self.received.reopen(lo, lo + length - 1)
+        self.settled = left
+
     @rule(last=NUMBERS)
     def missing(self, last):
         assert numbers(self.received.missing(last)) == sorted(set(range(1, last + 1)) - self.settled)
