@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
@@ -63,6 +65,8 @@ class WatchApp(App[None]):
     def on_mount(self) -> None:
         """Start."""
         self._lost = LostScreen()
+        if not self.is_headless:  # leave the terminal as it was found
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.set_interval(TICK_S, self.tick)
         self.run_worker(self._feed(), name="watch-link", exit_on_error=True)
         self.tick()

@@ -53,9 +53,11 @@ class RefusedError(ClientError):
 class Client:
     """One gateway; use as an async context manager."""
 
-    def __init__(self, url: str, token: str, ca: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, url: str, token: str, ca: ssl.SSLContext | None = None, *, silence_s: float = STREAM_SILENCE_S
+    ) -> None:
         self._base = url.rstrip("/") + BASE
-        self._token, self._ca = token, ca
+        self._token, self._ca, self._silence_s = token, ca, silence_s
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
@@ -117,7 +119,7 @@ class Client:
                 asyncio.timeout(None) as deadline,
                 self._session.get(
                     f"{self._base}/stream", headers=headers, allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=STREAM_SILENCE_S),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=self._silence_s),
                 ) as answer,
             ):  # fmt: skip
                 if answer.status != 200:

@@ -118,7 +118,9 @@ def tabs(model: Model, here: int, wanted: str, shown: int) -> Drawn:
     line = Drawn(" ")
     for at, (table, count) in enumerate(zip(TABLES, counts, strict=True)):
         line.append(f" {at + 1} {table.title()} {count} ", "bold #000000 on #c8d0d8" if at == here else DIM)
-    if wanted:
+    if wanted and here == 0:
+        line.append(say(f"  /{plain(wanted)} 及未确认的", f"  /{plain(wanted)} and unacked"), WARN)
+    elif wanted:
         line.append(say(f"  {shown} 行符合 /{plain(wanted)}", f"  {shown} match /{plain(wanted)}"), WARN)
     return line
 

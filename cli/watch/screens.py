@@ -145,11 +145,13 @@ class MainScreen(Screen[None]):
     def _keys(self, model: Model) -> Sequence[str]:
         wanted = self._filters[self.here]
         if self.here == 0:
-            # Whatever is asked for, what nobody has acknowledged yet stays in sight.
             found = model.in_order()
-            names = ((alarm.id, f"{alarm.tag} {alarm.tag_name}") for alarm in found)
-            keep = set(matching(names, wanted)) if wanted else None
-            return [alarm.id for alarm in found if keep is None or not alarm.acked or alarm.id in keep]
+            if not wanted:
+                return [alarm.id for alarm in found]
+            # Whatever is asked for, what nobody has acknowledged yet stays in the list, below what was asked for.
+            first = matching(((alarm.id, f"{alarm.tag} {alarm.tag_name}") for alarm in found), wanted)
+            known = set(first)
+            return first + [alarm.id for alarm in found if not alarm.acked and alarm.id not in known]
         if self.here == 1:
             state = (wanted, model.loads, len(model.tags))
             if self._tag_keys is None or self._tag_keys[0] != state:

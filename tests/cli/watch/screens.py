@@ -68,7 +68,9 @@ async def watching(
     """Run a screen; with `wait`, until it shows the picture."""
     now, rings = [1_000.0], []
     async with serving(gateway) as url:
-        app = WatchApp(Client(url, token), url, clock=lambda: now[0], ring=lambda: rings.append(now[0]))
+        app = WatchApp(
+            Client(url, token, silence_s=SETTLE_S_MAX), url, clock=lambda: now[0], ring=lambda: rings.append(now[0])
+        )
         app.animation_level = "none"
         async with app.run_test(size=size) as pilot:
             watched = Watched(gateway, app, pilot, now, rings)

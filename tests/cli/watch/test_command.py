@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from cli.watch.command import TOKEN_ENV, checked_url, read_token, trusted
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +85,16 @@ def test_a_ca_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
             trusted(path)
         assert told in capsys.readouterr().err
         path.write_text("nothing", encoding="ascii")
+
+
+def test_the_screens_machine_needs_no_gateway() -> None:
+    listed = "import cli.watch, sys; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", listed], check=True, capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    loaded = set(done.stdout.split())
+    assert {"textual", "aiohttp"} <= loaded
+    assert not loaded & {"gateway", "alerting", "edge", "simulators", "apsw", "fastapi", "uvicorn", "pymodbus"}
 
 
 def test_the_command_says_what_is_missing() -> None:

@@ -100,6 +100,17 @@ def test_the_columns_stand_under_their_titles_with_wide_characters(monkeypatch: 
     play(story, gateway, size=(160, 24))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (40, 10), (300, 90)])
+def test_it_draws_at_any_size(size: tuple[int, int]) -> None:
+    async def story(seen: Watched) -> None:
+        for key in ("2", "1", "a", "n"):
+            await seen.press(key)
+        await seen.pilot.resize_terminal(80, 24)
+        await seen.shows("CL101.LEVEL", "Do first")
+
+    play(story, size=size)
+
+
 @pytest.mark.fault("F50")
 @pytest.mark.fault("F57")
 def test_text_from_outside_is_text() -> None:
@@ -204,12 +215,16 @@ def test_many_tags_are_filtered_and_only_those_in_sight_are_drawn() -> None:
 
 def test_a_filter_never_hides_what_is_not_acknowledged() -> None:
     gateway = FakeGateway()
-    gateway.alarms = [fake.alarm("a1", tag="UNACKED.ONE"), fake.alarm("a2", tag="ACKED.ONE", state="ACTIVE_ACKED")]
+    gateway.alarms = [
+        fake.alarm("a1", tag="UNACKED.ONE"), fake.alarm("a2", tag="ACKED.ONE", state="ACTIVE_ACKED"),
+        fake.alarm("a3", tag="WANTED.ONE", state="ACTIVE_ACKED"),
+    ]  # fmt: skip
 
     async def story(seen: Watched) -> None:
-        await seen.press("slash", *"zzz", "enter")
-        await seen.shows("1 match /zzz", "UNACKED.ONE")
+        await seen.press("slash", *"wan", "enter")
+        await seen.shows("/wan and unacked", "UNACKED.ONE")
         assert " ACKED.ONE" not in seen.text
+        assert seen.text.index("WANTED.ONE") < seen.text.index("UNACKED.ONE")
 
     play(story, gateway)
 
