@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from alerting.evaluator import Evaluator, Step
+from alerting.evaluator import Evaluator
 from alerting.observed import Observed
 from alerting.phases import ACTIVE, NORMAL, UNCERTAIN_FROM
+from alerting.step import Step
 from gateway.core.ledger import Batch, Committed, Ledger
 from gateway.core.loop import CoreLoop
 
