@@ -17,6 +17,7 @@ from cli.watch.words import plain
 ALERT: Final = "bold #ffffff on #b00020"
 CAUTION: Final = "bold #000000 on #ffd166"
 WHO_CELLS_MAX: Final = 24
+EXPIRY_WARNED_MS: Final = 7 * 86_400_000
 GAP: Final = "  "
 
 
@@ -83,8 +84,9 @@ def _state(line: Drawn, what: str, how: str, good: bool) -> None:
     line.append(GAP)
 
 
-def banner(model: Model) -> Drawn | None:
-    """Return the full-width line for what makes values or lists doubtful; None where nothing does."""
+def banner(look: Look) -> Drawn | None:
+    """Return the full-width line for what makes values or lists doubtful, or soon will; None where nothing does."""
+    model = look.model
     health = model.health
     if health is None:
         return None
@@ -95,7 +97,7 @@ def banner(model: Model) -> Drawn | None:
         )
         return Drawn(f" {told}", style=ALERT)
     if model.values_hold and not health.degraded:
-        return None
+        return _expiry(look)
     reasons = say("，", ", ").join(map(words.reason, health.reasons))
     if model.values_hold:
         return Drawn(" " + say(f"注意：{reasons}", f"Note: {reasons}"), style=CAUTION)
@@ -110,6 +112,19 @@ def banner(model: Model) -> Drawn | None:
                   f"core is {words.core(health)}{since}: nothing is evaluated, every value is stale"),
         style=ALERT,
     )  # fmt: skip
+
+
+def _expiry(look: Look) -> Drawn | None:
+    """Return a warning before the token ends, and the screen with it."""
+    expires_ms = look.model.me.expires_ms if look.model.me else None
+    if expires_ms is None or expires_ms - look.now_ms > EXPIRY_WARNED_MS:
+        return None
+    at = look.times.full(expires_ms)
+    told = say(
+        f"本令牌 {at} 到期，到期后此画面不再可用；请及时换新",
+        f"this token ends at {at}, and this screen with it: get a new one",
+    )
+    return Drawn(f" {told}", style=CAUTION)
 
 
 def tabs(model: Model, here: int, wanted: str, shown: int) -> Drawn:

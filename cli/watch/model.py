@@ -124,6 +124,7 @@ class Model:
         elif event.name == "alarms":
             for item in entries(body):
                 self.alarm_changed(answers.read_alarm(item))
+            self._cut()
         elif event.name == "values":
             for item in entries(body):
                 self._tag_changed(answers.read_tag(item))
@@ -148,7 +149,6 @@ class Model:
         if not alarm.closed:
             if alarm.id not in self._ended:
                 self.alarms[alarm.id] = alarm
-                self._cut()
             return
         self.alarms.pop(alarm.id, None)
         self._ended[alarm.id] = alarm.revision
@@ -158,9 +158,10 @@ class Model:
             self.ask_for_reload()
 
     def _cut(self) -> None:
+        """Let go of what stands last, once for a whole event: a flood brings thousands."""
         if len(self.alarms) > ALARMS_MAX:
-            del self.alarms[max(self.alarms.values(), key=_order).id]
-            self.alarms_cut = True
+            self.alarms = {alarm.id: alarm for alarm in self.in_order()[:ALARMS_MAX]}
+            self._ordered, self.alarms_cut = None, True
 
     def _tag_changed(self, tag: Tag) -> None:
         known = self.tags.get(tag.id)

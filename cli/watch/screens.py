@@ -109,7 +109,7 @@ class MainScreen(Screen[None]):
         filtered = bool(self._filters[self.here]) and not keys
         rows.show(keys, lambda key: table.cells(look, key), lines.empty(look, self.here, filtered))
         self.put("head", lines.head(look, silence_s, silent_s, self.size.width))
-        told = lines.banner(model)
+        told = lines.banner(look)
         self.query_one("#banner", Static).display = told is not None
         if told is not None:
             told.pad_right(max(0, self.size.width - told.cell_len))

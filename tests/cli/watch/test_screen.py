@@ -159,6 +159,18 @@ def test_an_empty_list_is_not_calm_by_itself(change: dict, told: tuple[str, ...]
     play(story, gateway)
 
 
+@pytest.mark.parametrize(("days", "told"), [(6, True), (8, False)])
+def test_a_token_that_ends_soon_is_told(days: int, told: bool) -> None:
+    gateway = FakeGateway()
+    gateway.me["expires_ms"] = fake.NOW_MS + days * 86_400_000
+
+    async def story(seen: Watched) -> None:
+        await seen.shows("CL101.LEVEL")
+        assert ("this token ends at 2025-11-19 10:13:20" in seen.text) is told
+
+    play(story, gateway)
+
+
 def test_without_a_core_that_turns_no_value_is_good() -> None:
     async def story(seen: Watched) -> None:
         assert "GOOD" in seen.text
