@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from simulators.world.faults import FaultKind
 from simulators.world.process import Process
 
 
@@ -23,7 +25,7 @@ class MemoryDisk:
     Attributes:
         full: every write is refused.
         sync_fails: every sync is refused; what was written may be on the disk or not.
-        refused: how often either was met.
+        applied: counts how often either was met.
         on_synced: told a file's name and the bytes that a sync has just made durable.
     """
 
@@ -32,7 +34,7 @@ class MemoryDisk:
         self._durable: dict[str, _File] = {}
         self.full = False
         self.sync_fails = False
-        self.refused = 0
+        self.applied: Counter[FaultKind] = Counter()
         self.on_synced: Callable[[str, bytes], None] = lambda name, content: None
 
     def opened_by(self, process: Process) -> OpenDisk:
@@ -58,13 +60,13 @@ class MemoryDisk:
     def room(self) -> None:
         """Raise OSError when there is none."""
         if self.full:
-            self.refused += 1
+            self.applied[FaultKind.DISK_FULL] += 1
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self, name: str, file: _File) -> None:
         """Make a file's content durable."""
         if self.sync_fails:
-            self.refused += 1
+            self.applied[FaultKind.SYNC_FAILS] += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fresh = bytes(file.content[file.synced :])
         file.synced = len(file.content)
@@ -74,7 +76,7 @@ class MemoryDisk:
     def sync_names(self) -> None:
         """Make creations, renames and removals durable."""
         if self.sync_fails:
-            self.refused += 1
+            self.applied[FaultKind.SYNC_FAILS] += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._durable = dict(self.files)
 

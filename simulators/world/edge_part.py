@@ -20,7 +20,8 @@ from simulators.world.process import Process
 from simulators.world.record import Event, Forgot, Sample, Taken
 from wire import Message, decode_command
 
-DISK_S_MAX: Final = 0.006
+DISK_S_MAX: Final = 0.02
+BUSY_SHARE: Final = 0.2
 JOURNAL_SUFFIX: Final = ".journal"
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class EdgePart:
         self._forgotten: dict[int, int] = {}
         self._random = Random(f"power {seed} {self.name} {box}")
         self.disk = MemoryDisk()
-        self.disk.on_synced = self._synced
+        self._watch_disk()
 
     async def run(self, process: Process, stop: asyncio.Event) -> None:
         """Be the edge until `stop`; what ends it otherwise is raised."""
@@ -62,7 +63,9 @@ class EdgePart:
         def save_json(path: Path, members: Mapping[str, Any], *, durable: bool) -> None:
             process.check()
             self.disk.room()
-            replace_json(path, members, durable=durable)
+            if durable:  # a status is for people, of whom this world has none
+                # Not synced: what a dead process has written is what the next one finds.
+                replace_json(path, members, durable=False)
 
         ports = Ports(
             wall_ms=self._wall_ms,
@@ -90,7 +93,7 @@ class EdgePart:
             self._applied, die, self.box + 1,
         )  # fmt: skip
         other.disk = self.disk.copy()
-        other.disk.on_synced = other._synced
+        other._watch_disk()
         other._known = set(self._known)
         other._forgotten = dict(self._forgotten)
         if self._folder.exists():
@@ -102,6 +105,9 @@ class EdgePart:
         return sum(at_s <= now_s - for_s for at_s in self._taken.values())
 
     # -- looking on --
+
+    def _watch_disk(self) -> None:
+        self.disk.on_synced, self.disk.applied = self._synced, self._applied
 
     def _synced(self, name: str, content: bytes) -> None:
         if not name.endswith(JOURNAL_SUFFIX):
@@ -152,11 +158,10 @@ class _VirtualDiskThread(DiskThread):
         """Do the work when its turn comes and the disk has answered."""
         async with self._turn:
             self._process.check()
-            await asyncio.sleep(self._random.uniform(0, DISK_S_MAX))
+            busy = self._random.random() < BUSY_SHARE
+            await asyncio.sleep(self._random.uniform(0, DISK_S_MAX) if busy else 0)
             self._process.check()
-            answer = work()
-            await asyncio.sleep(0)
-            return answer
+            return work()
 
     def close(self) -> None:
         """Nothing to give up."""

@@ -149,6 +149,8 @@ class _Device:
         self._points = [first_point + at for at in range(len(instruments))]
         self._instruments = instruments
         self._now: list[tuple[int, float, int]] = []
+        self._steady: dict[str, tuple[tuple[float, int], tuple[int, float, int]]] = {}
+        """Tag -> what it showed last and what became of it: most polls find nothing new."""
         self._sent: list[tuple[int, float, int] | None] = [None] * len(instruments)
         self._sent_s = [-math.inf] * len(instruments)
 
@@ -181,7 +183,13 @@ class _Device:
 
     def _pattern(self, one: Instrument, at_s: float) -> tuple[int, float, int]:
         """Return register pattern, value and code, as decoding real registers would give them."""
-        value, code = self._plant.read(self.name, one.tag, at_s)
+        shown = self._plant.read(self.name, one.tag, at_s)
+        before = self._steady.get(one.tag)
+        if before is None or before[0] != shown:
+            before = self._steady[one.tag] = shown, self._read_as(one, *shown)
+        return before[1]
+
+    def _read_as(self, one: Instrument, value: float, code: int) -> tuple[int, float, int]:
         if code < int(Quality.UNCERTAIN):
             return 0, math.nan, code
         native = Native[one.native.upper()]
