@@ -82,8 +82,9 @@ def problem_response(refused: RefusedError, path: str) -> Response:
         headers["Retry-After"] = str(refused.retry_after_s)
     if kind is Kind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = 'Bearer realm="hazardgate"'
-    # ASCII: a path may hold half a surrogate pair, which has no UTF-8.
-    return Response(json.dumps(body), kind.status, headers, MEDIA_TYPE)
+    # A path or a key may hold half a surrogate pair, which has no UTF-8.
+    told = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(told, kind.status, headers, MEDIA_TYPE)
 
 
 def unauthenticated() -> RefusedError:

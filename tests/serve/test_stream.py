@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.serve.models import Changes, Position
 from gateway.serve.problems import RefusedError
 from gateway.serve.stream import BEHIND_S_MAX, RING_S, STREAMS_MAX, Event, Hub, LiveResponse, Subscription
-from tests.serve.fakes import ALARM_ID, TAG, Clock, serving, tag_now
+from tests.serve.fakes import ALARM_ID, TAG, Clock, build, serving, tag_now
 
 AT = Position("ledger-one", 5)
 
@@ -333,3 +333,17 @@ def test_a_bug_in_the_refresher_ends_the_process_loudly(tmp_path: Path) -> None:
             served.parts.refresher.close()
 
     asyncio.run(story())
+
+
+def test_systemd_is_told_only_while_both_loops_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("gateway.serve.refresher.notify_systemd", said.append)
+    served = build(tmp_path, started=False)
+    turns = 0
+    served.parts.refresher._loop_turns = lambda: turns
+    served.parts.refresher._feed_watchdog()
+    served.parts.refresher._feed_watchdog()
+    assert said == ["WATCHDOG=1"], "the loop did not turn between"
+    turns = 1
+    served.parts.refresher._feed_watchdog()
+    assert said == ["WATCHDOG=1"] * 2
