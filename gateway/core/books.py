@@ -57,6 +57,7 @@ class StreamState:
     lost: list[tuple[int, int]] = field(default_factory=list)
     uncounted: list[tuple[int, int]] = field(default_factory=list)  # stored while there was no interval left
     closed: list[tuple[int, int]] = field(default_factory=list)  # of `lost`: only because a birth did not list them
+    told: bool = False  # by a birth: only then it is known what came before it
 
     @property
     def finished(self) -> bool:
@@ -65,8 +66,12 @@ class StreamState:
 
     @property
     def acknowledged(self) -> int:
-        """Up to where an edge may forget: never what is only closed, for another box of this id may hold it."""
-        return min([self.received.upto, *(lo - 1 for lo, _ in self.closed)])
+        """Up to where an edge may forget.
+
+        Never what is only closed, for another box of this id may hold it. And nothing of a stream whose births were all
+        lost: once forgotten no birth would name it, and nobody would know where in history its frames belong.
+        """
+        return min([self.received.upto, *(lo - 1 for lo, _ in self.closed)]) if self.told else 0
 
     def listed(self, first: int, last: int) -> None:
         """A birth lists the stream with numbers first..last: what was closed of these comes after all, the rest never."""
@@ -75,7 +80,7 @@ class StreamState:
             if lo <= hi:
                 self.received.reopen(lo, hi)
                 self.lost = [part for known in self.lost for part in _outside(known, lo, hi)]
-        self.closed = []
+        self.closed, self.told = [], True
 
     def source_ms_beyond(self, number: int) -> int:
         """Source time, in ms, that we hold after frame `number`, to within `MARK_EVERY_MS`."""
@@ -323,7 +328,7 @@ class NodeBook:
                 [
                     stream, state.received.to_json(), state.last, state.predecessor, state.predecessor_last,
                     state.evaluated, state.last_source_ms, state.marks, state.lost, state.uncounted,
-                    state.closed,
+                    state.closed, state.told,
                 ]
                 for stream, state in self.streams.items()
             ],
@@ -336,12 +341,13 @@ class NodeBook:
         book.live, book.live_count = facts["live"], facts["live_count"]
         book.strangers = list(facts["strangers"])
         for (
-            stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted, *closed
+            stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted, *more
         ) in facts["streams"]:  # fmt: skip
+            closed, told = more or ([], True)  # of a book from before there were these
             book.streams[stream] = StreamState(
                 Received.from_json(received), last, predecessor, predecessor_last, evaluated, last_ms,
                 [(number, at_ms) for number, at_ms in marks], [(lo, hi) for lo, hi in lost],
-                [(lo, hi) for lo, hi in uncounted], [(lo, hi) for ranges in closed for lo, hi in ranges],
+                [(lo, hi) for lo, hi in uncounted], [(lo, hi) for lo, hi in closed], told,
             )
         return book
 

@@ -45,6 +45,20 @@ def causes(findings: BirthFindings) -> list[tuple[int, int, int]]:
     return [(loss.stream, loss.first, loss.last) for loss in findings.losses]
 
 
+def test_a_stream_whose_births_were_all_lost_is_not_acknowledged_before_one_tells_where_it_belongs() -> None:
+    book = book_with(A, 3)
+    for number in (1, 2):
+        assert book.arrive(B, number) is Verdict.LATE
+    assert book.streams[B].received.upto == 2
+    assert book.streams[B].acknowledged == 0
+    assert NodeBook.from_facts(json.loads(json.dumps(book.to_facts()))).streams[B].acknowledged == 0
+    # It was not forgotten, so the next birth lists it: a chain without a hole, and no stranger.
+    findings = book.born(C, [span(B, 1, 2, A, 3), span(C, 1, 0, B, 2)])
+    assert findings.losses == ()
+    assert book.streams[B].acknowledged == 2
+    assert book.successor(A) == B
+
+
 # -- two boxes with one id ---------------------------------------------------------------------------------
 
 
