@@ -16,6 +16,7 @@ TOLERANCE_MS = 5_000
 SHOWN_MAX = 10
 
 FrameKey = tuple[str, int, int]  # node, stream, sequence
+Frames = Mapping[FrameKey, Mapping[str, tuple[float, int, int]]]  # tag -> value, code, source_ms
 
 
 class Step(NamedTuple):
@@ -124,19 +125,22 @@ class AllArrive:
     # -- the end --
 
     def end(
-        self, at_s: float, taken: Iterable[tuple[int, Taken]], live_rows: set[FrameKey], journal: Sequence[Step]
+        self, at_s: float, taken: Iterable[tuple[int, Taken]], held: Frames, current: set[FrameKey], journal: Sequence[Step]
     ) -> Iterator[Violation]:
         """Hold what was told against the plant and the journal.
 
         Args:
             taken: every frame on an edge's disk, in each node's order, with its mark.
-            live_rows: frames that reached the ledger as live ones, not only inside blocks.
+            held: what the ledger holds, by tag.
+            current: frames that came in their turn; all others are history.
         """
         frames = [(mark, event) for mark, event in taken]
         marks = {_place(event): mark for mark, event in frames}
         for excursion in excursions(self._site.config, [(_place(event), event.samples) for _, event in frames]):
             if excursion.begun.stream != excursion.start.stream:
                 continue  # a delay that spans two streams counts core's own time, of which nobody here knows
+            if excursion.start.node in self._twins and tuple(excursion.start) not in current:
+                continue  # of two boxes' streams no one history can be made
             for receiver in self._site.wanting(excursion.grade, "process"):
                 if not self._heard(receiver, excursion, marks[excursion.start]):
                     what = (
@@ -144,7 +148,7 @@ class AllArrive:
                         f" ({excursion.start})"
                     )
                     yield Violation("P3", at_s, what, (marks[excursion.start],))
-        yield from self._late_as_present(at_s, frames, live_rows)
+        yield from self._late_as_present(at_s, held, current)
         yield from self._gaps(at_s)
         yield from self._endings(at_s)
         yield from self._journal(at_s, journal)
@@ -178,24 +182,21 @@ class AllArrive:
             if owner == receiver and told.newest.alarm["tag"] == tag and told.newest.alarm["limit"] == limit
         ]
 
-    def _late_as_present(
-        self, at_s: float, frames: Sequence[tuple[int, Taken]], live_rows: set[FrameKey]
-    ) -> Iterator[Violation]:
-        """What came with the backlog alone is history, and must say so."""
-        as_blocks = {edge.id for edge in self._site.config.edges if edge.encoding == "block"}
-        holding: dict[tuple[str, int], list[tuple[int, FrameKey]]] = defaultdict(list)
-        for mark, event in frames:
-            for sample in event.samples:
-                holding[sample.tag, sample.source_ms].append((mark, (event.node, event.stream, event.sequence)))
+    def _late_as_present(self, at_s: float, held: Frames, current: set[FrameKey]) -> Iterator[Violation]:
+        """What came with the backlog is history, and must say so."""
+        holding: dict[tuple[str, int], list[FrameKey]] = defaultdict(list)
+        for key, samples in held.items():
+            for tag, (_, _, source_ms) in samples.items():
+                holding[tag, source_ms].append(key)
         for told in self.told.values():
             alarm = told.newest.alarm
             row = self._site.limits.get((alarm["tag"], alarm["limit"]))
             if alarm["late"] or row is None or row.on_delay_s or not told.journaled:
                 continue
-            held = holding.get((alarm["tag"], alarm["start_ms"]), [])
-            if held and not any(key in live_rows or key[0] in as_blocks for _, key in held):
+            keys = holding.get((alarm["tag"], alarm["start_ms"]), [])
+            if keys and current.isdisjoint(keys):
                 what = f"{_name(told.newest)} was told as present, but its sample came with the backlog"
-                yield Violation("P3", at_s, what, (told.mark, held[0][0]))
+                yield Violation("P3", at_s, what, (told.mark,))
 
     def _gaps(self, at_s: float) -> Iterator[Violation]:
         for lane, numbers in self._lanes.items():

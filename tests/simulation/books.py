@@ -6,7 +6,7 @@ The reading and the run over the log are those of `tests.system.oracle`, which j
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gateway.core import LedgerReader
 from simulators.world import Record
@@ -16,13 +16,13 @@ from tests.simulation.nothing_lost import FrameKey, Loss
 from tests.simulation.oracle import Books
 from tests.system.oracle import (
     Committed,
-    Entry,
     Journalled,
     committed,
     present_steps,
     read_journal,
     read_log,
 )
+from tests.system.oracle import Step as SystemStep
 
 ROWS_MAX = 100_000
 STEPS = ("raised", "returned")
@@ -44,26 +44,24 @@ def read_books(record: Record) -> Books:
             journal = read_journal(reader)
         except AssertionError as error:
             problems.append(Violation("P3", at_s, str(error)))
-        problems += _present(record, log, journal)
+        expected, current = present_steps(log, record.site)
+        problems += _present(at_s, expected, journal)
         frames: dict[FrameKey, dict[str, tuple[float, int, int]]] = {key: {} for key in found.frames}
         for (node, stream, number, tag), value in found.samples.items():
             frames[node, stream, number][tag] = value
-        live = {(frame.node, frame.stream, frame.sequence) for entry in log if entry.kind == "F" for frame in entry.frames}
         losses = reader.rows("SELECT node, stream, first, last, cause FROM loss LIMIT ?", (ROWS_MAX,))
-        return Books(frames, live, [Loss(*row) for row in losses], [_step(row) for row in journal], problems)
+        return Books(frames, current, [Loss(*row) for row in losses], [_step(row) for row in journal], problems)
     finally:
         reader.close()
 
 
-def _present(record: Record, log: list[Entry], journal: list[Journalled]) -> Iterator[Violation]:
-    """Run the plain rules over the log in its order: what they ask for must be the journal's present, step by step.
+def _present(at_s: float, expected: Sequence[SystemStep], journal: list[Journalled]) -> Iterator[Violation]:
+    """What the plain rules ask for, run over the log in its order, must be the journal's present, step by step.
 
     Not where two boxes were seen under one id: from there on samples of that id may not lower anything.
     """
     if any(row.step.tag.endswith(".IDENTITY") for row in journal):
         return
-    at_s = record.events[-1].at_s
-    expected, _ = present_steps(log, record.site)
     due = Counter(expected)
     told = Counter(row.step for row in journal if not row.late and row.category != "system" and row.step.kind in STEPS)
     for step in due - told:

@@ -25,12 +25,12 @@ class Books:
 
     Attributes:
         frames: samples by tag.
-        live_rows: the frames that came live.
+        current: frames of the live stream that came in their turn, as the log tells.
         problems: what reading it showed: a broken hash chain, a frame that is stored as two.
     """
 
     frames: Mapping[FrameKey, Mapping[str, Value]] = field(default_factory=dict)
-    live_rows: set[FrameKey] = field(default_factory=set)
+    current: set[FrameKey] = field(default_factory=set)
     losses: Sequence[Loss] = ()
     journal: Sequence[Step] = ()
     problems: Sequence[Violation] = ()
@@ -64,7 +64,7 @@ class Oracle:
             *books.problems,
             *self._lost.end(at_s, books.frames, books.losses, self._plant),
             *self._calm.end(),
-            *self._arrive.end(at_s, taken, books.live_rows, books.journal),
+            *self._arrive.end(at_s, taken, books.frames, books.current, books.journal),
         ]
 
 

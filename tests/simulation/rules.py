@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from config import LimitRow, SiteConfig, TagConfig
 from simulators.world import Sample
@@ -35,8 +36,7 @@ def clear(row: LimitRow, value: float) -> bool:
     return value < row.setpoint - row.deadband if row.kind.high_side else value > row.setpoint + row.deadband
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a sample stands in the plant's own order."""
 
     node: str
