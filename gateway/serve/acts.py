@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Final
 
 from alerting import Transition
@@ -22,8 +23,8 @@ _UNKNOWN: Final = "no open alarm has this id"
 _BUSY: Final = ("too many acts wait", "too many connections")
 _WORDS: Final = (
     (r"no open alarm has this id.*", "没有此编号的未结束报警（可能已经销警）；请查看报警列表"),
-    (r"already acknowledged by (?P<who>.*) \(at (?P<at>\d+) ms\)", "已由 {who} 确认（{at} 毫秒）"),
-    (r"closed by (?P<who>.*) \(at (?P<at>\d+) ms\)", "已由 {who} 销警（{at} 毫秒）"),
+    (r"already acknowledged by (?P<who>.*) \(at (?P<at>\d{1,15}) ms\)", "已由 {who} 确认（{at}）"),
+    (r"closed by (?P<who>.*) \(at (?P<at>\d{1,15}) ms\)", "已由 {who} 销警（{at}）"),
     (r"(?P<what>.*) still stands; close it after it has returned to normal", "{what} 仍在报警；恢复正常后才能销警"),
     (r"(?:close|acknowledge) needs (?P<name>\w+).*", "缺少或过长：{name}"),
     (r"(?P<name>\w+) is longer than (?P<most>\d+) characters.*", "{name} 超过 {most} 个字符；请缩短"),
@@ -81,7 +82,10 @@ def in_chinese(reason: str) -> str:
     for pattern, words in _PATTERNS:
         match = pattern.fullmatch(reason)
         if match:
-            return words.format_map(match.groupdict())
+            told = match.groupdict()
+            if "at" in told:
+                told["at"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(told["at"]) / 1000))
+            return words.format_map(told)
     return f"核心没有执行：{reason}"
 
 

@@ -103,10 +103,11 @@ class Serve:
         self._tokens, self._audit = TokenStore(self._folder, wall_ms), Audit(self._folder, wall_ms)
         self._hub = Hub(time.monotonic, wall_ms())
         core_folder = data_dir / "core"
-        view = LedgerView(site, core_folder, wall_ms)
+        self._view = LedgerView(site, core_folder, wall_ms)
+        self._historian = HistoryReader(site, core_folder, self._view.recent)
         self._parts = create_parts(
-            site, view, HistoryReader(site, core_folder, view.recent), partial(send_act, core_folder / ACTS_NAME),
-            self._audit, self._hub, wall_ms=wall_ms, loop_turns=lambda: self._turns,
+            site, self._view, self._historian, partial(send_act, core_folder / ACTS_NAME), self._audit, self._hub,
+            wall_ms=wall_ms, loop_turns=lambda: self._turns,
         )  # fmt: skip
         app = gated(create_app(self._parts), self._tokens, self._audit, settings.hosts())
         self._server = _Server(_uvicorn_config(app, settings))
@@ -142,9 +143,11 @@ class Serve:
                 for helper in helpers:
                     helper.cancel()
         finally:
-            parts.refresher.close()
             parts.reads.close()
             parts.histories.close()
+            if await asyncio.to_thread(parts.refresher.close):
+                self._view.close()
+            self._historian.close()
             self._audit.write("stopped")
             await asyncio.to_thread(self._audit.close)
             (self._folder / WHERE_NAME).unlink(missing_ok=True)

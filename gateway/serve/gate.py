@@ -33,6 +33,9 @@ HEADERS: Final = (
 )
 
 
+HEADERS_TLS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
+
+
 class Gate:
     """ASGI middleware, the outermost."""
 
@@ -61,7 +64,9 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 kept = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"cache-control"]
-                message["headers"] = [*kept, *HEADERS, *([(b"connection", b"close")] if close else [])]
+                message["headers"] = [*kept, *HEADERS, *(HEADERS_TLS if scope["scheme"] == "https" else ())]
+                if close:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

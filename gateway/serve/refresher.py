@@ -49,10 +49,11 @@ class Refresher:
         self._thread.start()
         return self._ended
 
-    def close(self) -> None:
-        """Let the thread end; one that hangs in the disk is left to the process's end."""
+    def close(self) -> bool:
+        """Let the thread end; returns whether it did. One that hangs in the disk is left to the process's end."""
         self._stop.set()
         self._thread.join(CLOSE_S_MAX)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         failure: BaseException | None = None

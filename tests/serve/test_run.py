@@ -122,7 +122,9 @@ def test_with_tls_it_speaks_nothing_else(tmp_path: Path) -> None:
 
         trusting = ssl.create_default_context(cafile=str(cert))
         async with httpx.AsyncClient(base_url=url, headers=headers, verify=trusting, trust_env=False) as http:
-            assert (await http.get("/api/v1/me")).status_code == 200
+            answer = await http.get("/api/v1/me")
+            assert answer.status_code == 200
+            assert "strict-transport-security" in answer.headers
         with pytest.raises(httpx.HTTPError):
             async with httpx.AsyncClient(trust_env=False) as http:
                 await http.get(f"http://127.0.0.1:{port}/healthz")
