@@ -25,8 +25,8 @@ REORDER_S = 0.5
 OURS, THEIRS = "E1", "E2"
 GOOD, BAD = quality_code(Quality.GOOD), Quality.BAD
 STALE = quality_code(Quality.BAD, Reason.STALE)
-SENT_MS_MAX = 3_000
-OLD_MS_MAX = 20_000  # a birth repeats what was read since the start
+SENT_MS_MAX = 10_000  # a busy machine; a wrong time zone would be hours
+OLD_MS_MAX = 60_000  # a birth repeats what was read since the start
 FRAMES_COMPARED_MIN = 40
 Alarms = dict[tuple[str, str], dict[str, Any]]
 
@@ -249,7 +249,7 @@ def test_a_decoder_that_others_wrote_reads_what_we_wrote(stage: Stage) -> None:
     decoder.wait(lambda: {tag for tag, metric in latest().items() if metric["value"] is None} >= tags, "every tag is BAD")
     newest = list(frames_read(stage.read("DDATA")))[-1]
     wait_until(lambda: newest in frames_kept(stage), "the last of them is in the ledger")
-    decoder.wait(lambda: any("Spool/Acknowledge" in str(line) for line in stage.read("NCMD")), "acknowledgements went by")
+    decoder.wait(lambda: acknowledged(stage) >= FRAMES_COMPARED_MIN, "acknowledgements went by")
     chain.edges[OURS].stop()
     chain.core.stop()
     decoder.wait(lambda: stage.read("NDEATH") and not stage.states()[-1]["payload"]["online"], "both said goodbye")
@@ -292,9 +292,16 @@ def the_rest_is_plain(stage: Stage) -> None:
     (death, *_) = stage.read("NDEATH")
     assert "seq" not in death["payload"]
     assert [(metric["name"], metric["type"], metric["value"]) for metric in death["payload"]["metrics"]] == [("bdSeq", "Int64", "0")]
-    commands = [metric for line in stage.read("NCMD") for metric in line["payload"]["metrics"]]
-    acknowledged = [metric["value"] for metric in commands if metric["name"] == "Spool/Acknowledge"]
+    assert all(table["types"] == ["Int64", "Int64"] for table in acknowledgements(stage))
+
+
+def acknowledgements(stage: Stage) -> list[dict[str, Any]]:
+    """The tables in core's commands to our edge."""
+    metrics = [metric for line in stage.read("NCMD") for metric in line["payload"]["metrics"]]
+    return [metric["value"] for metric in metrics if metric["name"] == "Spool/Acknowledge"]
+
+
+def acknowledged(stage: Stage) -> int:
+    """The highest number of the edge's first stream that core has acknowledged."""
     live = next(iter(frames_read(stage.read("DBIRTH"))))[0]
-    assert acknowledged
-    assert all(table["types"] == ["Int64", "Int64"] for table in acknowledged)
-    assert max(int(upto) for table in acknowledged for stream, upto in table["rows"] if int(stream) == live) >= FRAMES_COMPARED_MIN
+    return max((int(upto) for table in acknowledgements(stage) for stream, upto in table["rows"] if int(stream) == live), default=0)
