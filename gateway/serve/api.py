@@ -16,8 +16,9 @@ from gateway.serve.problems import Kind, RefusedError, not_found
 HISTORY_S_MAX: Final = 5.0
 FRESH_S: Final = 5.0
 """A look at the ledger older than this is no look."""
-PAGE_MAX: Final = 1_000
-NOTICES_MAX: Final = 500
+TAGS_MAX: Final = 1_000
+ALARMS_MAX: Final = 500
+NOTICES_MAX: Final = 200
 POINTS_MAX: Final = 5_000
 
 api = APIRouter(prefix="/api/v1")
@@ -64,7 +65,7 @@ async def tags(
     prefix: Word = "",
     hazard_source: Word = "",
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
+    limit: Annotated[int, Query(ge=1, le=TAGS_MAX)] = TAGS_MAX,
 ) -> Any:
     """Every tag as it is known now, in the site's order."""
 
@@ -114,7 +115,7 @@ async def alarms(
     grade: Annotated[int, Query(ge=1, le=4, description="this grade and graver: 1 blue … 4 red")] = 1,
     tag: Annotated[str | None, Query(max_length=128)] = None,
     before: Before = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 200,
+    limit: Annotated[int, Query(ge=1, le=ALARMS_MAX)] = 200,
 ) -> Any:
     """Alarms by pages: open ones gravest first, then newest."""
     return await parts.read(

@@ -16,6 +16,7 @@ from gateway.serve.answers import ServeHealth, alarm_answer, health_answer, json
 from gateway.serve.models import Changes, EdgeNow, Health, Position, TagNow
 from gateway.serve.ports import View
 from gateway.serve.stream import Event, Hub
+from gateway.serve.view_errors import ViewError
 from wire import notify_systemd
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ class Refresher:
         self._thread = threading.Thread(target=self._run, name="serve-refresher", daemon=True)
         self._health_due_s = 0.0
         self._seen_turns = -1
+        self._waiting: Changes | None = None
+        self._told_s = -PERIOD_S
+        self._delayed = False
         self.latest: tuple[float, Health] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
@@ -86,12 +90,22 @@ class Refresher:
 
     def round(self, now_s: float) -> tuple[list[Event] | None, Position, bool]:
         """Read once; return the events (None: nobody wants them), where the view stands, and whether more waits."""
-        changes = self._view.refresh()
+        changes = _together(self._waiting, self._view.refresh())
+        if changes.behind and now_s - self._told_s < PERIOD_S:  # catching up: tell in steps of the same length
+            self._waiting = changes
+            return [], self._hub.position, True
+        self._waiting, self._told_s = None, now_s
         health_due = changes.health or changes.reset or now_s >= self._health_due_s
         health = self._health(now_s) if health_due else None
         if not self._hub.wanted:
             return None, changes.position, changes.behind
-        events = list(self._events(changes))
+        try:
+            events = list(self._events(changes))
+            self._delayed = False
+        except ViewError as error:  # the ledger is away or busy just now: told as soon as it can be read again
+            if not self._delayed:
+                log.warning("what changed is not told yet: %s", error)
+            self._waiting, self._delayed, events = changes, True, []
         if health is not None:
             events.append(Event("health", json_of(health_answer(health, self._serve_health())), changes.position))
         return events, changes.position, changes.behind
@@ -120,6 +134,17 @@ class Refresher:
                 yield _event("edges", few, list[EdgeNow], position)
         if changes.deliveries:
             yield Event("deliveries", json_of(receiver_list(self._view.deliveries())), position)
+
+
+def _together(before: Changes | None, after: Changes) -> Changes:
+    """What two looks found, as if one had."""
+    if before is None:
+        return after
+    return Changes(
+        after.position, before.reset or after.reset, before.tags | after.tags,
+        tuple(dict.fromkeys((*before.alarms, *after.alarms))), before.edges | after.edges,
+        before.deliveries or after.deliveries, before.health or after.health, after.behind,
+    )  # fmt: skip
 
 
 def _event(kind: str, items: Sequence[Any], of: Any, position: Position) -> Event:

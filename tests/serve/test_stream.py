@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.serve.models import Changes, Position
 from gateway.serve.problems import RefusedError
 from gateway.serve.stream import BEHIND_S_MAX, RING_S, STREAMS_MAX, Event, Hub, LiveResponse, Subscription
+from gateway.serve.view_errors import OutOfTimeError
 from tests.serve.fakes import ALARM_ID, TAG, Clock, build, serving, tag_now
 
 AT = Position("ledger-one", 5)
@@ -308,6 +309,49 @@ def test_what_changed_becomes_events_with_whole_items(tmp_path: Path) -> None:
             assert events == []
             events, position, _ = refresher.round(1.0)
             assert [one.kind for one in events or ()] == ["health"]
+
+    asyncio.run(story())
+
+
+def test_catching_up_is_told_in_steps_and_loses_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            Reader(served.parts.hub)
+            first, second = served.view.now[0].tag, served.view.now[1].tag
+            served.view.changes = [
+                Changes(AT, tags=frozenset({first}), alarms=(ALARM_ID,), behind=True),
+                Changes(AT, tags=frozenset({second}), behind=True),
+                Changes(AT, tags=frozenset({first}), edges=frozenset({"E1"})),
+            ]
+            told = [served.parts.refresher.round(now_s) for now_s in (0.0, 0.05, 0.1)]
+            assert [[one.kind for one in events or ()] for events, _, _ in told] == [
+                ["alarms", "values", "health"], [], ["values", "edges"]
+            ]  # fmt: skip
+            assert [behind for _, _, behind in told] == [True, True, False]
+            values = json.loads((told[2][0] or [])[0].data)
+            assert [tag["tag"] for tag in values["items"]] == [first, second]
+
+    asyncio.run(story())
+
+
+def test_a_ledger_that_is_busy_delays_what_changed_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            Reader(served.parts.hub)
+            served.view.changes = [Changes(AT, alarms=(ALARM_ID,))]
+            alarm = served.view.alarm
+
+            def busy(_: str) -> None:
+                raise OutOfTimeError
+
+            monkeypatch.setattr(served.view, "alarm", busy)
+            events, _, _ = served.parts.refresher.round(0.0)
+            assert [one.kind for one in events or ()] == ["health"]
+            monkeypatch.setattr(served.view, "alarm", alarm)
+            events, _, _ = served.parts.refresher.round(0.5)
+            assert [one.kind for one in events or ()] == ["alarms"]
+            events, _, _ = served.parts.refresher.round(0.7)
+            assert events == []
 
     asyncio.run(story())
 
