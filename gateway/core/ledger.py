@@ -27,6 +27,12 @@ GENESIS_HASH: Final = "0" * 64
 DELETE_ROWS_MAX: Final = 2_000  # frame rows a retention step may remove, so that no commit waits for it
 
 
+# Measured, rounded up: what Python takes for them beside the bytes they hold.
+BATCH_BYTES: Final = 1_280
+ENTRY_BYTES: Final = 320
+TRANSITION_BYTES: Final = 4_096
+
+
 @dataclass(frozen=True, slots=True)
 class StreamRow:
     """One line of the `stream` table."""
@@ -61,8 +67,10 @@ class Batch:
 
     @property
     def bytes(self) -> int:
-        """Roughly what the batch weighs in memory while it waits."""
-        return sum(len(entry.body) + 160 for entry in self.entries) + 4_096 * len(self.transitions)
+        """Roughly what the batch weighs in memory while it waits; of a batch with one small frame most is its own."""
+        rows = sum(len(entry.body) + ENTRY_BYTES for entry in self.entries)
+        told = sum(len(notice.body) + ENTRY_BYTES for notice in self.notices) + TRANSITION_BYTES * len(self.transitions)
+        return BATCH_BYTES + rows + told + ENTRY_BYTES * (2 * len(self.streams) + len(self.attempts))
 
     @property
     def empty(self) -> bool:
