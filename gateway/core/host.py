@@ -8,8 +8,9 @@ is not ours are put in order within the reorder timeout, as the specification as
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final
 
 import numpy as np
@@ -131,6 +132,14 @@ class Suspicion:
     facts: Mapping[str, str | int]
 
 
+class Place(Enum):
+    """Where a message stands among those that came before it."""
+
+    NEWEST = "newest"
+    OVERTAKEN = "overtaken"
+    REPEAT = "repeat"
+
+
 @dataclass(frozen=True, slots=True)
 class RebirthWanted:
     """Ask the node to begin its session's births anew."""
@@ -223,6 +232,8 @@ class NodeSession:
         self._expected = 0
         self._missing: set[int] = set()
         self._recent: deque[int] = deque(maxlen=RECENT_SEQS)
+        self._count = 0  # messages up to the newest in this session, lost ones too
+        self._newest_at: dict[str, int] = {}  # device -> which of them was its newest
         self._stream = 0
         self._gap_since_ms: int | None = None
         self._foreign: ReorderBuffer[_Message] = ReorderBuffer(reorder_ms)
@@ -325,6 +336,7 @@ class NodeSession:
         self._rebirth_wanted = None
         self._missing.clear()
         self._recent.clear()
+        self._newest_at.clear()
         self._gap_since_ms = None
         self._foreign.death()
         self._declared = _Declared()
@@ -341,15 +353,29 @@ class NodeSession:
             raise MalformedPayloadError("no seq")
         if not self.ours:
             return [fact for ready in self._foreign.offer(seq, message, now_ms) for fact in self._apply(ready, now_ms)]
-        self._check_order(seq, now_ms)
-        return self._apply(message, now_ms)
+        place = self._place_of_device(topic.device or "", seq, self._check_order(seq, now_ms))
+        facts = self._apply(message, now_ms)
+        return facts if place is Place.NEWEST else list(_overtaken(facts, place))
 
-    def _check_order(self, seq: int, now_ms: int) -> None:
+    def _place_of_device(self, device: str, seq: int, place: Place) -> Place:
+        """Overtaken by other devices' messages alone, a message still tells its own device's present."""
+        behind = (self._expected - 1 - seq) % SEQ_END
+        at = self._count - behind
+        if place is Place.OVERTAKEN and at > self._newest_at.get(device, 0):
+            place = Place.NEWEST
+        if place is Place.NEWEST:
+            self._newest_at[device] = at
+        return place
+
+    def _check_order(self, seq: int, now_ms: int) -> Place:
         """Note holes in a node of ours: they delay nothing, but one that stays open asks for a rebirth."""
+        place = Place.REPEAT if seq in self._recent else Place.NEWEST
         if seq in self._missing:  # arrived out of order, within the timeout
             self._missing.discard(seq)
-        elif seq not in self._recent:
+            place = Place.OVERTAKEN
+        elif place is Place.NEWEST:
             ahead = (seq - self._expected) % SEQ_END
+            self._count += ahead + 1
             self._missing |= {(self._expected + step) % SEQ_END for step in range(ahead)}
             self._expected = next_seq(seq)
         self._recent.append(seq)
@@ -357,6 +383,7 @@ class NodeSession:
             self._gap_since_ms = None
         elif self._gap_since_ms is None:
             self._gap_since_ms = now_ms
+        return place
 
     def _decode(self, topic: Topic, payload: bytes) -> _Message:
         if topic.kind in (MessageKind.DBIRTH, MessageKind.DDEATH):
@@ -485,3 +512,16 @@ def _boolean(metric: Metric | None) -> bool | None:
 def _text(metric: Metric | None) -> str:
     value = None if metric is None else metric.value
     return value if isinstance(value, str) else ""
+
+
+def _overtaken(facts: Iterable[Fact], place: Place) -> Iterator[Fact]:
+    """Keep what an overtaken or repeated message of a node of ours tells from passing for the present.
+
+    Marked frames say themselves where they belong. Those without marks, which a node sends while its spool takes
+    nothing, have only the message's own place: a repeat tells nothing, an overtaken one is stored and lowers nothing.
+    """
+    for fact in facts:
+        unmarked = isinstance(fact, FrameArrived) and not fact.stream
+        if place is Place.REPEAT and (unmarked or isinstance(fact, NodeFact)):
+            continue
+        yield replace(fact, historical=True) if unmarked and isinstance(fact, FrameArrived) else fact

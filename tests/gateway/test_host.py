@@ -340,6 +340,42 @@ def test_a_wish_for_a_rebirth_that_came_too_soon_is_not_forgotten(ours: Talk) ->
     assert ours.later(REBIRTH_FIRST_MS) == ["rebirth!"]
 
 
+def unmarked(talk: Talk, seq: int, value: float, device: str = "TANK") -> list[str]:
+    """A DDATA of a node of ours whose spool takes nothing."""
+    return talk(MessageKind.DDATA, device_frame(seq, [(1, value)]), device)
+
+
+@pytest.mark.fault("F23")
+def test_a_repeated_frame_without_marks_is_not_the_present_again(ours: Talk) -> None:
+    """Else a value from before an excursion would lower the alarm that stands since."""
+    assert unmarked(ours, 2, 3.0) == ["TANK [3.0]"]
+    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(ours, 2, 3.0) == []
+    assert unmarked(ours, 3, 25.0) == []
+    assert unmarked(ours, 4, 26.0) == ["TANK [26.0]"]
+    assert ours.later(10_000) == [], "a repeat is no hole"
+
+
+@pytest.mark.fault("F24")
+def test_an_overtaken_frame_without_marks_is_stored_and_lowers_nothing(ours: Talk) -> None:
+    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(ours, 2, 3.0) == ["stored TANK [3.0]"]
+    assert unmarked(ours, 2, 3.0) == []
+
+
+def test_a_frame_without_marks_that_only_another_device_overtook_is_its_devices_present(ours: Talk) -> None:
+    assert ours(MessageKind.DBIRTH, device_birth(2, {GAS: 0.0}, S, 2, first_alias=9), "GAS") == ["GAS 77/2 [0.0]"]
+    assert ours(MessageKind.DDATA, device_frame(4, [(9, 0.5)]), "GAS") == ["GAS [0.5]"]
+    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(ours, 5, 26.0) == ["TANK [26.0]"]
+
+
+@pytest.mark.parametrize("seq", [2, 3])
+def test_marked_frames_say_themselves_where_they_belong(ours: Talk, seq: int) -> None:
+    assert ours.frame(3, 3) == ["TANK 77/3 [3.0]"]
+    assert ours.frame(seq, seq) == [f"TANK 77/{seq} [3.0]"]
+
+
 def test_a_rebirth_request_that_got_lost_is_repeated_until_the_node_is_born(ours: Talk) -> None:
     ours.frame(4, 4)
     assert ours.later(REORDER_TIMEOUT_MS) == ["rebirth!"]
