@@ -188,13 +188,22 @@ class World:
         return "" if now_s - self._noticed_s >= QUIET_S else "a notice came a moment ago"
 
     async def _stop(self) -> None:
-        """Stop in order: edges, then core."""
-        for key in [*self._edges, (CORE, 0)]:
-            life = self._lives.get(key)
-            if life is not None:
-                life.stop.set()
-                async with asyncio.timeout(STOP_S_MAX):
-                    await asyncio.wait([life.task])
+        """Stop in order: edges, then core, once it has told what the edges' leaving brought."""
+        for key in list(self._edges):
+            await self._stop_part(key)
+        for _ in range(int(STOP_S_MAX)):
+            await asyncio.sleep(1.0)
+            self.core.look()
+            if not self.core.due() and not self.core.busy():
+                break
+        await self._stop_part((CORE, 0))
+
+    async def _stop_part(self, key: tuple[str, int]) -> None:
+        life = self._lives.get(key)
+        if life is not None:
+            life.stop.set()
+            async with asyncio.timeout(STOP_S_MAX):
+                await asyncio.wait([life.task])
 
     # -- lives --
 
