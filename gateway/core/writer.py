@@ -130,6 +130,11 @@ class GroupCommit:
         self._lay_ballast_again()
         return None
 
+    def at_rest(self) -> None:
+        """Nothing waits: do what the disk must do now and then, so that no commit has to wait for it."""
+        if self._ledger.fold_due:
+            self._ledger.fold()
+
     def _lay_ballast_again(self) -> None:
         """Some time after it was freed; the room may be there by then."""
         if self._ballast is None or self._freed_s is None or self._monotonic() - self._freed_s < BALLAST_AGAIN_S:
@@ -190,6 +195,8 @@ class Writer:
                         break
                     group.append(following)
                 self._commit(group)
+                if self._waiting.empty():
+                    self._commits.at_rest()
         except BaseException as error:  # a bug must be seen by core's watchdog, not die with the thread
             self.failure = error
             log.critical("ledger writer died: %r", error)

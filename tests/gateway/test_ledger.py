@@ -17,11 +17,12 @@ from alerting.delivery import Attempt, Notice
 from gateway.core.books import Loss
 from gateway.core.entries import Entry, EntryKind
 from gateway.core.errors import LedgerFormatError
-from gateway.core.ledger import DELETE_ROWS_MAX, GENESIS_HASH, Batch, Ledger, StreamRow
+from gateway.core.ledger import DELETE_ROWS_MAX, GENESIS_HASH, WAL_PAGES_FOLDED, WAL_PAGES_MAX, Batch, Ledger, StreamRow
 from gateway.core.reader import LedgerReader
 from tests.gateway.field import T0_MS
 
 RECEIVER = "CITY"
+PAGE_BYTES = 4_096
 
 
 @pytest.fixture
@@ -295,3 +296,55 @@ def test_positions_are_read_in_order_from_any_place(ledger: Ledger) -> None:
     assert [entry.pos for entry in ledger.reader.entries_after(2)] == [3, 4, 5]
     entry = next(ledger.reader.entries_after(4))
     assert entry == Entry(5, EntryKind.FRAME, 5, T0_MS, b"body", "E1", "TANK", 7, 5, 5, 1)
+
+
+def wal_bytes(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size
+
+
+def large(pos: int) -> Batch:
+    """A batch of about 250 pages."""
+    return Batch(entries=[Entry(pos, EntryKind.QUARANTINE, 5, T0_MS, bytes(1_000_000), "E1")], engine_ms=5, wall_ms=T0_MS)
+
+
+def test_a_commit_never_folds_the_write_ahead_log_in_while_there_may_be_a_quiet_moment(ledger: Ledger) -> None:
+    file_bytes = ledger.path.stat().st_size
+    pos = 0
+    while not ledger.fold_due:
+        pos += 1
+        ledger.commit([large(pos)])
+        assert ledger.path.stat().st_size == file_bytes, "the file itself was written by a commit"
+    assert wal_bytes(ledger.path) >= WAL_PAGES_FOLDED * PAGE_BYTES
+    ledger.fold()
+    assert ledger.path.stat().st_size > file_bytes
+    assert not ledger.fold_due
+    grown = wal_bytes(ledger.path)
+    ledger.commit([large(pos + 1)])
+    assert wal_bytes(ledger.path) == grown, "the log begins anew in the same file"
+
+
+def test_without_a_quiet_moment_the_write_ahead_log_is_bounded_all_the_same(ledger: Ledger) -> None:
+    for pos in range(1, 100):
+        ledger.commit([large(pos)])
+    assert wal_bytes(ledger.path) <= (WAL_PAGES_MAX + 1_000) * PAGE_BYTES
+
+
+def test_a_reader_that_is_in_the_way_is_not_waited_for_and_not_asked_at_every_commit(ledger: Ledger) -> None:
+    ledger.commit([batch(1)])
+    reader = apsw.Connection(str(ledger.path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM log").fetchone()
+    pos = 1
+    while not ledger.fold_due:
+        pos += 1
+        ledger.commit([large(pos)])
+    ledger.fold()
+    assert not ledger.fold_due, "it has to grow some more first"
+    reader.execute("COMMIT")
+    reader.close()
+    while not ledger.fold_due:
+        pos += 1
+        ledger.commit([large(pos)])
+    ledger.fold()
+    ledger.commit([large(pos + 1)])
+    assert not ledger.fold_due

@@ -56,6 +56,13 @@ class FlakyLedger:
         self.gate = threading.Event()
         self.gate.set()
 
+    @property
+    def fold_due(self) -> bool:
+        return self.ledger.fold_due
+
+    def fold(self) -> None:
+        self.ledger.fold()
+
     def commit(self, batches: Sequence[Batch]) -> Committed:
         self.gate.wait(WAIT_S)
         if self.failures:
@@ -180,3 +187,16 @@ def test_no_room_for_ballast_leaves_no_trace(tmp_path: Path, monkeypatch: pytest
     Ballast(tmp_path / "ballast", 4_096).fill()
     assert list(tmp_path.iterdir()) == []
     assert Ballast(tmp_path / "ballast").drop() is False
+
+
+def test_the_write_ahead_log_is_folded_in_when_nothing_waits(ledger: Ledger) -> None:
+    told = Told()
+    writer = Writer(ledger, told.on_committed, told.on_trouble)
+    before = ledger.path.stat().st_size
+    for pos in range(1, 10):
+        writer.submit(Batch(entries=[Entry(pos, EntryKind.QUARANTINE, 1, 1, bytes(1_000_000))], engine_ms=1, wall_ms=1))
+    writer.start()
+    told.wait(lambda: len(told.committed) == 9)
+    assert writer.close(WAIT_S)
+    assert not ledger.fold_due
+    assert ledger.path.stat().st_size > before + 8_000_000
