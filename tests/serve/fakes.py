@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from alerting import AlarmState, Category, State, Transition, TransitionKind
 from config import DEMO_SITE, SiteConfig, load_site
@@ -233,10 +235,20 @@ class Served:
         return await asyncio.to_thread(lambda: self.audit_path.read_text("utf-8") if self.audit_path.exists() else "")
 
 
+@cache
+def shared_app() -> FastAPI:
+    """One application for all tests: making its routes ready takes longer than most tests."""
+    return create_app(None)
+
+
 def build(
-    folder: Path, *, hub: Hub | None = None, wall_ms: Callable[[], int] = lambda: NOW_MS, started: bool = True
-) -> Served:
-    """Join an application on fakes. With `started` its threads run; `finish` ends them."""
+    folder: Path, *, hub: Hub | None = None, wall_ms: Callable[[], int] = lambda: NOW_MS, started: bool = True,
+    own_app: bool = False,
+) -> Served:  # fmt: skip
+    """Join an application on fakes. With `started` its threads run; `finish` ends them.
+
+    With `own_app` another one may be built while this one is in use.
+    """
     view, historian = FakeView(), FakeHistorian()
     core = FakeCore(view)
     tokens, audit = TokenStore(folder / "serve", wall_ms), Audit(folder / "serve", wall_ms)
@@ -244,7 +256,9 @@ def build(
     tokens.reload()
     hub = hub or Hub(time.monotonic, NOW_MS)
     parts = create_parts(SITE, view, historian, core.send, audit, hub, wall_ms=wall_ms)
-    gate = gated(create_app(parts), tokens, audit, ["127.0.0.1", "localhost"])
+    app = create_app(parts) if own_app else shared_app()
+    app.state.parts = parts
+    gate = gated(app, tokens, audit, ["127.0.0.1", "localhost"])
     if started:
         audit.start()
         parts.reads.start()

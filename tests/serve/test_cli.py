@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,14 @@ SITE = str(DEMO_SITE)
 
 
 @pytest.fixture(autouse=True)
-def _english(monkeypatch: pytest.MonkeyPatch) -> None:
+def _english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HAZARDGATE_LANG", "en")
     monkeypatch.setattr("os.nice", lambda _: 0)  # the tests' own process is not to be slowed down
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers  # `serve` sets up logging to a stream that ends with the test
+    root.setLevel(level)
 
 
 def run(*arguments: object) -> Result:
@@ -71,7 +78,7 @@ REFUSALS = [
 
 
 @pytest.fixture
-def places(tmp_path: Path):  # type: ignore[no-untyped-def]
+def places(tmp_path: Path) -> Iterator[dict[str, str]]:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "broken" / "serve").mkdir(parents=True)
     (tmp_path / "broken" / "serve" / "tokens.json").write_text("{", encoding="utf-8")

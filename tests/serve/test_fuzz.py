@@ -77,7 +77,7 @@ def test_only_one_route_is_open_and_only_acts_are_posts() -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     hub = Hub(Clock(), NOW_MS, stream_s_max=0.0)
-    made = build(tmp_path_factory.mktemp("fuzz"), hub=hub)
+    made = build(tmp_path_factory.mktemp("fuzz"), hub=hub, own_app=True)
     made.parts.refresher.round(0.0)
     yield made
     finish(made)

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from gateway.serve.models import Changes, Position
 from gateway.serve.problems import RefusedError
-from gateway.serve.stream import BEHIND_S_MAX, RING_S, STREAMS_MAX, Event, Hub, LiveResponse, Subscription
+from gateway.serve.stream import (
+    BEHIND_S_MAX,
+    RING_EVENTS_MAX,
+    RING_S,
+    STREAMS_MAX,
+    Event,
+    Hub,
+    LiveResponse,
+    Subscription,
+)
 from gateway.serve.view_errors import OutOfTimeError
 from tests.serve.fakes import ALARM_ID, TAG, Clock, build, serving, tag_now
 
@@ -174,8 +183,8 @@ def test_one_that_resumes_has_time_to_catch_up() -> None:
 def test_the_ring_is_bounded_in_events_bytes_and_time() -> None:
     clock = Clock()
     hub = Hub(clock, 1)
-    hub.publish([event(number) for number in range(20_000)], AT)
-    assert len(hub._ring) == 10_000
+    hub.publish([event(number) for number in range(RING_EVENTS_MAX + 10)], AT)
+    assert len(hub._ring) == RING_EVENTS_MAX
     hub.publish([Event("values", b"x" * 20_000_000, AT), Event("values", b"y" * 20_000_000, AT)], AT)
     assert len(hub._ring) == 1
     clock.now_s += RING_S + 1
