@@ -36,7 +36,11 @@ from wire import MemoryBroker, MemoryConnector
 
 DRAIN_S_MAX = 60.0
 SETTLE_S_MAX = 20.0
-QUIET_SYSTEM_ALARMS = frozenset({"EDGE.E1.OFFLINE", "EDGE.E2.OFFLINE"})
+# What parts that are killed and frozen again and again rightly cause.
+QUIET_SYSTEM_ALARMS = frozenset(
+    f"{subject}.{edge}.{word}"
+    for edge in ("E1", "E2") for subject, word in (("EDGE", "OFFLINE"), ("EDGE", "TRANSPORT"), ("SECURITY", "TAKEOVER"))
+)
 
 
 @dataclass(slots=True)
