@@ -127,7 +127,8 @@ class TagNow:
             value still holds.
         reason: why it is not GOOD, a `wire.Reason` name (STALE, COMM, RANGE …); empty where GOOD. For a stale tag
             `stale_cause` says what made it so: `silent`, `node_dead`, `device_dead`, `core` (it does not turn), `ledger`
-            (it cannot be read, or core could not write it for 5 s), `unwatched` (heard so long before this process started that nobody looked for an end).
+            (it cannot be read, or core could not write it for 5 s), `unwatched` (heard so long before this process started
+            that nobody looked for an end).
             UNCERTAIN/CONFIG: two boxes report under its edge's id.
         code: the quality code that `quality` and `reason` stand for (`wire.describe` puts it in words).
         source_ms, received_ms: of the newest current sample. age_ms: since `received_ms`.

@@ -46,7 +46,7 @@ BEHIND_ROWS_MAX: Final = 100_000  # further behind, the view begins anew at the 
 TRANSITIONS_SLICE: Final = 2_000
 REFRESH_S_MAX: Final = 2.0
 QUESTION_S_MAX: Final = 4.0
-QUESTIONS_AT_ONCE: Final = 2
+QUESTIONS_AT_ONCE: Final = 3  # the API's two reading threads, and the refresher that tells of changes
 
 
 class LedgerView:
