@@ -21,6 +21,7 @@ from alerting.engine import AlarmEngine
 from alerting.errors import CorruptDumpError
 from alerting.evaluator import Evaluator
 from alerting.observed import Observed
+from alerting.phases import ENTERING, LEAVING
 from alerting.step import Step
 
 _DUMP_KIND = "fork"
@@ -92,6 +93,12 @@ class HistoryFork:
         transitions = [transition for transition in found if transition is not None]
         self._engine.changes += len(transitions)
         return transitions
+
+    @property
+    def waiting(self) -> bool:
+        """A delay runs. The present may never have seen its first sample, so only this run can tell its end."""
+        phase = self._evaluator.phase
+        return bool(((phase == ENTERING) | (phase == LEAVING)).any())
 
     def finish(self) -> None:
         """The run has caught up or is given up. What it left standing alone now waits for a person."""

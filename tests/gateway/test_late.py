@@ -258,3 +258,28 @@ def test_a_block_with_holes_of_its_own_does_not_stop_history(tmp_path: Path) -> 
     assert words([step for step in bench.journal() if step.late]) == [
         "late T1.LEVEL H raised", "late T1.LEVEL H returned",
     ]  # fmt: skip
+
+
+@pytest.mark.fault("F25")
+def test_a_delay_whose_first_sample_came_late_is_told_when_it_is_over(tmp_path: Path) -> None:
+    """The present never saw the sample, and nothing changed after it: only history knows that the delay runs."""
+
+    async def story(bench: Bench, edge: Edge) -> None:
+        await begin(bench, edge)
+        late = edge.scan({PRESSURE: 1.2})  # over H, which waits 2 s; overtaken by the next
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle()
+        bench.deliver(late)
+        await bench.settle()
+        assert bench.standing() == set()
+        bench.deliver(edge.scan({PRESSURE: 1.2}, after_ms=20_000))  # no change for so long: it is said again
+        bench.deliver(edge.scan({PRESSURE: 0.5}, after_ms=1_000))
+        await bench.settle()
+        bench.deliver(edge.scan({PRESSURE: 0.5}, after_ms=20_000))
+        await bench.settle()
+
+    bench = play(tmp_path, story)
+    told = [step for step in bench.journal() if step.alarm.tag == PRESSURE]
+    assert words(told) == ["late T1.PRESSURE H raised", "late T1.PRESSURE H returned"]
+    assert bench.standing() == set()
+    assert bench.machine.node("E1").history is None
