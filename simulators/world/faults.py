@@ -20,6 +20,7 @@ QUIET_S: Final = 8.0
 FAULTS_MIN: Final = 3
 FAULTS_MAX: Final = 9
 FOR_S_MIN: Final = 1.0
+BEHIND_SYNC_S_MIN: Final = 10.0
 TWINS_SHARE: Final = 0.2
 """Seeds with two boxes of one id. Samples of that id lower nothing any more, which hides other mistakes."""
 
@@ -127,7 +128,9 @@ def _draw(random: Random, kind: FaultKind, parts: Parts, faulty_s: float) -> Fau
     elif kind is FaultKind.DELAY:
         strength = round(random.uniform(0.1, 3.0), 1)
     elif kind is FaultKind.KILL:
-        mode = random.choice(("now", "behind_sync")) if part in (*parts.edges, CORE) else "now"
+        mode = random.choice(("now", "behind_sync", "behind_sync")) if part in (*parts.edges, CORE) else "now"
+        if mode == "behind_sync":  # something must be synced before its time is up
+            for_s = max(for_s, min(BEHIND_SYNC_S_MIN, int(10 * longest_s) / 10))
     elif kind is FaultKind.PARTITION:
         mode = random.choice(("closed", "silent"))
     elif kind is FaultKind.CLOCK_STEP:
