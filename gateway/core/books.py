@@ -74,13 +74,20 @@ class StreamState:
         return min([self.received.upto, *(lo - 1 for lo, _ in self.closed)]) if self.told else 0
 
     def listed(self, first: int, last: int) -> None:
-        """A birth lists the stream with numbers first..last: what was closed of these comes after all, the rest never."""
+        """A birth lists the stream with numbers first..last: what was closed of these comes after all, what lies below never.
+
+        Of what lies above the birth says nothing: it may be an old one that was overtaken, or the other box's.
+        """
+        still_closed: list[tuple[int, int]] = []
         for lo, hi in self.closed:
-            lo, hi = max(lo, first), min(hi, last)
-            if lo <= hi:
-                self.received.reopen(lo, hi)
-                self.lost = [part for known in self.lost for part in _outside(known, lo, hi)]
-        self.closed, self.told = [], True
+            held_lo, held_hi = max(lo, first), min(hi, last)
+            if held_lo <= held_hi:
+                self.received.reopen(held_lo, held_hi)
+                self.lost = [part for known in self.lost for part in _outside(known, held_lo, held_hi)]
+            above = max(lo, first, last + 1)
+            if above <= hi:
+                still_closed.append((above, hi))
+        self.closed, self.told = still_closed, True
 
     def source_ms_beyond(self, number: int) -> int:
         """Source time, in ms, that we hold after frame `number`, to within `MARK_EVERY_MS`."""

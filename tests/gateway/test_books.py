@@ -91,6 +91,18 @@ def test_what_the_box_itself_lists_no_more_is_lost_and_holds_no_receipt_back() -
     assert book.streams[A].acknowledged == 6
 
 
+def test_an_overtaken_birth_does_not_give_up_what_its_stream_holds_since() -> None:
+    """The birth of A, from before its first frame was acknowledged, comes behind births that closed A's tail."""
+    book = book_with(A, 3)
+    assert book.arrive(A, 6) is Verdict.CURRENT
+    book.born(B, [span(B, 1, 2)])
+    book.born(A, [span(A, 1, 0)])
+    assert book.streams[A].acknowledged == 3
+    assert book.streams[A].lost == [(4, 5)]
+    book.born(C, [span(A, 4, 8), span(C, 1, 0, A, 8)])
+    assert book.streams[A].received.missing(8) == [(4, 5), (7, 8)]
+
+
 def test_a_book_from_before_closed_ranges_were_kept_is_read() -> None:
     book = book_with(A, 3)
     facts = json.loads(json.dumps(book.to_facts()))
