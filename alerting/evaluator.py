@@ -24,7 +24,6 @@ from alerting.observed import FrameKey, Observed
 from alerting.phases import (
     ACTIVE,
     CODE_NOT_A_NUMBER,
-    CODE_STALE,
     CODE_UNHEARD,
     ENTERING,
     GOOD_FROM,
@@ -119,18 +118,21 @@ class Evaluator:
         tag = self._tag[:count]
         np.copyto(tag, observed.tag.view(np.uint32))
         rough, bad = self.bands.outside(tag, value, code)
+        if rough is None:
+            self.last.note(engine_ms, observed, value, code)
+            return []
+        last = int(tag[rough].max())
+        if last >= self.limits.tags:
+            raise IndexError(f"a sample of tag {last}, of {self.limits.tags} tags: its batch was not made for this site")
         if bad is not None and np.count_nonzero(np.isnan(value[bad])) < len(bad):
             value = value.copy()
             value[bad] = np.nan
-        if rough is not None:
-            strange = rough[~np.isfinite(value[rough]) & (code[rough] >= UNCERTAIN_FROM)]
-            if len(strange):
-                # A number that is none is BAD, whatever it came marked as.
-                value, code = value.copy(), code.copy()
-                value[strange], code[strange] = np.nan, CODE_NOT_A_NUMBER
-        self.last.note(engine_ms, tag, value, code, observed)
-        if rough is None:
-            return []
+        strange = rough[~np.isfinite(value[rough]) & (code[rough] >= UNCERTAIN_FROM)]
+        if len(strange):
+            # A number that is none is BAD, whatever it came marked as.
+            value, code = value.copy(), code.copy()
+            value[strange], code[strange] = np.nan, CODE_NOT_A_NUMBER
+        self.last.note(engine_ms, observed, value, code)
         samples = Samples(tag, value, code, observed.source_ms, observed.frame, observed.frames)
         return self._waves.run(engine_ms, samples, rough)
 
@@ -338,7 +340,7 @@ class Evaluator:
 
     def _go_stale(self, tag: int, engine_ms: int, at_ms: int | None, steps: list[Step], *, died: bool = False) -> None:
         """A tag has fallen silent: BAD/STALE, every level held, and a fault alarm, by and by if its node died."""
-        self.last.value[tag], self.last.code[tag] = np.nan, CODE_STALE
+        self.last.silence(tag)
         self._silent_at[tag] = True
         for row in range(self._row_start[tag], self._row_start[tag + 1]):
             if self._phase_at[row] == LEAVING:
@@ -346,7 +348,7 @@ class Evaluator:
         row = self.fault_row + tag
         if self._in_service[tag] and self._phase_at[row] != ACTIVE:
             if self._heard_at[tag]:
-                at_ms = int(self.last.source_ms[tag]) + engine_ms - int(self.last.seen_engine_ms()[tag])
+                at_ms = int(self.last.source_ms[tag]) + engine_ms - self.last.seen_ms(tag)
             elif at_ms is None:
                 at_ms = engine_ms
             running = self._phase_at[row] == ENTERING

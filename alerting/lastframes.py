@@ -15,33 +15,37 @@ SLOTS_SPARE = 16_384  # frames noted before the slots nobody needs are dropped, 
 
 
 class LastFrames:
-    """The last frame of each of `tags` tags; before the first one, key (0, 0) seen at `engine_ms`."""
+    """The last frame of each of `tags` tags; before the first one, key (0, 0) seen at `engine_ms`.
+
+    Attributes:
+        slot: int32[tags], to be set to what `add` returned.
+    """
 
     def __init__(self, tags: int, engine_ms: int) -> None:
         self.slot = np.zeros(tags, np.int32)
         self._engine_ms = np.zeros(2 * tags + SLOTS_SPARE, np.int64)
         self._engine_ms[0] = engine_ms
         self._keys = [FrameKey(0, 0)]
-        self._scratch = np.empty(0, np.int32)
 
-    def note(self, engine_ms: int, tag: NDArray[np.intp], frame: NDArray[np.int32],
-             frames: tuple[FrameKey, ...]) -> None:
-        """Note a batch seen now: the tags, and as `frame` which of `frames` each was in; of several the last stays."""
-        if len(self._keys) + len(frames) > len(self._engine_ms):
-            self._drop_unused(len(frames))
+    def reserve(self, frames: int) -> None:
+        """Make room for so many frames; the slots of `add` hold until the next time room is made."""
+        if len(self._keys) + frames > len(self._engine_ms):
+            self._drop_unused(frames)
+
+    def add(self, engine_ms: int, frames: tuple[FrameKey, ...]) -> int:
+        """Note frames seen at `engine_ms`, for which room was made, and return the slot of the first."""
         base = len(self._keys)
         self._keys += frames
         self._engine_ms[base:len(self._keys)] = engine_ms
-        if len(frames) == 1:
-            self.slot[tag] = base
-            return
-        if len(frame) > len(self._scratch):
-            self._scratch = np.empty(len(frame), np.int32)
-        self.slot[tag] = np.add(frame, base, out=self._scratch[:len(frame)])
+        return base
 
     def key(self, tag: int) -> FrameKey:
         """Return the key of the frame a tag was last in."""
         return self._keys[int(self.slot[tag])]
+
+    def seen_ms(self, tag: int) -> int:
+        """Return the engine time at which a tag was last heard."""
+        return int(self._engine_ms[self.slot[tag]])
 
     def seen_engine_ms(self) -> NDArray[np.int64]:
         """Return int64[tags]: engine time at which each tag was last heard."""

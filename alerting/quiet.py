@@ -14,16 +14,16 @@ SCRATCH_SAMPLES_MIN = 1_024
 
 
 class QuietBands:
-    """The bands of `tags` tags, all empty at first.
+    """The bands of `tags` tags, all empty at first, and behind them that of what is no tag, empty for ever.
 
     Attributes:
-        low, high: float64[tags], in the tag's unit, both inside; inf and -inf while every sample matters.
-        held: bool[tags], while True a BAD sample changes nothing either.
+        low, high: float64[tags + 1], in the tag's unit, both inside; inf and -inf while every sample matters.
+        held: bool[tags + 1], while True a BAD sample changes nothing either.
     """
 
     def __init__(self, tags: int) -> None:
-        self.low, self.high = np.full(tags, np.inf), np.full(tags, -np.inf)
-        self.held = np.zeros(tags, np.bool_)
+        self.low, self.high = np.full(tags + 1, np.inf), np.full(tags + 1, -np.inf)
+        self.held = np.zeros(tags + 1, np.bool_)
         self._scratch = _Scratch(SCRATCH_SAMPLES_MIN)
 
     def outside(self, tag: NDArray[np.intp], value: NDArray[np.float64], code: NDArray[np.uint8]
@@ -31,22 +31,27 @@ class QuietBands:
         """Return the places of samples that may change something, and of BAD ones; ascending, None when there are none.
 
         Args:
-            tag: intp[n]; one that is no tag is read as the nearest, so whoever notes the batch has to refuse it.
+            tag: intp[n], 0 or more; every sample of one beyond the last tag is outside.
             value: float64[n]; what it is where the code is BAD does not matter.
             code: uint8[n], quality codes.
         """
-        count = len(tag)
-        edge, quiet, other = self._scratch.of(count)
-        np.greater_equal(value, self.low.take(tag, out=edge, mode="clip"), out=quiet)
-        np.less_equal(value, self.high.take(tag, out=edge, mode="clip"), out=other)
-        np.logical_and(quiet, other, out=quiet)
-        bad: NDArray[np.intp] | None = None
-        if np.count_nonzero(np.less(code, UNCERTAIN_FROM, out=other)):
-            bad = other.nonzero()[0]
-            quiet[bad] = self.held.take(tag[bad], mode="clip")
-        if np.count_nonzero(quiet) == count:
-            return None, bad
-        return np.logical_not(quiet, out=quiet).nonzero()[0], bad
+        edge, quiet, other = self._scratch.of(len(tag))
+        np.greater_equal(value, self.low.take(tag, None, edge, "clip"), quiet)
+        np.less_equal(value, self.high.take(tag, None, edge, "clip"), other)
+        np.logical_and(quiet, other, quiet)
+        bad = np.less(code, UNCERTAIN_FROM, other)
+        np.less_equal(quiet, bad, quiet)  # from here on True where a sample is BAD or outside its band
+        rough = quiet.nonzero()[0]
+        if not len(rough):
+            return None, None
+        bad_too = bad.take(rough)
+        calm = self.held.take(tag.take(rough), None, None, "clip")
+        np.logical_and(calm, bad_too, calm)
+        kept = np.count_nonzero(calm)
+        if kept == len(rough):
+            return None, rough
+        bad_places = rough[bad_too]
+        return rough[~calm] if kept else rough, bad_places if len(bad_places) else None
 
 
 class _Scratch:
