@@ -31,7 +31,9 @@ def test_a_run_inside_all_limits_holds() -> None:
     found = judge([cell(), cell(ROUGH, 30.0), cell(MOVING, 6.0)], 4, {8: [cell(engine=55.0)]})
     assert found.holds
     assert found.ratios["100k tags, batch 100k, quiet"] == 0.6
-    assert found.figures["100k tags, batch 100k, quiet"] == {"engine": 60.0, "evaluator": 60.0, "bare": 100.0}
+    assert found.figures["100k tags, batch 100k, quiet"] == {
+        "engine": 60.0, "evaluator": 60.0, "bare": 100.0, "judged": "engine",
+    }  # fmt: skip
     assert "with 8 limits a tag" in found.text()
 
 
@@ -50,10 +52,23 @@ def test_each_limit_is_judged_by_itself(found: Cell, missed: set[str]) -> None:
     assert not verdict.holds
 
 
-def test_the_evaluator_alone_cannot_carry_the_goal() -> None:
-    slow = cell(engine=40.0)
+@pytest.mark.parametrize(("kind", "engine"), [(QUIET, 40.0), (ROUGH, 20.0)])
+def test_the_evaluator_alone_cannot_carry_the_goal_where_the_engine_is_judged(kind: str, engine: float) -> None:
+    slow = cell(kind, engine)
     slow.evaluator = [90.0] * 5
     assert not judge([slow], 4, {}).holds
+
+
+def test_transitions_are_judged_on_the_evaluator_and_the_engine_is_told_beside() -> None:
+    found = cell(MOVING, 1.2)
+    found.evaluator = [8.0] * 5
+    verdict = judge([found], 4, {})
+    assert verdict.holds
+    assert verdict.figures[found.name] == {"engine": 1.2, "evaluator": 8.0, "bare": 100.0, "judged": "evaluator"}
+    assert "evaluator >= 5" in verdict.text()
+    assert "judged on the evaluator alone" in verdict.text()
+    found.engine, found.evaluator = [60.0] * 5, [4.9] * 5
+    assert not judge([found], 4, {}).holds
 
 
 def test_a_ratio_is_of_one_round_and_the_median_counts() -> None:
