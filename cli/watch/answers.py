@@ -176,7 +176,7 @@ class Edge:
     name: Text
     online: bool | None
     since_ms: int | None
-    backlog: int
+    backlog: int | None
     last_frame_ms: int | None
     config_matches: bool | None
     clock_synced: bool | None
@@ -260,7 +260,7 @@ def read_edge(body: Any) -> Edge:
     """Read one edge."""
     return Edge(
         id=text(body, "edge"), name=words(body, "name"), online=flag_or_none(body, "online"),
-        since_ms=whole_or_none(body, "since_ms"), backlog=whole(body, "backlog_frames"),
+        since_ms=whole_or_none(body, "since_ms"), backlog=whole_or_none(body, "backlog_frames"),
         last_frame_ms=whole_or_none(body, "last_frame_ms"), config_matches=flag_or_none(body, "config_matches"),
         clock_synced=flag_or_none(body, "clock_synced"), conditions=texts(body, "conditions"),
         losses=whole(body, "losses"), tags=whole(body, "tags", 0),

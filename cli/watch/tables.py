@@ -207,7 +207,7 @@ def edge_cells(look: Look, id_: str) -> Line:
         Cell(say("不明", "unknown") if edge.online is None else say("在线", "online") if edge.online else say("离线", "OFFLINE"),
              "" if edge.online else BAD),
         Cell(look.times.short(edge.since_ms, look.now_ms)),
-        Cell(str(edge.backlog), WARN if edge.backlog else ""),
+        Cell(say("不明", "unknown") if edge.backlog is None else str(edge.backlog), "" if edge.backlog == 0 else WARN),
         Cell(look.times.short(edge.last_frame_ms, look.now_ms)),
         Cell(words.yes_no(edge.config_matches), "" if edge.config_matches else WARN),
         Cell(words.yes_no(edge.clock_synced), "" if edge.clock_synced else WARN),

@@ -327,9 +327,9 @@ class EdgeNow:
     since_ms: int | None
     ours: bool | None
     stream: int
-    upto: int
-    backlog_streams: int
-    backlog_frames: int
+    upto: int | None
+    backlog_streams: int | None
+    backlog_frames: int | None
     last_frame_ms: int | None
     config_matches: bool | None
     clock_synced: bool | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from gateway.serve.models import (
@@ -31,8 +31,8 @@ class View(Protocol):
         """How the chain stands."""
         ...
 
-    def tags(self) -> Sequence[TagNow]:
-        """Every tag, in the site's order."""
+    def tags(self, only: Collection[str] | None = None) -> Sequence[TagNow]:
+        """Every tag, or these, in the site's order."""
         ...
 
     def tag(self, tag_id: str) -> TagNow | None:
@@ -60,8 +60,8 @@ class View(Protocol):
         """A page of notices."""
         ...
 
-    def edges(self) -> Sequence[EdgeNow]:
-        """Every edge."""
+    def edges(self, only: Collection[str] | None = None) -> Sequence[EdgeNow]:
+        """Every edge, or these."""
         ...
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.serve.answers import ServeHealth, alarm_answer, health_answer, json_of, receiver_list
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 PERIOD_S: Final = 0.2
 HEALTH_S: Final = 1.0
+DELIVERIES_S: Final = 1.0
+DELIVERIES_REST: Final = 10
+"""Counting what is due may take a tenth of the time."""
 ITEMS_MAX: Final = 1_000
 """Items in one event; more go in several."""
 ALARMS_TOLD_MAX: Final = 2_000
@@ -45,6 +49,7 @@ class Refresher:
         self._waiting: Changes | None = None
         self._told_s = -PERIOD_S
         self._delayed = False
+        self._deliveries_due_s = -math.inf
         self.latest: tuple[float, Health] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
@@ -99,13 +104,7 @@ class Refresher:
         health = self._health(now_s) if health_due else None
         if not self._hub.wanted:
             return None, changes.position, changes.behind
-        try:
-            events = list(self._events(changes))
-            self._delayed = False
-        except ViewError as error:  # the ledger is away or busy just now: told as soon as it can be read again
-            if not self._delayed:
-                log.warning("what changed is not told yet: %s", error)
-            self._waiting, self._delayed, events = changes, True, []
+        events = self._told(changes)
         if health is not None:
             events.append(Event("health", json_of(health_answer(health, self._serve_health())), changes.position))
         return events, changes.position, changes.behind
@@ -116,24 +115,51 @@ class Refresher:
         self._health_due_s = now_s + HEALTH_S
         return health
 
-    def _events(self, changes: Changes) -> Iterable[Event]:
-        position = changes.position
+    def _told(self, changes: Changes) -> list[Event]:
+        """Make events; what the ledger does not give just now waits, and holds up nothing else."""
         if changes.reset or len(changes.alarms) > ALARMS_TOLD_MAX:
-            yield Event("reset", b'{"cause":"ledger"}' if changes.reset else b'{"cause":"flood"}', position)
-            return
-        for part in _parts(changes.alarms):
-            found = [view for alarm_id in part if (view := self._view.alarm(alarm_id)) is not None]
-            yield _event("alarms", [alarm_answer(view) for view in found], list, position)
-        if changes.tags:
-            tags = [tag for tag in self._view.tags() if tag.tag in changes.tags]
-            for some in _parts(tags):
-                yield _event("values", some, list[TagNow], position)
-        if changes.edges:
-            edges = [edge for edge in self._view.edges() if edge.edge in changes.edges]
-            for few in _parts(edges):
-                yield _event("edges", few, list[EdgeNow], position)
-        if changes.deliveries:
-            yield Event("deliveries", json_of(receiver_list(self._view.deliveries())), position)
+            return [Event("reset", b'{"cause":"ledger"}' if changes.reset else b'{"cause":"flood"}', changes.position)]
+        makers: dict[str, Callable[[Changes], list[Event]]] = {
+            "alarms": self._alarms, "tags": self._values, "edges": self._edges, "deliveries": self._deliveries,
+        }  # fmt: skip
+        events: list[Event] = []
+        waiting: dict[str, Any] = {}
+        failure: ViewError | None = None
+        for what, make in makers.items():
+            changed = getattr(changes, what)
+            if not changed:
+                continue
+            if what == "deliveries" and self._told_s < self._deliveries_due_s:
+                waiting[what] = changed
+                continue
+            try:
+                events += make(changes)
+            except ViewError as error:
+                waiting[what], failure = changed, error
+        if failure is not None and not self._delayed:
+            log.warning("what changed is not told yet: %s", failure)
+        self._delayed = failure is not None
+        self._waiting = Changes(changes.position, **waiting) if waiting else None
+        return events
+
+    def _alarms(self, changes: Changes) -> list[Event]:
+        found = (self._view.alarm(alarm_id) for alarm_id in changes.alarms)
+        return _events("alarms", [alarm_answer(view) for view in found if view is not None], list, changes.position)
+
+    def _values(self, changes: Changes) -> list[Event]:
+        return _events("values", self._view.tags(changes.tags), list[TagNow], changes.position)
+
+    def _edges(self, changes: Changes) -> list[Event]:
+        return _events("edges", self._view.edges(changes.edges), list[EdgeNow], changes.position)
+
+    def _deliveries(self, changes: Changes) -> list[Event]:
+        """Every receiver. All that is due is counted for it: long backlogs are counted less often."""
+        began = time.monotonic()
+        try:
+            return [Event("deliveries", json_of(receiver_list(self._view.deliveries())), changes.position)]
+        finally:
+            took = time.monotonic() - began
+            self._deliveries_due_s = self._told_s + max(DELIVERIES_S, DELIVERIES_REST * took)
 
 
 def _together(before: Changes | None, after: Changes) -> Changes:
@@ -147,10 +173,6 @@ def _together(before: Changes | None, after: Changes) -> Changes:
     )  # fmt: skip
 
 
-def _event(kind: str, items: Sequence[Any], of: Any, position: Position) -> Event:
-    return Event(kind, b'{"items":' + json_of(items, of) + b"}", position)
-
-
-def _parts(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    for at in range(0, len(items), ITEMS_MAX):
-        yield items[at : at + ITEMS_MAX]
+def _events(kind: str, items: Sequence[Any], of: Any, position: Position) -> list[Event]:
+    parts = (items[at : at + ITEMS_MAX] for at in range(0, len(items), ITEMS_MAX))
+    return [Event(kind, b'{"items":' + json_of(part, of) + b"}", position) for part in parts]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
@@ -26,6 +26,8 @@ RING_S: Final = 60.0
 BEHIND_S_MAX: Final = 10.0
 """A client this far behind is told `reset`; one that resumes has so long to catch up."""
 BATCH_EVENTS_MAX: Final = 64
+BATCH_BYTES_MAX: Final = 1_048_576
+"""What a client is handed in one piece, if that is more than one event: it lies in memory once for each."""
 STREAM_S_MAX: Final = 3_600.0
 """A stream ends after so long; the client comes back with its place and misses nothing."""
 END_GRACE_S: Final = 0.3
@@ -43,8 +45,10 @@ class Event:
     at_s: float = 0.0
 
     def to_bytes(self) -> bytes:
-        """Return it as server-sent event, with its place as id."""
-        return format_sse_event(data_str=self.data.decode(), event=self.kind, id=place(self.position, self.number))
+        """Return it as server-sent event, with its place as id. JSON has no line ends of its own, so it is one line."""
+        return b"event: %b\ndata: %b\nid: %b\n\n" % (
+            self.kind.encode(), self.data, place(self.position, self.number).encode()
+        )  # fmt: skip
 
 
 def place(position: Position, number: int) -> str:
@@ -208,9 +212,15 @@ class Hub:
         if at >= len(self._ring):
             return b""
         if len(self._ring) - at <= BATCH_EVENTS_MAX:  # nearly always: from the right end
-            parts = [self._ring[index][1] for index in range(at - len(self._ring), 0)]
+            waiting: Iterable[bytes] = (self._ring[index][1] for index in range(at - len(self._ring), 0))
         else:
-            parts = [body for _, body in islice(self._ring, at, at + BATCH_EVENTS_MAX)]
+            waiting = (body for _, body in islice(self._ring, at, at + BATCH_EVENTS_MAX))
+        parts, size = list[bytes](), 0
+        for body in waiting:
+            size += len(body)
+            if parts and size > BATCH_BYTES_MAX:
+                break
+            parts.append(body)
         client.number = self._ring[0][0].number + at + len(parts)
         return b"".join(parts)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,7 @@ from gateway.serve.models import (
 from gateway.serve.recent import RecentFrames
 from gateway.serve.tail import LogRow, Tail
 from gateway.serve.view_deliveries import Attempts, read_notices, read_receivers
-from gateway.serve.view_edges import Losses, edge_now, read_backlog
+from gateway.serve.view_edges import Backlog, Losses, edge_now, read_backlog
 from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
 from gateway.serve.view_heartbeat import SILENT_S_MAX, Heartbeat
 from gateway.serve.view_ledger import LedgerFile, LedgerPool
@@ -45,6 +45,7 @@ ROWS_A_REFRESH_MAX: Final = 5_000
 BEHIND_ROWS_MAX: Final = 100_000  # further behind, the view begins anew at the end
 TRANSITIONS_SLICE: Final = 2_000
 REFRESH_S_MAX: Final = 2.0
+FRAME_TOLD_MS: Final = 5_000  # how often a healthy edge is told of for its newest frame alone
 QUESTION_S_MAX: Final = 4.0
 QUESTIONS_AT_ONCE: Final = 3  # the API's two reading threads, and the refresher that tells of changes
 
@@ -86,6 +87,7 @@ class LedgerView:
         self._began = False
         self._judged = self._judge()
         self._edges_seen: dict[str, object] = {}
+        self._receivers_seen: tuple[object, ...] = ()
         self._health_seen: tuple[object, ...] = ()
 
     # -- following --
@@ -111,9 +113,10 @@ class LedgerView:
             before, self._judged = self._judged, self._judge()
             edges = self._changed_edges()
             tags = self._judged.tag_ids() if reset else self._judged.changed_since(before)
+            deliveries |= self._receivers_changed() or reset
             health = self._health_changed()
             return Changes(
-                self._position(), reset, tags, tuple(dict.fromkeys(alarms)), edges, deliveries or reset, health, self._behind
+                self._position(), reset, tags, tuple(dict.fromkeys(alarms)), edges, deliveries, health, self._behind
             )
 
     def _open(self) -> bool:
@@ -226,13 +229,24 @@ class LedgerView:
         for name, node in self._tail.nodes.items():
             line = self._heartbeat.node(name)
             seen = (
-                node.online, node.live, self._heartbeat.state, line.get("unsettled"), self._losses.count.get(name),
-                self._standing.conditions_of(name),
+                node.online, node.live, node.since_ms, node.config_wrong, self._heartbeat.state, line.get("unsettled"),
+                self._losses.count.get(name), self._standing.conditions_of(name),
+                None if node.last_frame_ms is None else node.last_frame_ms // FRAME_TOLD_MS,
             )  # fmt: skip
             if self._edges_seen.get(name) != seen:
                 changed.add(name)
                 self._edges_seen[name] = seen
         return frozenset(changed)
+
+    def _receivers_changed(self) -> bool:
+        """Whether core says something else of a receiver, or says nothing any more: no row of the ledger tells that."""
+        running = self._heartbeat.state == "running"
+        seen = tuple(
+            (said.get("down"), said.get("detail"))
+            for said in (self._heartbeat.receiver(each.id) if running else {} for each in self._site.receivers)
+        )
+        changed, self._receivers_seen = seen != self._receivers_seen, seen
+        return changed
 
     def _health_changed(self) -> bool:
         said = self._heartbeat.said
@@ -299,11 +313,13 @@ class LedgerView:
         except OSError:
             return None
 
-    def tags(self) -> Sequence[TagNow]:
-        """Return every tag, in the site's order."""
+    def tags(self, only: Collection[str] | None = None) -> Sequence[TagNow]:
+        """Return every tag, or these of them, in the site's order."""
+        index = self._site.tag_index
+        places = range(len(self._site.tags)) if only is None else sorted(index[tag] for tag in only if tag in index)
         with self._lock:
             now_ms, judged = self._wall_ms(), self._judged_now()
-            return [self._rows.now(at, self._tail.tags, judged, now_ms) for at in range(len(self._site.tags))]
+            return [self._rows.now(at, self._tail.tags, judged, now_ms) for at in places]
 
     def tag(self, tag_id: str) -> TagNow | None:
         """Return one tag, None where the site has none of this id."""
@@ -352,12 +368,13 @@ class LedgerView:
         with self._pool.lend(QUESTION_S_MAX) as file:
             return read_notices(file, receiver=receiver, state=state, before=before, limit=limit)
 
-    def edges(self) -> Sequence[EdgeNow]:
-        """Return every edge of the site. Where the ledger cannot be read the backlog shows as 0, and health says why."""
-        backlog = dict.fromkeys((edge.id for edge in self._site.edges), (0, 0, 0))
+    def edges(self, only: Collection[str] | None = None) -> Sequence[EdgeNow]:
+        """Return every edge of the site, or these. Where the ledger cannot be read their backlog is not known."""
+        edges = [edge for edge in self._site.edges if only is None or edge.id in only]
+        backlog = dict[str, Backlog]()
         try:
             with self._pool.lend(QUESTION_S_MAX) as file:
-                for edge in self._site.edges:
+                for edge in edges:
                     backlog[edge.id] = read_backlog(file, edge.id, self._tail.nodes[edge.id].live)
         except (LedgerAwayError, OutOfTimeError):
             pass
@@ -365,9 +382,9 @@ class LedgerView:
             return [
                 edge_now(
                     edge, self._tail.nodes[edge.id], self._heartbeat, self._losses, self._standing.conditions_of(edge.id),
-                    backlog[edge.id], self._rows.count_of(edge.id),
+                    backlog.get(edge.id), self._rows.count_of(edge.id),
                 )
-                for edge in self._site.edges
+                for edge in edges
             ]  # fmt: skip
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from config import EdgeConfig
 from gateway.serve.models import EdgeNow, LossView
@@ -14,6 +14,14 @@ from wire import Received
 LOSSES_SHOWN_MAX: Final = 20
 LOSSES_READ_MAX: Final = 100_000
 STREAMS_READ_MAX: Final = 20_000
+
+
+class Backlog(NamedTuple):
+    """Up to which number the live stream is committed, how many sealed streams miss frames, and how many frames."""
+
+    upto: int
+    streams: int
+    frames: int
 
 
 class Losses:
@@ -40,8 +48,8 @@ class Losses:
         return nodes
 
 
-def read_backlog(file: LedgerFile, node: str, live: int) -> tuple[int, int, int]:
-    """Return up to which number the live stream is committed, how many sealed streams miss frames, and how many frames."""
+def read_backlog(file: LedgerFile, node: str, live: int) -> Backlog:
+    """Return what of a node is still to come."""
     rows = file.rows(
         "SELECT stream, upto, intervals, last, predecessor, predecessor_last FROM stream WHERE node = ? LIMIT ?",
         (node, STREAMS_READ_MAX),
@@ -57,17 +65,17 @@ def read_backlog(file: LedgerFile, node: str, live: int) -> tuple[int, int, int]
             held = sum(hi - lo + 1 for lo, hi in Received.from_json(intervals).intervals)
             streams += 1
             frames += 0 if last is None else max(0, last - settled - held)
-    return upto, streams, frames
+    return Backlog(upto, streams, frames)
 
 
 def edge_now(
     edge: EdgeConfig, node: NodeNow, heartbeat: Heartbeat, losses: Losses, conditions: tuple[str, ...],
-    backlog: tuple[int, int, int], tags: int,
+    backlog: Backlog | None, tags: int,
 ) -> EdgeNow:  # fmt: skip
     """Put together what is known of an edge. While core does not run, nobody knows whether an edge is there."""
     running = heartbeat.state == "running"
     heard = node.live > 0 or node.unmarked > 0
-    upto, streams, frames = backlog
+    upto, streams, frames = backlog or (None, None, None)
     return EdgeNow(
         edge.id, edge.name.zh if edge.name else "", edge.name.en if edge.name else "",
         online=node.online if running else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -116,9 +116,9 @@ class FakeView:
             standing={1: 0, 2: 0, 3: 0, 4: 1},
         )  # fmt: skip
 
-    def tags(self) -> Sequence[TagNow]:
+    def tags(self, only: Collection[str] | None = None) -> Sequence[TagNow]:
         self._asked()
-        return self.now
+        return [tag for tag in self.now if only is None or tag.tag in only]
 
     def tag(self, tag_id: str) -> TagNow | None:
         self._asked()
@@ -149,7 +149,7 @@ class FakeView:
         notice = NoticeView("n1", ALARM_ID, "t1", "CITY", "red", "ledger-one", 7, 1, NOW_MS, "accepted", 1, None, (attempt,))
         return NoticePage((notice,), None)
 
-    def edges(self) -> Sequence[EdgeNow]:
+    def edges(self, only: Collection[str] | None = None) -> Sequence[EdgeNow]:
         loss = LossView(5, 1, 9, "hole", NOW_MS)
         return [
             EdgeNow("E1", "一号", "one", True, NOW_MS, True, 2**62, 9, 0, 0, NOW_MS, True, True, 3, (), 1, (loss,), 4),

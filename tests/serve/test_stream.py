@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.sse import format_sse_event
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.serve.models import Changes, Position
 from gateway.serve.problems import RefusedError
 from gateway.serve.stream import (
+    BATCH_BYTES_MAX,
     BEHIND_S_MAX,
     RING_EVENTS_MAX,
     RING_S,
@@ -212,6 +214,24 @@ def test_nothing_is_made_when_nobody_listens_and_that_cannot_be_resumed() -> Non
     asyncio.run(story())
 
 
+def test_a_client_far_behind_is_handed_a_bounded_piece() -> None:
+    async def story() -> None:
+        hub = Hub(Clock(), 7)
+        reader = hub.subscribe("t1", None)
+        hub.publish([Event("values", b"x" * 400_000, AT) for _ in range(20)], AT)
+        stream = hub.events(reader, lambda: b"{}")
+        pieces = [await anext(stream) for _ in range(11)]
+        assert sum(piece.count(b"event: values") for piece in pieces) == 20
+        assert max(map(len, pieces)) <= BATCH_BYTES_MAX
+
+    asyncio.run(story())
+
+
+def test_an_event_is_the_lines_that_a_client_reads() -> None:
+    told = Event("alarms", '{"items":["氯"]}'.encode(), AT, 9).to_bytes()
+    assert told == format_sse_event(data_str='{"items":["氯"]}', event="alarms", id="ledger-one:5:9")
+
+
 def test_there_are_not_more_than_so_many_streams() -> None:
     async def story() -> None:
         hub = Hub(Clock(), 7)
@@ -361,6 +381,39 @@ def test_a_ledger_that_is_busy_delays_what_changed_and_ends_nothing(tmp_path: Pa
             assert [one.kind for one in events or ()] == ["alarms"]
             events, _, _ = served.parts.refresher.round(0.7)
             assert events == []
+
+    asyncio.run(story())
+
+
+def test_what_the_ledger_does_not_give_holds_up_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            Reader(served.parts.hub)
+            served.view.changes = [
+                Changes(AT, tags=frozenset({TAG}), alarms=(ALARM_ID,), edges=frozenset({"E1"}), deliveries=True)
+            ]
+
+            def busy(*_: object) -> None:
+                raise OutOfTimeError
+
+            with monkeypatch.context() as patched:
+                for question in ("alarm", "deliveries"):
+                    patched.setattr(served.view, question, busy)
+                events, _, _ = served.parts.refresher.round(0.0)
+                assert [one.kind for one in events or ()] == ["values", "edges", "health"]
+            events, _, _ = served.parts.refresher.round(1.2)
+            assert [one.kind for one in events or ()] == ["alarms", "deliveries", "health"]
+
+    asyncio.run(story())
+
+
+def test_deliveries_are_told_once_a_second_and_the_last_of_them_is_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            Reader(served.parts.hub)
+            served.view.changes = [Changes(AT, deliveries=True) for _ in range(4)]
+            told = [served.parts.refresher.round(0.2 * number)[0] or [] for number in range(12)]
+            assert [at for at, events in enumerate(told) if "deliveries" in {one.kind for one in events}] == [0, 5]
 
     asyncio.run(story())
 

@@ -181,7 +181,40 @@ def test_nobody_knows_of_receivers_and_edges_while_core_is_gone(chain: Chain) ->
     assert [edge.online for edge in chain.view.edges()] == [None, None]
 
 
+def test_what_core_says_of_a_receiver_is_told_though_no_row_is_new(chain: Chain) -> None:
+    receiver = chain.bench.site.receivers[0].id
+    chain.beat(deliveries={receiver: {"down": False, "detail": "", "accepted": 3}})
+    assert chain.view.refresh().deliveries
+    chain.beat(deliveries={receiver: {"down": False, "detail": "", "accepted": 4}})
+    assert not chain.view.refresh().deliveries
+    chain.beat(deliveries={receiver: {"down": True, "detail": "no answer", "accepted": 4}})
+    assert chain.view.refresh().deliveries
+    assert [each.down for each in chain.view.deliveries()] == [True]
+    chain.bench.now_s += 6  # core is gone: nobody knows any more
+    assert chain.view.refresh().deliveries
+    assert [each.down for each in chain.view.deliveries()] == [None]
+
+
 # -- edges --
+
+
+def test_an_edge_that_only_sends_is_told_of_now_and_then(chain: Chain) -> None:
+    chain.born()
+    chain.view.refresh()
+    told = sum("E1" in chain.scan({LEVEL: 3.0 + number / 100}, after_ms=1_000).edges for number in range(20))
+    assert 3 <= told <= 6
+    assert [edge.edge for edge in chain.view.edges({"E1"})] == ["E1"]
+    assert [now.tag for now in chain.view.tags({LEVEL, "NO.SUCH"})] == [LEVEL]
+
+
+def test_a_backlog_that_cannot_be_read_is_not_none(chain: Chain) -> None:
+    chain.born()
+    assert {edge.backlog_frames for edge in chain.view.edges()} == {0}
+    for file in chain.folder.glob("ledger.sqlite3*"):
+        file.rename(file.with_suffix(".away"))
+    chain.view.refresh()
+    assert {(edge.upto, edge.backlog_streams, edge.backlog_frames) for edge in chain.view.edges()} == {(None, None, None)}
+
 
 
 @pytest.mark.fault("F26")

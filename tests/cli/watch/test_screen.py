@@ -195,12 +195,14 @@ def test_late_and_held_are_marked_and_explained() -> None:
 def test_edges_and_deliveries() -> None:
     gateway = FakeGateway()
     gateway.edges.append(fake.edge("E2", online=False, backlog_frames=320, conditions=["OFFLINE"]))
+    gateway.edges.append(fake.edge("E3", backlog_frames=None))
     gateway.receivers.append(fake.receiver("PARK", down=True, due=3, last_outcome="retry", last_detail="refused"))
 
     async def story(seen: Watched) -> None:
         await seen.shows("recv. down 1", "edges off 1")
         await seen.press("3", "down")
         await seen.shows("E2", "OFFLINE", "320", "standing conditions: OFFLINE")
+        assert "unknown" in next(line for line in seen.text.splitlines() if " E3 " in line)
         await seen.press("4")
         await seen.shows("CITY", "PARK", "DOWN", "to retry refused", "red lane: due 0, parked 0, sequence up to 7")
 
