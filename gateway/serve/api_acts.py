@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from alerting import Transition
 from gateway.serve import answers
 from gateway.serve.acts import note_of
+from gateway.serve.answers import json_of
 from gateway.serve.asking import AlarmId, Operator, Parts, PartsOf, Said, problems
 from gateway.serve.bodies import StrictRoute
 from gateway.serve.gate import NOTE
 from gateway.serve.problems import Kind, RefusedError
 from gateway.serve.tokens import Token
+from gateway.serve.view_errors import ViewError
 
 api_acts = APIRouter(prefix="/api/v1", tags=["alarms"], route_class=StrictRoute)
 REFUSALS: Final = problems(403, 404, 408, 409, 413, 415)
+WORDS_S_MAX: Final = 1.0
+"""How long the answer to an act waits for the alarm's words."""
 
 
 class Acknowledgement(BaseModel):
@@ -59,4 +65,20 @@ async def _act(http: Request, token: Token, parts: Parts, request: dict[str, str
         http.scope[NOTE] = note_of(request, "act_refused", refused.detail)
         raise refused from None
     http.scope[NOTE] = note_of(request, "act")
-    return await parts.read(lambda: answers.act_done(step, parts.view.alarm(step.alarm_id)))
+    return await _told(parts, step)
+
+
+async def _told(parts: Parts, step: Transition) -> Response:
+    """Return what was done. It is committed, so no ledger that is busy may make it look refused."""
+
+    def with_words() -> answers.ActDone:
+        try:
+            return answers.act_done(step, parts.view.alarm(step.alarm_id))
+        except ViewError:
+            return answers.act_done(step, None)
+
+    try:
+        async with asyncio.timeout(WORDS_S_MAX):
+            return await parts.read(with_words)
+    except (TimeoutError, RefusedError):
+        return Response(json_of(answers.act_done(step, None)), media_type="application/json")

@@ -222,6 +222,11 @@ class TokenStore:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._path)
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)  # a revoked token must not come back with the power
+            finally:
+                os.close(folder)
         except OSError as error:
             raise TokenStoreError(self._path, error.strerror or str(error)) from None
 

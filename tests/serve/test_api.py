@@ -16,7 +16,8 @@ import pytest
 from gateway.serve import answers, openapi_document
 from gateway.serve.bodies import BODY_BYTES_MAX
 from gateway.serve.models import Health
-from gateway.serve.view_errors import LedgerAwayError
+from gateway.serve.problems import busy
+from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
 from tests.serve.fakes import ALARM_ID, NOW_MS, SITE, TAG, Served, alarm_state, serving, tag_now
 
 Story = Callable[[Served], Coroutine[Any, Any, None]]
@@ -179,6 +180,36 @@ def test_core_that_hangs_is_not_waited_for_and_the_doubt_is_told(tmp_path: Path,
         async with served.client("operator") as client:
             told = problem(await client.post(f"/api/v1/alarms/{ALARM_ID}/acknowledge", json={}), 503, "core-not-there")
         assert "may still be done" in told["detail"]
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("trouble", ["away", "hangs", "full"])
+def test_an_act_that_is_done_is_told_as_done_whatever_the_ledger_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr("gateway.serve.api_acts.WORDS_S_MAX", 0.05)
+    held = threading.Event()
+
+    async def story(served: Served) -> None:
+        def away(_: str) -> None:
+            raise OutOfTimeError
+
+        async def full(_: object) -> None:
+            raise busy()
+
+        def hangs(_: str) -> None:
+            held.wait(20)
+
+        if trouble == "full":
+            monkeypatch.setattr(served.parts.reads, "run", full)
+        else:
+            monkeypatch.setattr(served.view, "alarm", {"away": away, "hangs": hangs}[trouble])
+        async with served.client("operator") as client:
+            answer = await client.post(f"/api/v1/alarms/{ALARM_ID}/acknowledge", json={})
+        held.set()
+        assert answer.status_code == 200
+        assert (answer.json()["alarm"]["state"], answer.json()["transition"]["actor"]) == ("ACTIVE_ACKED", "operator甲")
 
     run(tmp_path, story)
 
