@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
+from datetime import UTC, datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from alerting import Transition
 from gateway.core import ActsSocketError
@@ -36,10 +37,10 @@ _PATTERNS: Final = tuple((re.compile(pattern, re.DOTALL), words) for pattern, wo
 
 
 class Acts:
-    """Sends acts to core, a few at once."""
+    """Sends acts to core, a few at once. Times in its refusals are told in `zone`, the site's."""
 
-    def __init__(self, send: SendAct) -> None:
-        self._send = send
+    def __init__(self, send: SendAct, zone: ZoneInfo) -> None:
+        self._send, self._zone = send, zone
         self._places = asyncio.Semaphore(ACTS_AT_ONCE_MAX)
 
     async def do(self, request: dict[str, str]) -> Transition:
@@ -61,14 +62,14 @@ class Acts:
                 "core is not there; start it, or look at /api/v1/health", "核心未运行；请启动核心，或查看 /api/v1/health"
             ) from None
         if not answer.get("ok"):
-            raise refusal(str(answer.get("error")))
+            raise refusal(str(answer.get("error")), self._zone)
         return Transition.from_json(answer["transition"])
 
 
-def refusal(said: str) -> RefusedError:
+def refusal(said: str, zone: ZoneInfo) -> RefusedError:
     """Return core's refusal as a problem. `said` is its sentence, which names the alarm first."""
     reason = re.sub(r"\Aalarm '[^']*': ", "", said)
-    zh = in_chinese(reason)
+    zh = in_chinese(reason, zone)
     if reason.startswith(_UNKNOWN):
         missing = not_found()
         return RefusedError(missing.kind, reason, zh)
@@ -77,16 +78,24 @@ def refusal(said: str) -> RefusedError:
     return RefusedError(Kind.REFUSED, reason, zh)
 
 
-def in_chinese(reason: str) -> str:
+def in_chinese(reason: str, zone: ZoneInfo) -> str:
     """Return one of core's reasons in Chinese; one this table does not know stays English."""
     for pattern, words in _PATTERNS:
         match = pattern.fullmatch(reason)
         if match:
             told = match.groupdict()
             if "at" in told:
-                told["at"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(told["at"]) / 1000))
+                told["at"] = _when(int(told["at"]), zone)
             return words.format_map(told)
     return f"核心没有执行：{reason}"
+
+
+def _when(at_ms: int, zone: ZoneInfo) -> str:
+    try:
+        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
+        return at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+    except OverflowError:
+        return f"{at_ms} 毫秒"
 
 
 def _core_gone(detail: str, detail_zh: str) -> RefusedError:

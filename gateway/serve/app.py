@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, Final
+from zoneinfo import ZoneInfo
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -69,7 +70,9 @@ def create_parts(
     histories = Workers("history", HISTORY_THREADS, HISTORIES_WAITING_MAX)
     refresher = Refresher(view, hub, lambda: parts.serve_health(), loop_turns)
     site_json = cache(lambda: json_of(site_answer(site)))
-    parts = Parts(site, view, historian, Acts(send), audit, hub, refresher, reads, histories, wall_ms, site_json)
+    parts = Parts(
+        site, view, historian, Acts(send, ZoneInfo(site.timezone)), audit, hub, refresher, reads, histories, wall_ms, site_json
+    )  # fmt: skip
     return parts
 
 
