@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class AllArrive:
         self._from_memory: dict[tuple[str, str], int] = {}
         self._core_died = False
         self._twins: set[str] = set()
+        self._stopped_s: dict[str, float] = {}
 
     def see(self, mark: int, event: Event) -> Iterator[Violation]:
         """Take one event in; yield what it breaks."""
@@ -70,8 +72,10 @@ class AllArrive:
                 self._keep(mark, event)
         elif isinstance(event, Refused) and "timestamp" not in event.reason.lower():
             yield Violation("P3", event.at_s, f"{event.receiver} could not believe a notice: {event.reason}", (mark,))
-        elif isinstance(event, PartEnded) and event.part == "core":
-            self._core_died = True
+        elif isinstance(event, PartEnded):
+            self._core_died |= event.part == "core" and event.cause != "stopped"
+            if event.cause == "stopped":
+                self._stopped_s[event.part] = event.at_s
         elif isinstance(event, FaultBegan) and event.fault.kind is FaultKind.TWINS:
             self._twins.add(event.fault.part)
 
@@ -156,7 +160,8 @@ class AllArrive:
     def _heard(self, receiver: str, excursion: Excursion, mark: int) -> bool:
         """Its own alarm was told, present or late; or one that stood at the time, which a hole had not let return.
 
-        Where two boxes send in turns, an alarm of this excursion may begin with the other's sample.
+        Where two boxes send in turns, an alarm of this excursion may begin with the other's sample. Stood at the time
+        means in the order of things, or by the stamps where a clock step has turned them round.
         """
         at = self._plant.time(excursion.tag, excursion.start_ms)
         at = mark if at is None else at
@@ -171,7 +176,8 @@ class AllArrive:
             ended = None if returned_ms is None else self._plant.time(excursion.tag, returned_ms)
             stood_before = begun is not None and begun <= latest
             stood_after = returned_ms is None or (ended is not None and ended >= at)
-            if told.raised and not alarm["late"] and stood_before and stood_after:
+            by_stamps = start_ms <= excursion.start_ms and (returned_ms is None or excursion.start_ms < returned_ms)
+            if told.raised and not alarm["late"] and ((stood_before and stood_after) or by_stamps):
                 return True
         return False
 
@@ -214,8 +220,11 @@ class AllArrive:
         held = self._held_nodes()
         for (receiver, _), told in self.told.items():
             alarm = told.newest.alarm
-            if alarm["category"] == "system" or alarm["late"] or self._site.node_of.get(alarm["tag"]) in held:
+            node = self._site.node_of.get(alarm["tag"], "")
+            if alarm["category"] == "system" or alarm["late"] or node in held:
                 continue
+            if told.newest.at_s >= self._stopped_s.get(node, math.inf):
+                continue  # an edge that was stopped in order is silent, and that is told
             if alarm["returned_ms"] is None and alarm["state"] != "CLOSED" and not self._forgotten(told):
                 what = f"{receiver} still believes that {_name(told.newest)} stands, in revision {told.newest.revision}"
                 yield Violation("P3", at_s, what, (told.mark,))

@@ -324,17 +324,22 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
             for tag, value, code, at_ms in frame.samples:
                 seen += engine.sample(entry.engine_ms, Sent(tag, value, code, at_ms, frame.stream, frame.sequence))
         if entry.kind == "T":
-            seen += engine.tick(entry.engine_ms)
+            seen += [_dated(one, entry) for one in engine.tick(entry.engine_ms)]
         elif entry.kind == "N":
             live[entry.node] = int(str(entry.facts["live"]))
             unmarked[entry.node] = int(str(entry.facts["unmarked_stream"]))
         elif entry.kind == "D":
             assert not entry.device, "no device of this site dies alone"
             if not entry.facts["quiet"]:
-                seen += engine.death(entry.engine_ms, tags_of[entry.node])
+                seen += [_dated(one, entry) for one in engine.death(entry.engine_ms, tags_of[entry.node])]
         elif entry.kind == "W":
             engine.downtime(int(str(entry.facts["downtime_ms"])))
     return [Step(one.tag, one.limit, one.kind, one.at_ms) for one in seen], current
+
+
+def _dated(one: Seen, entry: Entry) -> Seen:
+    """What a tag did that was never heard is dated by the gateway's clock: there is no other."""
+    return one._replace(at_ms=entry.at_ms) if one.at_ms == entry.engine_ms else one
 
 
 def true_steps(found: Committed, order: Mapping[str, list[int]], site: SiteConfig) -> dict[Step, FrameKey]:
