@@ -163,17 +163,21 @@ class BatchBuilder:
             self._batch.samples += samples
         self._transitions(transitions)
 
-    def block(self, node: str, body: bytes) -> None:
-        """Apply one spool block; a corrupt one is quarantined and comes again from the edge."""
+    def block(self, node: str, body: bytes) -> bool:
+        """Apply one spool block; a corrupt one is quarantined and comes again from the edge.
+
+        Returns:
+            Whether the node must be asked for a birth: without one nothing of this stream may be acknowledged.
+        """
         try:
             block = decode_block(body)
         except BlockError as error:
             self._refused(node, Refused(f"block of {node}", str(error), body))
-            return
+            return False
         if block.node != node:
             self._refused(node, Refused(f"block of {node}", "made by another node", body))
             self._suspect(node, Suspicion("TRESPASS", {"block_of": block.node[:200]}))
-            return
+            return False
         owned, everything = self._machine.tag_index(node), self._machine.site.tag_index
         claimed = [column.tag for column in block.columns if column.tag not in owned and column.tag in everything]
         if claimed:
@@ -182,16 +186,17 @@ class BatchBuilder:
         frames = self.block_frames(node, body)
         if self.unlogged:
             self._transitions(self._machine.evaluate_only(self._engine_ms, frames))
-            return
+            return False
         fresh, losses, transitions = self._machine.block(
             self._engine_ms, node, block.stream, block.first, block.last, frames,
             [(item.first, item.last, item.reason) for item in block.dropped],
         )  # fmt: skip
         self._touched[node, block.stream] = None
         self._batch.backlog_nodes.add(node)
+        withheld = self._machine.node(node).book.streams[block.stream].withholds(block.last)
         if not fresh:
             self.duplicates += block.last - block.first + 1
-            return
+            return withheld
         self._add_entry(EntryKind.BLOCK, body, node, "", block.stream, block.first, block.last, block.samples)
         self._batch.frames += len(frames)
         self._batch.samples += block.samples
@@ -200,6 +205,7 @@ class BatchBuilder:
         if losses:
             named = "; ".join(f"{loss.first}-{loss.last} {loss.cause}" for loss in losses[:8])
             self.condition({"key": f"EDGE.{node}.LOSS", "standing": None, "facts": {"what": named}})
+        return withheld
 
     def block_frames(self, node: str, body: bytes) -> list[Arrived]:
         """Return a block's frames, conditioned."""

@@ -73,6 +73,10 @@ class StreamState:
         """
         return min([self.received.upto, *(lo - 1 for lo, _ in self.closed)]) if self.told else 0
 
+    def withholds(self, number: int) -> bool:
+        """All up to this frame is here, and only a birth that lists the stream will let its edge forget it."""
+        return self.acknowledged < number <= self.received.upto
+
     def listed(self, first: int, last: int) -> None:
         """A birth lists the stream with numbers first..last: what was closed of these comes after all, what lies below never.
 

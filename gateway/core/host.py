@@ -287,6 +287,10 @@ class NodeSession:
         """Core is there and the node has not been born: one that did not wait for its host must be asked."""
         return [] if self.online else self._rebirth("not born since core is there", now_ms)
 
+    def unlisted(self, now_ms: int) -> list[Fact]:
+        """The node sends what it still holds of a stream, and no birth has listed that stream."""
+        return self._rebirth("a block of a stream that no birth lists", now_ms) if self.online else []
+
     def lost(self) -> list[Fact]:
         """Core's own link is gone, or core starts: nothing is known of the node until it is born again."""
         was_online = self.online

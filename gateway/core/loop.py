@@ -236,7 +236,7 @@ class CoreLoop:
         self.counters.overflow = self._unlogged
         self._take_messages(engine_ms, wall_ms)
         if not self._unlogged and not self.backlog_refused:
-            self._take_blocks()
+            self._take_blocks(wall_ms)
         for _ in range(len(self._facts)):
             build.condition(self._facts.popleft())
         self._take_acts()
@@ -299,7 +299,7 @@ class CoreLoop:
         wanted = self._builder.fact(node, fact)
         if wanted is not None:
             if isinstance(wanted, bytes) and node in self._block_encoded:
-                self._builder.block(node, wanted)  # its live frames travel so: they wait for nothing
+                self._block(node, wanted, wall_ms)  # its live frames travel so: they wait for nothing
             elif isinstance(wanted, bytes):
                 if len(self._backlog) < BACKLOG_BLOCKS_MAX:  # else it stays unacked and comes again
                     self._backlog.append((node, wanted))
@@ -307,10 +307,14 @@ class CoreLoop:
                 self.rebirths.append(node)
                 self.acks_wake.set()
 
-    def _take_blocks(self) -> None:
+    def _block(self, node: str, body: bytes, wall_ms: int) -> None:
+        if self._builder.block(node, body):
+            for asked, fact in self.sessions.unlisted(node, self._clock.now()):
+                self._apply(asked, fact, wall_ms)
+
+    def _take_blocks(self, wall_ms: int) -> None:
         for _ in range(min(len(self._backlog), BLOCKS_PER_CYCLE_MAX)):
-            node, body = self._backlog.popleft()
-            self._builder.block(node, body)
+            self._block(*self._backlog.popleft(), wall_ms)
 
     def _take_acts(self) -> None:
         while self._acts:

@@ -91,6 +91,10 @@ class Sessions:
             facts += [(name, fact) for name, session in self.nodes.items() for fact in session.unborn(now_ms)]
         return facts
 
+    def unlisted(self, node: str, now_ms: int) -> list[tuple[str, Fact]]:
+        """A node sends blocks of a stream that no birth of it listed: ask for one, it may have room for more by now."""
+        return [(node, fact) for fact in self.nodes[node].unlisted(now_ms)]
+
     def link_up(self, now_ms: int) -> None:
         """We are connected: nodes of ours come by themselves, others may have been born before we listened."""
         self._unborn_asked_ms = now_ms + UNBORN_ASKED_MS

@@ -73,6 +73,31 @@ def test_a_full_list_of_streams_concludes_nothing_about_those_it_leaves_out() ->
     assert book.streams[8_000].received.upto == 0
 
 
+def test_blocks_of_a_stream_that_no_birth_listed_ask_for_a_birth_and_are_acknowledged_after_it(tmp_path: Path) -> None:
+    """A list holds 256 streams: of an edge that has more, the rest would stay on its disk for as long as its session lasts."""
+    kept = [StreamSpan(100 + at, 1, 10, 99 + at, 10) for at in range(MANY - 1)]
+    live, cut_off = StreamSpan(9_000, 1, 0, 8_000, 3), StreamSpan(8_000, 1, 3, 354, 10)
+
+    async def story(bench: Bench) -> None:
+        bench.deliver([(address(MessageKind.NBIRTH, "E1"), node_birth(0, 9_000, 0, (8_000, 3), [*kept, live]))])
+        await bench.cycle()
+        body = block("E1", [Taken(8_000, number, "TANK", ((LEVEL, 1.0),), T0_MS) for number in (1, 2, 3)])
+        bench.deliver([(address(MessageKind.NDATA, "E1"), block_message(1, body))])
+        await bench.cycle()
+        assert (bench.loop.acks["E1", 8_000], list(bench.loop.rebirths)) == (0, ["E1"])
+        bench.deliver([(address(MessageKind.NDATA, "E1"), block_message(2, body))])
+        await bench.cycle()
+        assert list(bench.loop.rebirths) == ["E1"]  # not with every block
+        bench.deliver([(address(MessageKind.NBIRTH, "E1"), node_birth(0, 9_000, 0, (8_000, 3), [cut_off, live]))])
+        await bench.cycle()
+        bench.deliver([(address(MessageKind.NDATA, "E1"), block_message(1, body))])
+        await bench.cycle(120_000)
+
+    bench = Bench(tmp_path / "core")
+    asyncio.run(story(bench))
+    assert (bench.loop.acks["E1", 8_000], list(bench.loop.rebirths)) == (3, ["E1"])
+
+
 def test_a_torn_stream_behind_a_listed_one_is_no_restored_disk() -> None:
     book = NodeBook()
     book.born(1, [StreamSpan(1, 1, 0, 0, 0)])
