@@ -50,7 +50,7 @@ class NoFalseCalm:
             return reading.code == GOOD and (row is None or clear(row, reading.value))
 
         raised = self._plant.position(tag, alarm["start_ms"])
-        after = -1 if raised is None else raised
+        after = -1 if raised is None else raised - 1  # a timer's raise may bear the stamp of the reading that ends it
         if not self._plant.shown(tag, returned_ms, alarm["value"], lowers, after):
             what = f"{_name(event)} returned at {returned_ms} with {alarm['value']}, without a GOOD reading that is clear"
             yield Violation("P2", event.at_s, what, (mark,))
