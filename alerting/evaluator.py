@@ -121,9 +121,6 @@ class Evaluator:
         if rough is None:
             self.last.note(engine_ms, observed, value, code)
             return []
-        last = int(tag[rough].max())
-        if last >= self.limits.tags:
-            raise IndexError(f"a sample of tag {last}, of {self.limits.tags} tags: its batch was not made for this site")
         if bad is not None and np.count_nonzero(np.isnan(value[bad])) < len(bad):
             value = value.copy()
             value[bad] = np.nan

@@ -16,7 +16,7 @@ from alerting.observed import FrameKey, Observed
 from alerting.phases import CODE_STALE, CODE_UNHEARD, UNCERTAIN_FROM
 
 WAITING_SAMPLES_MIN = 65_536  # how many may wait, at least
-WAITING_PER_TAG = 4  # and how many for each tag: the fewer, the more often tags are written
+WAITING_PER_TAG = 8  # and how many for each tag: the more, the less often anything is written
 WAITING_BATCHES_MAX = 2_048
 PIECE_SAMPLES = 8_192  # laid at once, so that a column of them stays in quick memory
 
@@ -124,7 +124,7 @@ class LastSamples:
     # -- from what waits into the columns ------------------------------------------------------------------------
 
     def _lay(self, keep: int = 0) -> None:
-        """Lay what waits into the columns, but for the newest `keep` samples: those wait on.
+        """Lay what waits into the columns, but for the newest, at most `keep` samples: those wait on.
 
         They tell which tags need not be written with what is older, which most often is all of them.
         """
@@ -136,7 +136,7 @@ class LastSamples:
         while waiting:
             wanted = keep - self._waiting_samples
             piece = _newest(waiting, min(PIECE_SAMPLES, wanted) if wanted > 0 else PIECE_SAMPLES)
-            tag = _joined([told.tag for told in piece]).astype(np.intp)
+            tag = np.concatenate([told.tag for told in piece], dtype=np.intp)
             if wanted > 0:
                 newest.append(piece)
                 self._waiting_samples += len(tag)
@@ -149,8 +149,8 @@ class LastSamples:
             if unwritten is None:
                 unwritten = np.ones(len(self._code), np.bool_)
             unwritten[tag] = False
-            if self._waiting_samples >= keep and not np.count_nonzero(unwritten):
-                break
+            if not np.count_nonzero(unwritten):
+                break  # whatever is older has been replaced
         self._waiting = [told for piece in reversed(newest) for told in piece]
 
     def _write(self, piece: list[_Told], tag: NDArray[np.intp], places: NDArray[np.intp] | None) -> None:

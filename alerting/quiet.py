@@ -12,18 +12,20 @@ from alerting.phases import UNCERTAIN_FROM
 
 SCRATCH_SAMPLES_MIN = 1_024
 
+_UNCERTAIN_FROM = np.array(UNCERTAIN_FROM, np.uint8)  # compared in half the time of a plain number
+
 
 class QuietBands:
     """The bands of `tags` tags, all empty at first, and behind them that of what is no tag, empty for ever.
 
     Attributes:
         low, high: float64[tags + 1], in the tag's unit, both inside; inf and -inf while every sample matters.
-        held: bool[tags + 1], while True a BAD sample changes nothing either.
+        held: bool[tags], while True a BAD sample changes nothing either.
     """
 
     def __init__(self, tags: int) -> None:
         self.low, self.high = np.full(tags + 1, np.inf), np.full(tags + 1, -np.inf)
-        self.held = np.zeros(tags + 1, np.bool_)
+        self.held = np.zeros(tags, np.bool_)
         self._scratch = _Scratch(SCRATCH_SAMPLES_MIN)
 
     def outside(self, tag: NDArray[np.intp], value: NDArray[np.float64], code: NDArray[np.uint8]
@@ -31,21 +33,24 @@ class QuietBands:
         """Return the places of samples that may change something, and of BAD ones; ascending, None when there are none.
 
         Args:
-            tag: intp[n], 0 or more; every sample of one beyond the last tag is outside.
+            tag: intp[n], 0 or more.
             value: float64[n]; what it is where the code is BAD does not matter.
             code: uint8[n], quality codes.
+
+        Raises:
+            IndexError: a sample of no tag.
         """
         edge, quiet, other = self._scratch.of(len(tag))
         np.greater_equal(value, self.low.take(tag, None, edge, "clip"), quiet)
         np.less_equal(value, self.high.take(tag, None, edge, "clip"), other)
         np.logical_and(quiet, other, quiet)
-        bad = np.less(code, UNCERTAIN_FROM, other)
+        bad = np.less(code, _UNCERTAIN_FROM, other)
         np.less_equal(quiet, bad, quiet)  # from here on True where a sample is BAD or outside its band
         rough = quiet.nonzero()[0]
         if not len(rough):
             return None, None
-        bad_too = bad.take(rough)
-        calm = self.held.take(tag.take(rough), None, None, "clip")
+        # What is no tag was clipped to the empty band behind the last one, and ends here.
+        bad_too, calm = bad[rough], self.held[tag[rough]]
         np.logical_and(calm, bad_too, calm)
         kept = np.count_nonzero(calm)
         if kept == len(rough):
