@@ -8,7 +8,7 @@ is not ours are put in order within the reorder timeout, as the specification as
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -233,7 +233,7 @@ class NodeSession:
         self._missing: set[int] = set()
         self._recent: deque[int] = deque(maxlen=RECENT_SEQS)
         self._count = 0  # messages up to the newest in this session, lost ones too
-        self._newest_at: dict[str, int] = {}  # device -> which of them was its newest
+        self._newest_at: dict[str, int] = {}  # device, or a state's metric -> which of them was its newest
         self._stream = 0
         self._gap_since_ms: int | None = None
         self._foreign: ReorderBuffer[_Message] = ReorderBuffer(reorder_ms)
@@ -320,7 +320,7 @@ class NodeSession:
             clock_synced=_boolean(metrics.get(CLOCK_SYNCED)) is not False,
             transport_blocked=bool(_boolean(metrics.get(TRANSPORT_BLOCKED))),
         )
-        facts: list[Fact] = [born, *self._refusals(metrics.get(COMMANDS_REFUSED))]
+        facts: list[Fact] = [born, *self._refusals(metrics.get(COMMANDS_REFUSED), born=True)]
         if self.ours:
             facts += self._trespass(metrics)
         else:
@@ -357,37 +357,54 @@ class NodeSession:
             raise MalformedPayloadError("no seq")
         if not self.ours:
             return [fact for ready in self._foreign.offer(seq, message, now_ms) for fact in self._apply(ready, now_ms)]
-        place = self._place_of_device(topic.device or "", seq, self._check_order(seq, now_ms))
-        facts = self._apply(message, now_ms)
-        return facts if place is Place.NEWEST else list(_overtaken(facts, place))
+        order, at = self._check_order(seq, now_ms)
+        place = self._place_of(topic.device or "", order, at)
+        return [told for fact in self._apply(message, now_ms) for told in self._in_its_place(fact, place, order, at)]
 
-    def _place_of_device(self, device: str, seq: int, place: Place) -> Place:
-        """Overtaken by other devices' messages alone, a message still tells its own device's present."""
-        behind = (self._expected - 1 - seq) % SEQ_END
-        at = self._count - behind
-        if place is Place.OVERTAKEN and at > self._newest_at.get(device, 0):
-            place = Place.NEWEST
-        if place is Place.NEWEST:
-            self._newest_at[device] = at
-        return place
+    def _in_its_place(self, fact: Fact, place: Place, order: Place, at: int) -> list[Fact]:
+        """Keep what an overtaken or repeated message of a node of ours tells from passing for the present.
 
-    def _check_order(self, seq: int, now_ms: int) -> Place:
-        """Note holes in a node of ours: they delay nothing, but one that stays open asks for a rebirth."""
-        place = Place.REPEAT if seq in self._recent else Place.NEWEST
+        Marked frames say themselves where they belong. Those without marks, which a node sends while its spool takes
+        nothing, have only the message's own place: a repeat tells nothing, an overtaken one is stored and lowers nothing.
+        A state of the node is told by the newest message that tells it.
+        """
+        if isinstance(fact, NodeFact):
+            return [fact] if self._place_of(fact.name, order, at) is Place.NEWEST else []
+        if place is Place.NEWEST or not isinstance(fact, FrameArrived) or fact.stream:
+            return [fact]
+        return [] if place is Place.REPEAT else [replace(fact, historical=True)]
+
+    def _place_of(self, what: str, order: Place, at: int) -> Place:
+        """Overtaken by other messages alone, a message still tells the present of its own device, or of a state."""
+        if order is Place.OVERTAKEN and at > self._newest_at.get(what, 0):
+            order = Place.NEWEST
+        if order is Place.NEWEST:
+            self._newest_at[what] = at
+        return order
+
+    def _check_order(self, seq: int, now_ms: int) -> tuple[Place, int]:
+        """Note holes in a node of ours: they delay nothing, but one that stays open asks for a rebirth.
+
+        Returns:
+            The message's place, and which of the session's messages it is, lost ones counted.
+        """
+        at = self._count - (self._expected - 1 - seq) % SEQ_END
+        place = Place.REPEAT if seq in self._recent else Place.OVERTAKEN
         if seq in self._missing:  # arrived out of order, within the timeout
             self._missing.discard(seq)
-            place = Place.OVERTAKEN
-        elif place is Place.NEWEST:
+        elif place is not Place.REPEAT:
             ahead = (seq - self._expected) % SEQ_END
             self._count += ahead + 1
             self._missing |= {(self._expected + step) % SEQ_END for step in range(ahead)}
             self._expected = next_seq(seq)
+            if ahead < SEQ_END // 2:  # farther ahead may as well be behind, so that is what it passes for
+                place, at = Place.NEWEST, self._count
         self._recent.append(seq)
         if not self._missing:
             self._gap_since_ms = None
         elif self._gap_since_ms is None:
             self._gap_since_ms = now_ms
-        return place
+        return place, at
 
     def _decode(self, topic: Topic, payload: bytes) -> _Message:
         if topic.kind in (MessageKind.DBIRTH, MessageKind.DDEATH):
@@ -425,7 +442,7 @@ class NodeSession:
             elif metric.name in (SPOOL_FAULT, CLOCK_SYNCED, TRANSPORT_BLOCKED) and isinstance(metric.value, bool):
                 facts.append(NodeFact(metric.name, metric.value))
             elif metric.name == COMMANDS_REFUSED:
-                facts += self._refusals(metric)
+                facts += self._refusals(metric, born=False)
         if self.ours and columns.stream not in (0, self._stream):
             # Its birth was lost: until it is told again, nothing can say that these are the present values.
             facts += self._rebirth("a frame of a stream that no birth told of", now_ms)
@@ -466,12 +483,14 @@ class NodeSession:
             return []
         return [Suspicion("TRESPASS", {"tags": ", ".join(claimed[:TRESPASS_NAMED_MAX]), "count": len(claimed)})]
 
-    def _refusals(self, metric: Metric | None) -> list[Fact]:
-        """Tell of commands that the node has refused since it last said how many; a lower count is a new start."""
+    def _refusals(self, metric: Metric | None, *, born: bool) -> list[Fact]:
+        """Tell of commands that the node has refused since it last said how many; in a birth, a lower count is a new start."""
         count = _integer(metric)
         if count is None or count < 0 or count == self._commands_refused:
             return []
         fresh = count - self._commands_refused if count > self._commands_refused else count
+        if count < self._commands_refused and not born:  # overtaken by a later one
+            return []
         self._commands_refused = count
         return [Suspicion("COMMAND", {"refused": fresh})] if fresh else []
 
@@ -516,16 +535,3 @@ def _boolean(metric: Metric | None) -> bool | None:
 def _text(metric: Metric | None) -> str:
     value = None if metric is None else metric.value
     return value if isinstance(value, str) else ""
-
-
-def _overtaken(facts: Iterable[Fact], place: Place) -> Iterator[Fact]:
-    """Keep what an overtaken or repeated message of a node of ours tells from passing for the present.
-
-    Marked frames say themselves where they belong. Those without marks, which a node sends while its spool takes
-    nothing, have only the message's own place: a repeat tells nothing, an overtaken one is stored and lowers nothing.
-    """
-    for fact in facts:
-        unmarked = isinstance(fact, FrameArrived) and not fact.stream
-        if place is Place.REPEAT and (unmarked or isinstance(fact, NodeFact)):
-            continue
-        yield replace(fact, historical=True) if unmarked and isinstance(fact, FrameArrived) else fact

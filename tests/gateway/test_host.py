@@ -41,6 +41,7 @@ from tests.gateway.field import (
 )
 from tests.gateway.field import Taken as Kept
 from wire import (
+    CLOCK_SYNCED,
     PAYLOAD_LIMITS,
     SPOOL_FAULT,
     DataType,
@@ -361,6 +362,33 @@ def test_an_overtaken_frame_without_marks_is_stored_and_lowers_nothing(ours: Tal
     assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
     assert unmarked(ours, 2, 3.0) == ["stored TANK [3.0]"]
     assert unmarked(ours, 2, 3.0) == []
+
+
+@pytest.mark.fault("F24")
+@pytest.mark.parametrize("between", [1, 17, 100])
+def test_a_frame_without_marks_lowers_nothing_however_late_it_comes(ours: Talk, between: int) -> None:
+    """Overtaken for longer than the reorder timeout, or a stray copy that nobody remembers having seen."""
+    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
+    for seq in range(4, 3 + between):
+        assert unmarked(ours, seq, 25.0) == ["TANK [25.0]"]
+    assert ours.later(REORDER_TIMEOUT_MS) == ["rebirth!"]
+    assert "TANK [3.0]" not in unmarked(ours, 2, 3.0)
+    assert unmarked(ours, 3 + between, 26.0) == ["TANK [26.0]"]
+
+
+@pytest.mark.fault("F24")
+@pytest.mark.parametrize("states", [(True, False), (False, True)])
+def test_a_state_of_the_node_is_the_one_it_told_last(ours: Talk, states: tuple[bool, bool]) -> None:
+    """Else an overtaken "the spool works" would end the alarm of a spool that has failed since."""
+    told = [encode_payload(T0_MS, 2 + at, [flag(SPOOL_FAULT, state)]) for at, state in enumerate(states)]
+    assert ours(MessageKind.NDATA, told[1]) == [f"{SPOOL_FAULT}={states[1]}"]
+    assert ours(MessageKind.NDATA, told[0]) == []
+    assert ours(MessageKind.NDATA, told[1]) == []
+
+
+def test_a_state_that_another_message_of_the_node_overtook_is_told(ours: Talk) -> None:
+    assert ours(MessageKind.NDATA, encode_payload(T0_MS, 3, [flag(CLOCK_SYNCED, False)])) == [f"{CLOCK_SYNCED}=False"]
+    assert ours(MessageKind.NDATA, encode_payload(T0_MS, 2, [flag(SPOOL_FAULT, True)])) == [f"{SPOOL_FAULT}=True"]
 
 
 def test_a_frame_without_marks_that_only_another_device_overtook_is_its_devices_present(ours: Talk) -> None:
