@@ -20,6 +20,8 @@ class FrameKey(NamedTuple):
 class Observed:
     """n conditioned samples in the order they are to be evaluated.
 
+    Once told to an engine the columns are its own: it reads them later too, so nobody may write to them any more.
+
     Attributes:
         tag: int32[n], position in the site's tags.
         value: float64[n], in the tag's unit, conditioned (see `condition`); NaN where BAD.
