@@ -32,6 +32,7 @@ class MemoryDisk:
     def __init__(self) -> None:
         self.files: dict[str, _File] = {}
         self._durable: dict[str, _File] = {}
+        self._unnamed: dict[str, bytes] = {}
         self.full = False
         self.sync_fails = False
         self.applied: Counter[FaultKind] = Counter()
@@ -51,7 +52,7 @@ class MemoryDisk:
     def lose_power(self, random: Random) -> None:
         """Forget what was not synced, or keep some of it: cut anywhere, names with or without it."""
         names = self.files if random.random() < 0.5 else self._durable
-        self.files = {}
+        self.files, self._unnamed = {}, {}
         for name, file in names.items():
             kept = file.synced + round((len(file.content) - file.synced) * random.choice((0.0, 1.0, random.random())))
             self.files[name] = _File(file.content[:kept], kept)
@@ -70,8 +71,8 @@ class MemoryDisk:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fresh = bytes(file.content[file.synced :])
         file.synced = len(file.content)
-        if fresh:
-            self.on_synced(name, fresh)
+        self._unnamed[name] = self._unnamed.get(name, b"") + fresh
+        self._tell()
 
     def sync_names(self) -> None:
         """Make creations, renames and removals durable."""
@@ -79,6 +80,13 @@ class MemoryDisk:
             self.applied[FaultKind.SYNC_FAILS] += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._durable = dict(self.files)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell what is durable; what is synced in a file whose name is not may be gone with the name."""
+        for name in [name for name in self._unnamed if name in self._durable]:
+            if fresh := self._unnamed.pop(name):
+                self.on_synced(name, fresh)
 
 
 class OpenDisk:

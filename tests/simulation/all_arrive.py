@@ -177,7 +177,8 @@ class AllArrive:
             stood_before = begun is not None and begun <= latest
             stood_after = returned_ms is None or (ended is not None and ended >= at)
             by_stamps = start_ms <= excursion.start_ms and (returned_ms is None or excursion.start_ms < returned_ms)
-            if told.raised and not alarm["late"] and ((stood_before and stood_after) or by_stamps):
+            held = excursion.start.node in self._twins  # there not even a late alarm may return
+            if told.raised and (held or not alarm["late"]) and ((stood_before and stood_after) or by_stamps):
                 return True
         return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simulators.world import Acted, Event, Noticed
+from simulators.world import Acted, Event, FaultBegan, FaultKind, Noticed
 from tests.simulation.facts import Plant, Reading, Site, Violation
 from tests.simulation.rules import GOOD, clear
 
@@ -16,13 +16,16 @@ class NoFalseCalm:
 
     def __init__(self, site: Site, plant: Plant) -> None:
         self._site, self._plant = site, plant
+        self._twins: set[str] = set()
         self._acts: set[tuple[str, str]] = set()
         self._done: dict[tuple[str, str], tuple[int, Noticed]] = {}
         self._judged: set[tuple[str, int | None]] = set()
 
     def see(self, mark: int, event: Event) -> Iterator[Violation]:
         """Take one event in; yield what it breaks."""
-        if isinstance(event, Acted):
+        if isinstance(event, FaultBegan) and event.fault.kind is FaultKind.TWINS:
+            self._twins.add(event.fault.part)
+        elif isinstance(event, Acted):
             self._acts.add((event.kind, event.alarm))
         elif isinstance(event, Noticed):
             act = ACTS.get(event.kind)
@@ -50,7 +53,8 @@ class NoFalseCalm:
             return reading.code == GOOD and (row is None or clear(row, reading.value))
 
         raised = self._plant.position(tag, alarm["start_ms"])
-        after = -1 if raised is None else raised - 1  # a timer's raise may bear the stamp of the reading that ends it
+        twins = self._site.node_of.get(tag) in self._twins  # of whose readings there is no one order
+        after = -1 if raised is None or twins else raised - 1  # a timer's raise may bear the stamp of the reading that ends it
         if not self._plant.shown(tag, returned_ms, alarm["value"], lowers, after):
             what = f"{_name(event)} returned at {returned_ms} with {alarm['value']}, without a GOOD reading that is clear"
             yield Violation("P2", event.at_s, what, (mark,))
