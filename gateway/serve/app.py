@@ -107,7 +107,7 @@ class Serve:
         self._hub = Hub(time.monotonic, wall_ms())
         core_folder = data_dir / "core"
         self._view = LedgerView(site, core_folder, wall_ms)
-        self._historian = HistoryReader(site, core_folder, self._view.recent)
+        self._historian = HistoryReader(site, core_folder, self._view.recent, turnstile=self._view.turnstile)
         self._parts = create_parts(
             site, self._view, self._historian, partial(send_act, core_folder / ACTS_NAME), self._audit, self._hub,
             wall_ms=wall_ms, loop_turns=lambda: self._turns,

@@ -24,8 +24,9 @@ from gateway.serve.history_streams import NEVER_POS, Finder, KnownStreams, Strea
 from gateway.serve.models import History, HistoryPoint, QualityWord
 from gateway.serve.recent import RecentFrames, StoredFrame
 from gateway.serve.stored import TagRows, none_found, tag_of_block, tag_of_frames
+from gateway.serve.turnstile import Turnstile
 from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError, UnknownTagError
-from gateway.serve.view_ledger import LedgerFile, LedgerPool
+from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
 from wire import Quality, quality_of
 
 RANGE_MS_MAX: Final = 400 * 86_400_000
@@ -69,12 +70,16 @@ class HistoryReader:
 
     def __init__(
         self, site: SiteConfig, core_folder: Path, recent: RecentFrames | None = None,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, turnstile: Turnstile | None = None,
     ) -> None:  # fmt: skip
-        """`recent` is the view's, so that the newest minutes cost no disk; without it all comes from the ledger."""
+        """`recent` is the view's, so that the newest minutes cost no disk; without it all comes from the ledger.
+
+        `turnstile` is the view's too, who opens and closes it.
+        """
         path = core_folder / LEDGER_NAME
+        gate = Turnstile(log_of(path)) if turnstile is None else turnstile
         self._site, self._recent, self._wall_ms = site, recent or RecentFrames(), wall_ms
-        self._pool = LedgerPool(lambda: LedgerFile(path, site.site), AT_ONCE)
+        self._pool = LedgerPool(lambda: LedgerFile(path, site.site, gate), AT_ONCE)
         self._place = {
             point.tag: (edge.id, device.id) for edge in site.edges for device in edge.devices for point in device.points
         }

@@ -33,11 +33,12 @@ from gateway.serve.models import (
 )
 from gateway.serve.recent import RecentFrames
 from gateway.serve.tail import LogRow, Tail
+from gateway.serve.turnstile import Turnstile
 from gateway.serve.view_deliveries import Attempts, read_notices, read_receivers
 from gateway.serve.view_edges import Backlog, Losses, edge_now, read_backlog
 from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
 from gateway.serve.view_heartbeat import SILENT_S_MAX, Heartbeat
-from gateway.serve.view_ledger import LedgerFile, LedgerPool
+from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
 from gateway.serve.view_tags import Judged, TagRows
 
 SLICE_ROWS: Final = 1_000
@@ -56,19 +57,21 @@ class LedgerView:
     def __init__(
         self, site: SiteConfig, core_folder: Path, wall_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic, recent: RecentFrames | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:  # fmt: skip
         """Read nothing yet: `refresh` does.
 
         Args:
             wall_ms: UTC epoch milliseconds now.
             monotonic: seconds of a clock that never jumps; judges whether core lives.
-            recent: where the newest frames are kept; give the same to `HistoryReader`.
+            recent, turnstile: where the newest frames are kept, and what all reads pass; give both to `HistoryReader`.
         """
         self._site, self._path, self._wall_ms = site, core_folder / LEDGER_NAME, wall_ms
         self.recent = RecentFrames() if recent is None else recent
         self._lock = threading.RLock()  # guards everything below that `refresh` changes
-        self._file = LedgerFile(self._path, site.site)
-        self._pool = LedgerPool(lambda: LedgerFile(self._path, site.site), QUESTIONS_AT_ONCE)
+        self.turnstile = Turnstile(log_of(self._path), monotonic) if turnstile is None else turnstile
+        self._file = LedgerFile(self._path, site.site, self.turnstile)
+        self._pool = LedgerPool(lambda: LedgerFile(self._path, site.site, self.turnstile), QUESTIONS_AT_ONCE)
         self._heartbeat = Heartbeat(core_folder / HEARTBEAT_NAME, wall_ms, monotonic)
         self._tail = Tail(site, self.recent)
         self._standing = view_alarms.Standing()
@@ -99,10 +102,11 @@ class LedgerView:
         alarms: list[str] = []
         deliveries = reset = False
         try:
-            reset = self._open()
-            if not reset:
-                alarms, deliveries = self._follow()
-            self._state, self._detail, self._read_s = "ok", "", self._refreshed_s
+            if self.turnstile.look():
+                reset = self._open()
+                if not reset:
+                    alarms, deliveries = self._follow()
+                self._state, self._detail, self._read_s = "ok", "", self._refreshed_s
         except LedgerAwayError as error:
             reset = self._away(error)
         except OutOfTimeError:
@@ -308,7 +312,7 @@ class LedgerView:
     def _bytes(self) -> int | None:
         try:
             size = self._path.stat().st_size
-            log = self._path.with_name(self._path.name + "-wal")
+            log = log_of(self._path)
             return size + (log.stat().st_size if log.exists() else 0)
         except OSError:
             return None

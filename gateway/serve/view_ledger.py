@@ -17,6 +17,7 @@ import apsw
 
 from gateway.core.reader import connect
 from gateway.core.schema import SCHEMA_VERSION
+from gateway.serve.turnstile import Turnstile
 from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
 
 BUSY_MS_MAX: Final = 500
@@ -28,9 +29,10 @@ Rows = list[tuple[Any, ...]]
 class LedgerFile:
     """One read-only connection that follows the file at its path. Used by one thread at a time."""
 
-    def __init__(self, path: Path, site: str) -> None:
+    def __init__(self, path: Path, site: str, turnstile: Turnstile) -> None:
         self.path = path
-        self._site = site
+        self._site, self._turnstile = site, turnstile
+        self._inside = False  # of `at_once`
         self._db: apsw.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._give_up_at = 0.0
@@ -111,24 +113,35 @@ class LedgerFile:
 
     def _query(self, sql: str, parameters: tuple[Any, ...] = ()) -> Rows:
         assert self._db is not None, "opened first"
-        return list(self._db.execute(sql, parameters))
+        if self._inside:
+            return list(self._db.execute(sql, parameters))
+        with self._turnstile.reading(self._give_up_at):
+            return list(self._db.execute(sql, parameters))
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Let the reads inside see one state of the ledger; keep it to milliseconds."""
-        self.rows("BEGIN")
-        try:
-            yield
-        finally:
-            if self._db is not None and self._db.in_transaction:
-                with contextlib.suppress(apsw.Error):
-                    self._db.execute("ROLLBACK")
+        with self._turnstile.reading(self._give_up_at):
+            self._inside = True
+            try:
+                self.rows("BEGIN")
+                yield
+            finally:
+                self._inside = False
+                if self._db is not None and self._db.in_transaction:
+                    with contextlib.suppress(apsw.Error):
+                        self._db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Let go of the file."""
         if self._db is not None:
             self._db.close()
             self._db, self._file = None, None
+
+
+def log_of(ledger: Path) -> Path:
+    """Return the path of a ledger's write-ahead log."""
+    return ledger.with_name(ledger.name + "-wal")
 
 
 def _named(path: Path, error: apsw.Error) -> tuple[str, str]:
