@@ -323,7 +323,7 @@ class LedgerView:
         places = range(len(self._site.tags)) if only is None else sorted(index[tag] for tag in only if tag in index)
         with self._lock:
             now_ms, judged = self._wall_ms(), self._judged_now()
-            return [self._rows.now(at, self._tail.tags, judged, now_ms) for at in places]
+            return self._rows.now(places, self._tail.tags, judged, now_ms)
 
     def tag(self, tag_id: str) -> TagNow | None:
         """Return one tag, None where the site has none of this id."""
@@ -331,7 +331,7 @@ class LedgerView:
         if at is None:
             return None
         with self._lock:
-            return self._rows.now(at, self._tail.tags, self._judged_now(), self._wall_ms())
+            return self._rows.now([at], self._tail.tags, self._judged_now(), self._wall_ms())[0]
 
     # -- answers from the ledger: LedgerAwayError where it cannot be read, OutOfTimeError where that takes too long --
 

@@ -7,7 +7,9 @@ read, and a sample within the tag's silence limit. Silence is counted in core's 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -27,6 +29,7 @@ _SILENT, _UNWATCHED, _DEVICE_DEAD, _NODE_DEAD, _CORE, _LEDGER = range(1, 7)
 STALE_CODE: Final = quality_code(Quality.BAD, Reason.STALE)
 DOUBTED_CODE: Final = quality_code(Quality.UNCERTAIN, Reason.CONFIG)
 _WORDS: Final[dict[int, QualityWord]] = {Quality.GOOD: "GOOD", Quality.UNCERTAIN: "UNCERTAIN", Quality.BAD: "BAD"}
+_NO_ALARMS: Final[tuple[tuple[str, ...], int, bool]] = ((), 0, False)
 _REASONS: Final = {int(reason): reason.name for reason in Reason}
 
 
@@ -74,6 +77,7 @@ class TagRows:
         self._names = tuple(tag.id for tag in site.tags)
         self._index = site.tag_index
         self._stale_ms = np.array([tag.stale_after_s * 1000 for tag in site.tags], np.float64)
+        self._silence_ms = self._stale_ms.astype(np.int64).tolist()
         self._sources = [site.hazard_source_of.get(tag.equipment, "") for tag in site.tags]
         self._edges = [site.edge_of.get(tag.id, "") for tag in site.tags]
         self._ranges = [tag.span() for tag in site.tags]
@@ -136,39 +140,51 @@ class TagRows:
             self._names, tags.pos.copy(), code, cause, tags.good_pos != NEVER, self._alarm_mark.copy()
         )
 
-    def now(self, at: int, tags: TagColumns, judged: Judged, now_ms: int) -> TagNow:
-        """Return one tag with everything that belongs to it."""
+    def now(self, places: Sequence[int], tags: TagColumns, judged: Judged, now_ms: int) -> list[TagNow]:
+        """Return the tags at these places, each with everything that belongs to it."""
+        at = np.array(places, np.int64)
+        columns = (  # taken out of numpy a column at a time: this is most of what serve has to do
+            judged.pos, judged.known, judged.code, judged.cause, tags.value, tags.raw, tags.source_ms, tags.received_ms,
+            tags.good_value, tags.good_ms,
+        )  # fmt: skip
+        rows = zip(places, *(column[at].tolist() for column in columns), strict=True)
+        return [self._now(now_ms, *row) for row in rows]
+
+    def _now(
+        self, now_ms: int, at: int, pos: int, known: bool, code: int, cause: int, value: float, raw: float, source_ms: int,
+        received_ms: int, good_value: float, good_ms: int,
+    ) -> TagNow:  # fmt: skip
         tag, span = self._tags[at], self._ranges[at]
-        heard, known, code = judged.pos[at] != NEVER, bool(judged.known[at]), int(judged.code[at])
+        heard = pos != NEVER
         quality: QualityWord = _WORDS.get(quality_of(code), "BAD") if heard and known else "UNKNOWN"
-        ids, worst, of_value = self._alarms.get(at, ((), 0, False))
-        received_ms = int(tags.received_ms[at])
+        ids, worst, of_value = self._alarms.get(at, _NO_ALARMS)
         return TagNow(
             tag.id, tag.name.zh, tag.name.en, tag.label, tag.unit or "",
-            value=_finite(tags.value[at]) if heard else None,
-            raw=_finite(tags.raw[at]) if heard else None,
+            value=_finite(value) if heard else None,
+            raw=_finite(raw) if heard else None,
             quality=quality,
             reason=_reason(code) if heard else "",
-            stale_cause=CAUSES[judged.cause[at]],
+            stale_cause=CAUSES[cause],
             code=code,
-            source_ms=int(tags.source_ms[at]) if heard else None,
+            source_ms=source_ms if heard else None,
             received_ms=received_ms if heard else None,
             age_ms=max(0, now_ms - received_ms) if heard else None,
-            last_good_value=_finite(tags.good_value[at]) if known else None,
-            last_good_ms=int(tags.good_ms[at]) if known else None,
+            last_good_value=_finite(good_value) if known else None,
+            last_good_ms=good_ms if known else None,
             held=of_value and quality != "GOOD",
             alarms=ids, worst_grade=worst,
             equipment=tag.equipment, hazard_source=self._sources[at], edge=self._edges[at],
             range_low=span.low, range_high=span.high,
-            stale_after_ms=int(self._stale_ms[at]), planned=tag.planned,
+            stale_after_ms=self._silence_ms[at], planned=tag.planned,
         )  # fmt: skip
 
 
 def _finite(value: float) -> float | None:
     """Return a number as JSON can say it: None for NaN."""
-    return float(value) if math.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
+@cache
 def _reason(code: int) -> str:
     reason = reason_of(code)
     return "" if reason == Reason.NONE else _REASONS.get(reason, Reason.UNKNOWN.name)
