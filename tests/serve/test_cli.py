@@ -23,6 +23,7 @@ SITE = str(DEMO_SITE)
 def _english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HAZARDGATE_LANG", "en")
     monkeypatch.setattr("os.nice", lambda _: 0)  # the tests' own process is not to be slowed down
+    monkeypatch.setattr("os.sched_setscheduler", lambda *_: None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

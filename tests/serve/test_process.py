@@ -107,7 +107,8 @@ def test_a_day_of_serve_beside_core(stand: Station) -> None:
         assert http.get("/api/v1/me").status_code == 401
 
     # It yields the processor to core, and stops in time with a stream open.
-    assert os.getpriority(os.PRIO_PROCESS, stand.serve.pid) >= 5
+    assert os.getpriority(os.PRIO_PROCESS, stand.serve.pid) >= 10
+    assert os.sched_getscheduler(stand.serve.pid) == os.SCHED_BATCH
     assert stand.serve.stop(5) < 3
     assert keeper.ended.wait(1)
 
