@@ -197,11 +197,12 @@ async def busy_serve(chain: Chain, token: str, pair: Pair) -> AsyncIterator[None
         )  # fmt: skip
         ends.push_async_callback(load.stop)
         await load.read()
+        assert serve.process is not None
+        before_s = cpu_s(serve.process.pid)  # what its start took is not what the load takes
         yield
         load.end_input()
         pair.load = json.loads(await load.read())
-        assert serve.process is not None
-        pair.serve_cpu_s = cpu_s(serve.process.pid)
+        pair.serve_cpu_s = cpu_s(serve.process.pid) - before_s
 
 
 async def start_serve(chain: Chain, port: int, ends: AsyncExitStack) -> Child:
