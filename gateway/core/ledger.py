@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 GENESIS_HASH: Final = "0" * 64
 DELETE_ROWS_MAX: Final = 2_000  # frame rows a retention step may remove, so that no commit waits for it
 WAL_PAGES_FOLDED: Final = 2_000  # 8 MiB: what one folding has to do, some milliseconds
-WAL_PAGES_MORE: Final = 1_000
-WAL_PAGES_MAX: Final = 16_000
+WAL_PAGES_MAX: Final = 4_000  # folded in behind a commit when there is no quiet moment; more would hold that commit up for long
+WAL_PAGES_MORE: Final = 1_000  # folded in whole, but readers keep it from beginning anew
+WAL_PAGES_AGAIN: Final = 100  # readers were in the way: trying again costs nothing where they still are
 
 # Measured, rounded up: what Python takes for them beside the bytes they hold.
 BATCH_BYTES: Final = 1_280
@@ -138,8 +139,10 @@ class Ledger:
 
     def _wal_grown(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         """Count, in the place of SQLite's own checkpoint: that one holds up the commit it comes behind."""
+        if pages < self._wal_pages:  # begun anew
+            self._fold_at = WAL_PAGES_FOLDED
         self._wal_pages = pages
-        if pages >= WAL_PAGES_MAX:  # there was no quiet moment
+        if pages >= WAL_PAGES_MAX and self.fold_due:  # there was no quiet moment
             self.fold()
         return apsw.SQLITE_OK
 
@@ -150,15 +153,12 @@ class Ledger:
 
     def fold(self) -> None:
         """Fold the write-ahead log into the file, as far as no reader is in the way. Waits for the disk, not for readers."""
+        folded = 0
         try:
-            pages, folded = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            _, folded = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:  # a disk that refuses is told of by the next commit
             log.debug("checkpoint: %s", error)
-            pages, folded = self._wal_pages, 0
-        self._wal_pages = pages
-        self._fold_at = WAL_PAGES_FOLDED if folded >= pages else pages + WAL_PAGES_MORE
-        if folded >= pages:
-            self._wal_pages = 0  # the next commit begins the log anew
+        self._fold_at = self._wal_pages + (WAL_PAGES_MORE if folded >= self._wal_pages else WAL_PAGES_AGAIN)
 
     def close(self) -> None:
         """Close the file; a clean close also folds the WAL in."""

@@ -18,6 +18,7 @@ from alerting.delivery import Notice, OutboxRow
 from gateway.core.entries import Entry, EntryKind, unpack_columns
 
 BUSY_TIMEOUT_MS: Final = 5_000
+WAL_BYTES_KEPT: Final = 64 * 1024 * 1024  # what a reader that stayed too long made of it goes back to the disk
 READ_ROWS_MAX: Final = 10_000
 _LOG_COLUMNS: Final = "pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body"
 
@@ -33,6 +34,7 @@ def connect(path: Path, *, read_only: bool) -> apsw.Connection:
     else:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
         db.execute("PRAGMA wal_autocheckpoint = 16000")  # where the ledger's own rule does not hold, as for a script
     return db
 

@@ -348,3 +348,56 @@ def test_a_reader_that_is_in_the_way_is_not_waited_for_and_not_asked_at_every_co
     ledger.fold()
     ledger.commit([large(pos + 1)])
     assert not ledger.fold_due
+
+
+def test_readers_that_leave_short_gaps_do_not_let_the_write_ahead_log_grow(ledger: Ledger) -> None:
+    """Tried again only after much more has been written, each gap would pass unused."""
+    pos = 0
+    for _ in range(20):
+        reader = apsw.Connection(str(ledger.path), flags=apsw.SQLITE_OPEN_READONLY)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        for _ in range(12):
+            pos += 1
+            ledger.commit([large(pos)])
+            if ledger.fold_due:
+                ledger.fold()
+        reader.close()
+        pos += 1
+        ledger.commit([large(pos)])
+        if ledger.fold_due:
+            ledger.fold()
+    assert wal_bytes(ledger.path) <= 4 * WAL_PAGES_FOLDED * PAGE_BYTES
+
+
+def test_a_reader_at_the_end_of_the_write_ahead_log_does_not_have_it_folded_in_with_every_commit(ledger: Ledger) -> None:
+    pos = 0
+    while not ledger.fold_due:
+        pos += 1
+        ledger.commit([large(pos)])
+    reader = apsw.Connection(str(ledger.path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM log").fetchone()
+    ledger.fold()
+    ledger.commit([batch(pos + 1)])
+    assert not ledger.fold_due
+    reader.close()
+
+
+def test_what_a_reader_that_stayed_made_of_the_write_ahead_log_goes_back_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.core.reader.WAL_BYTES_KEPT", 4_000_000)
+    ledger = Ledger(tmp_path / "ledger.sqlite3", "PARK1")
+    ledger.commit([batch(1)])
+    reader = apsw.Connection(str(ledger.path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM log").fetchone()
+    for pos in range(2, 32):
+        ledger.commit([large(pos)])
+    assert wal_bytes(ledger.path) > 30_000_000
+    reader.close()
+    ledger.fold()
+    ledger.commit([batch(32)])
+    assert wal_bytes(ledger.path) <= 4_000_000
+    ledger.close()
