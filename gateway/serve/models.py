@@ -313,7 +313,7 @@ class EdgeNow:
         backlog_streams: sealed streams of which frames are still missing.
         backlog_frames: how many are known to be missing in them; more may be, where an end is not known yet.
         last_frame_ms: when its newest frame was received.
-        config_matches, clock_synced: as its birth and the standing conditions say.
+        config_matches: as its birth and the standing conditions say. clock_synced: as the standing conditions say.
         clock_offset_ms: as its birth said.
         conditions: last words of the standing system conditions: OFFLINE, CONFIG, SPOOL, CLOCK, IDENTITY …
         losses: how many ranges were lost in all; `last_losses` the newest of them, at most 20, newest first.

@@ -64,7 +64,6 @@ class NodeNow:
     dead_pos: int = NEVER
     last_frame_ms: int | None = None
     config_wrong: bool | None = None
-    clock_synced: bool | None = None
     clock_offset_ms: int | None = None
     device_dead_pos: dict[str, int] = field(default_factory=dict)
 
@@ -198,7 +197,7 @@ class Tail:
         node.unmarked = facts["unmarked_stream"]
         if facts["live"] and facts["live"] != node.live:
             node.live, node.evaluated = facts["live"], 0
-        node.config_wrong, node.clock_synced = facts["config_wrong"], facts["clock_synced"]
+        node.config_wrong = facts["config_wrong"]
         node.clock_offset_ms = facts["clock_offset_ms"]
 
     def died(self, row: LogRow) -> None:
