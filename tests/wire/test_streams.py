@@ -111,6 +111,17 @@ ReceivedAgainstASet.TestCase.settings = settings(max_examples=40, stateful_step_
 TestReceivedAgainstASet = ReceivedAgainstASet.TestCase
 
 
+def test_reopening_where_no_interval_is_left_reopens_all_that_stands_behind():
+    """One interval more could be written to the ledger, but not read back from it."""
+    received = Received()
+    received.add(1, 10)
+    for number in range(INTERVALS_MAX):
+        received.add(20 + 2 * number, 20 + 2 * number)
+    received.reopen(5, 6)
+    assert (received.upto, received.intervals) == (4, [])
+    assert Received.from_json(received.to_json()) == received
+
+
 @pytest.mark.fault("F23")
 def test_a_redelivered_range_is_a_duplicate():
     received = Received()
