@@ -8,7 +8,7 @@ is not ours are put in order within the reorder timeout, as the specification as
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -55,6 +55,7 @@ SEQ_END: Final = 256
 RECENT_SEQS: Final = 16  # a repeat comes at once or not at all
 ALIAS_TABLE_MAX: Final = 1 << 20  # larger aliases (foreign nodes) go through a dictionary
 TRESPASS_NAMED_MAX: Final = 8
+BIRTHS_KNOWN_MAX: Final = 64  # births, and ends of streams, by which one that comes late is known again
 UNKNOWN_ALIAS: Final = -1
 IGNORED_ALIAS: Final = -2  # declared in a birth, but no tag of this site
 
@@ -235,6 +236,9 @@ class NodeSession:
         self._count = 0  # messages up to the newest in this session, lost ones too
         self._newest_at: dict[str, int] = {}  # device, or a state's metric -> which of them was its newest
         self._stream = 0
+        self._upto = 0  # highest frame number heard of it
+        self._births: deque[int] = deque(maxlen=BIRTHS_KNOWN_MAX)  # digests
+        self._sealed: dict[int, int] = {}  # stream -> where it ended, as a birth after it told
         self._gap_since_ms: int | None = None
         self._foreign: ReorderBuffer[_Message] = ReorderBuffer(reorder_ms)
         self._declared = _Declared()
@@ -305,15 +309,19 @@ class NodeSession:
         bdseq = _integer(metrics.get(BDSEQ))
         if birth.seq != 0 or bdseq is None:
             raise MalformedPayloadError("NBIRTH without seq 0 or without bdSeq")
+        live = _integer(metrics.get(SPOOL_STREAM)) or 0
+        spans = _spans(metrics, live)
+        if live and self._overtaken(payload, live, spans):
+            return []
         self._forget()
         self.online, self._bdseq, self._expected = True, bdseq, 1
-        live = _integer(metrics.get(SPOOL_STREAM)) or 0
+        self._upto = self._upto if live == self._stream else 0
         self.ours, self._stream = live > 0, live
         self._foreign.birth()
         self._declare(birth.metrics)
         born = NodeBorn(
             live=live,
-            spans=_spans(metrics, live),
+            spans=spans,
             config_hash=_text(metrics.get(CONFIG_HASH)),
             spool_fault=bool(_boolean(metrics.get(SPOOL_FAULT))),
             clock_offset_ms=_integer(metrics.get(CLOCK_OFFSET)) or 0,
@@ -326,6 +334,28 @@ class NodeSession:
         else:
             facts += self._values("", decode_data(payload, self._limits))
         return facts
+
+    def _overtaken(self, payload: bytes, live: int, spans: Sequence[StreamSpan]) -> bool:
+        """Tell whether a birth of a node of ours is from before what is known of it; if not, remember it.
+
+        It is when it came before; when a later birth told that its stream ended where it says, or farther on (a second
+        box that writes on in that stream is soon beyond this); and, of a session that is over, when frames with higher
+        numbers have come. Nothing of it is believed: it would pass for a second box, or for the return of a dead one.
+        """
+        digest = hash(payload)
+        last = max((span.last for span in spans if span.stream == live), default=0)
+        if digest in self._births or last <= self._sealed.get(live, -1):
+            return True
+        if not self.online and live == self._stream and last < self._upto:
+            return True
+        self._births.append(digest)
+        for span in spans:
+            if span.predecessor:
+                self._sealed.pop(span.predecessor, None)
+                self._sealed[span.predecessor] = span.predecessor_last
+        for stream in list(self._sealed)[:-BIRTHS_KNOWN_MAX]:
+            del self._sealed[stream]
+        return False
 
     def _node_death(self, payload: bytes) -> list[Fact]:
         """Only the death whose bdSeq is the birth's ends this session; another one is an old will."""
@@ -443,7 +473,9 @@ class NodeSession:
                 facts.append(NodeFact(metric.name, metric.value))
             elif metric.name == COMMANDS_REFUSED:
                 facts += self._refusals(metric, born=False)
-        if self.ours and columns.stream not in (0, self._stream):
+        if self.ours and columns.stream == self._stream:
+            self._upto = max(self._upto, columns.sequence)
+        elif self.ours and columns.stream:
             # Its birth was lost: until it is told again, nothing can say that these are the present values.
             facts += self._rebirth("a frame of a stream that no birth told of", now_ms)
         try:

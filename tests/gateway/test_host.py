@@ -190,6 +190,45 @@ def test_the_death_of_a_device_is_told_and_its_data_need_a_new_birth(ours: Talk)
     assert ours(MessageKind.DBIRTH, device_birth(4, {LEVEL: 2.0}, S, 3), "TANK") == ["TANK 77/3 [2.0]"]
 
 
+@pytest.mark.fault("F23")
+def test_a_copy_of_a_birth_begins_nothing_anew(ours: Talk) -> None:
+    assert ours.frame(2, 2) == ["TANK 77/2 [3.0]"]
+    assert ours(MessageKind.NBIRTH, node_birth(3, S)) == []
+    assert ours.frame(3, 3) == ["TANK 77/3 [3.0]"]
+
+
+@pytest.mark.fault("F23")
+def test_a_copy_of_a_birth_brings_no_dead_node_back(ours: Talk) -> None:
+    assert ours(MessageKind.NDEATH, node_death(3)) == ["died"]
+    assert ours(MessageKind.NBIRTH, node_birth(3, S)) == []
+    assert not ours.session.online
+
+
+@pytest.mark.fault("F24")
+def test_a_birth_that_frames_and_the_death_of_its_session_overtook_brings_no_dead_node_back() -> None:
+    talk = Talk()
+    talk(MessageKind.NBIRTH, node_birth(3, S, 4))
+    talk(MessageKind.DBIRTH, device_birth(1, {LEVEL: 1.0}, S, 8), "TANK")
+    talk(MessageKind.NDEATH, node_death(3))
+    assert talk(MessageKind.NBIRTH, node_birth(3, S, 7)) == []
+    assert not talk.session.online
+    assert talk.frame(9, 9) == ["rebirth!"], "the death was somebody else's word"
+    assert talk(MessageKind.NBIRTH, node_birth(3, S, 9)) == ["born 77"]
+
+
+@pytest.mark.fault("F24")
+@pytest.mark.parametrize(("last", "told"), [(3, []), (5, []), (6, ["born 77"])])
+def test_a_birth_from_before_the_end_of_its_stream_was_told_is_overtaken(ours: Talk, last: int, told: list[str]) -> None:
+    """Beyond that end only a second box has written."""
+    assert ours(MessageKind.NBIRTH, node_birth(3, S + 1, 0, (S, 5))) == ["born 78"]
+    assert ours(MessageKind.NBIRTH, node_birth(3, S, last)) == told
+    assert ours(MessageKind.DBIRTH, device_birth(1, {LEVEL: 1.0}, S + 1, 1), "TANK")[-1] == "TANK 78/1 [1.0]"
+
+
+def test_a_birth_of_a_node_that_counts_nothing_may_be_the_same_again(foreign: Talk) -> None:
+    assert foreign(MessageKind.NBIRTH, node_birth(3)) == ["born"]
+
+
 def test_a_new_birth_forgets_the_aliases_of_the_old_one(ours: Talk) -> None:
     ours(MessageKind.NBIRTH, node_birth(3, S, 1))
     ours(MessageKind.DBIRTH, device_birth(1, {GAS: 0.5}, S, 2, first_alias=9), "GAS")

@@ -174,6 +174,30 @@ def test_a_birth_into_a_session_that_has_not_ended_raises_the_identity_alarm_and
     play(tmp_path, story)
 
 
+@pytest.mark.fault("F23")
+@pytest.mark.parametrize("copy", [True, False], ids=["a copy", "overtaken"])
+def test_a_birth_that_comes_after_a_later_one_is_no_second_box(tmp_path: Path, *, copy: bool) -> None:
+    """Long after its stream was sealed and acknowledged, so that no other birth lists it."""
+
+    async def story(bench: Bench) -> None:
+        edge = await over_the_limit(bench)
+        old = edge.born(new_stream=False)
+        bench.deliver(old if copy else old[1:])
+        for at in range(8):
+            bench.deliver(edge.scan({LEVEL: 12.0 + at}))
+        await bench.cycle(3_000)
+        bench.deliver(edge.born())
+        await bench.cycle(3_000)
+        bench.deliver(old[:1])
+        await bench.cycle()
+        assert ("EDGE.E1.IDENTITY", "SYSTEM") not in bench.standing()
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle()
+        assert (LEVEL, "H") not in bench.standing(late=False)
+
+    play(tmp_path, story)
+
+
 def test_a_box_restored_in_order_is_no_identity_alarm(tmp_path: Path) -> None:
     """Its old session ended before the new one: the birth's unknown past is a loss on record, as before."""
 
