@@ -205,11 +205,12 @@ async def busy_serve(chain: Chain, token: str, pair: Pair) -> AsyncIterator[None
         pair.serve_cpu_s = cpu_s(serve.process.pid) - before_s
 
 
-async def start_serve(chain: Chain, port: int, ends: AsyncExitStack) -> Child:
+async def start_serve(chain: Chain, port: int, ends: AsyncExitStack, *options: str) -> Child:
     """Start serve on the chain's folder; it ends with `ends`. Raises BenchmarkError when it does not answer."""
     serve = Child(
         "serve",
-        [sys.executable, "-m", "cli", "serve", str(chain.folder / "site.yaml"), "--data", str(chain.folder), "--port", str(port)],
+        [sys.executable, "-m", "cli", "serve", str(chain.folder / "site.yaml"), "--data", str(chain.folder), "--port", str(port),
+         *options],
         chain.folder / "logs" / "serve.log", chain.environment,
     )  # fmt: skip
     serve.start()

@@ -160,6 +160,13 @@ def serve(
         list[str] | None,
         typer.Option("--name", help=say("客户端使用的其他主机名，可多次", "further host name clients use; repeatable")),
     ] = None,
+    recent_mb: Annotated[
+        int,
+        typer.Option("--recent-mb", min=1, max=4096, help=say(
+            "最新数据占用的内存上限（MB）；更早的历史从账本读取",
+            "MB of memory for the newest data; older history is read from the ledger",
+        )),
+    ] = 128,
     verbose: Verbose = False,
 ) -> None:
     """Serve the HTTP API beside core: tags, alarms, history, live stream; acts go through core."""
@@ -167,7 +174,7 @@ def serve(
     from gateway.serve import ServeSettings
 
     set_up_logging(verbose=verbose)
-    serve_command(_site(site), data, ServeSettings(host, port, tls_cert, tls_key, tuple(name or ())))
+    serve_command(_site(site), data, ServeSettings(host, port, tls_cert, tls_key, tuple(name or ()), recent_mb * 2**20))
 
 
 @app.command(help=say("输出接口的 OpenAPI 文档", "Print the OpenAPI document of the API."))

@@ -34,6 +34,8 @@ SAMPLE_S: Final = 2.0
 WARM_S: Final = 5.0
 STAND_S: Final = 2.5
 DRAIN_S_MAX: Final = 20.0
+RECENT_MB: Final = 4
+"""Serve keeps the newest frames up to a bound that an operator sets; this one is reached in about two minutes."""
 GROWTH_SHARE, GROWTH_MB = 0.02, 2.0
 PARTS: Final = ("edge", "core", "serve")
 
@@ -70,7 +72,7 @@ async def _run(folder: Path, seconds: float) -> bool:
         ends.callback(wandering.cancel)
         await chain.start_ours()
         token, port = await make_token(folder), free_port()
-        serve = await start_serve(chain, port, ends)
+        serve = await start_serve(chain, port, ends, "--recent-mb", str(RECENT_MB))
         chain.children["serve"] = serve
         load = await Helper.start(
             "benchmarks.serve_load", f"http://127.0.0.1:{port}", TAGS, STREAMS, QUERIES_PER_S,

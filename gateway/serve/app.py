@@ -32,6 +32,7 @@ from gateway.serve.gate import Gate
 from gateway.serve.history import HistoryReader
 from gateway.serve.listening import BACKLOG, ServeSettings, check_secure, listen
 from gateway.serve.ports import Historian, SendAct, View
+from gateway.serve.recent import RecentFrames
 from gateway.serve.refresher import Refresher
 from gateway.serve.stream import STREAMS_MAX, Hub
 from gateway.serve.throttle import Throttle
@@ -106,7 +107,7 @@ class Serve:
         self._tokens, self._audit = TokenStore(self._folder, wall_ms), Audit(self._folder, wall_ms)
         self._hub = Hub(time.monotonic, wall_ms())
         core_folder = data_dir / "core"
-        self._view = LedgerView(site, core_folder, wall_ms)
+        self._view = LedgerView(site, core_folder, wall_ms, recent=RecentFrames(settings.recent_bytes))
         self._historian = HistoryReader(site, core_folder, self._view.recent, turnstile=self._view.turnstile)
         self._parts = create_parts(
             site, self._view, self._historian, partial(send_act, core_folder / ACTS_NAME), self._audit, self._hub,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.serve.errors import InsecureHostError, ListenError, TlsFilesError
+from gateway.serve.recent import BYTES_MAX
 
 BACKLOG: Final = 128
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -23,6 +24,7 @@ class ServeSettings:
         host: an address of this machine; one that is not loopback needs both TLS files.
         port: 0 takes a free one, told in `serve.json` in the folder.
         names: further host names clients may use for this server.
+        recent_bytes: what the newest frames may take in memory; history older than they costs reads of the ledger.
     """
 
     host: str = "127.0.0.1"
@@ -30,6 +32,7 @@ class ServeSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     names: tuple[str, ...] = ()
+    recent_bytes: int = BYTES_MAX
 
     @property
     def bracketed(self) -> str:
