@@ -17,9 +17,9 @@ from typing import Final
 
 from gateway.serve.view_errors import OutOfTimeError
 
-LOG_BYTES: Final = 72 * 1024 * 1024  # beyond what core folds at every commit by itself
-EVERY_S: Final = 30.0  # the file keeps its size when the log is begun anew, so its size alone cannot tell
-REST_S: Final = 0.4
+LOG_BYTES: Final = 72 * 1024 * 1024  # beyond what core keeps of it when it begins anew
+EVERY_S: Final = 10.0
+REST_S: Final = 1.0  # core folds once in so many commits, and begins anew at the next
 CLOSED_S_MAX: Final = 4.5
 LOOK_S: Final = 0.05
 

@@ -74,7 +74,7 @@ def test_closed_nobody_enters_until_it_was_empty_for_long_enough(tmp_path: Path)
     clock.now_s += REST_S + 0.01
     assert turnstile.look()
     with turnstile.reading(soon()):
-        assert turnstile.look(), "the file keeps its size when the log is begun anew"
+        assert turnstile.look(), "not again at once, whatever the size"
         clock.now_s += 30
         assert not turnstile.look()
         clock.now_s += CLOSED_S_MAX + 0.1
