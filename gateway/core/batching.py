@@ -225,6 +225,7 @@ class BatchBuilder:
             "clock_offset_ms": born.clock_offset_ms,
             "clock_synced": born.clock_synced,
             "transport_blocked": born.transport_blocked,
+            "commands_refused": born.commands_refused,
             "unmarked_stream": new_stream_id(self._random),
         }
         self._add(EntryKind.BORN, pack_json(facts), node)
@@ -254,8 +255,16 @@ class BatchBuilder:
         last_ms = self._suspected_ms.get(key)
         if last_ms is not None and self._engine_ms - last_ms < SUSPICION_EVERY_MS:
             return
+        body: dict[str, Any] = {"key": key, "standing": None, "facts": dict(suspicion.facts)}
+        since_start = suspicion.facts.get("since_start")
+        if isinstance(since_start, int):
+            told = self._machine.node(node).commands_told
+            if since_start == told:  # by a core before this one
+                return
+            body["facts"]["refused"] = since_start - told if since_start > told else since_start
+            body["commands_told"] = [node, since_start]
         self._suspected_ms[key] = self._engine_ms
-        self.condition({"key": key, "standing": None, "facts": dict(suspicion.facts)})
+        self.condition(body)
 
     def _refused(self, node: str, refused: Refused) -> None:
         """Keep the bytes of what could not be used, and say so, at most once a minute a node."""

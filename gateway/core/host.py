@@ -71,6 +71,7 @@ class NodeBorn:
     clock_offset_ms: int
     clock_synced: bool
     transport_blocked: bool = False
+    commands_refused: int = 0  # since the node's start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -327,6 +328,7 @@ class NodeSession:
             clock_offset_ms=_integer(metrics.get(CLOCK_OFFSET)) or 0,
             clock_synced=_boolean(metrics.get(CLOCK_SYNCED)) is not False,
             transport_blocked=bool(_boolean(metrics.get(TRANSPORT_BLOCKED))),
+            commands_refused=max(0, _integer(metrics.get(COMMANDS_REFUSED)) or 0),
         )
         facts: list[Fact] = [born, *self._refusals(metrics.get(COMMANDS_REFUSED), born=True)]
         if self.ours:
@@ -524,7 +526,7 @@ class NodeSession:
         if count < self._commands_refused and not born:  # overtaken by a later one
             return []
         self._commands_refused = count
-        return [Suspicion("COMMAND", {"refused": fresh})] if fresh else []
+        return [Suspicion("COMMAND", {"refused": fresh, "since_start": count})] if fresh else []
 
     def _rebirth(self, reason: str, now_ms: int) -> list[Fact]:
         """Ask for a rebirth, or remember the wish if the last was asked for too recently.

@@ -75,6 +75,7 @@ class NodeState:
     unmarked_count: int = 0
     history: HistoryRun | None = None
     restored: bool = False  # the gateway was restored from a backup since this node's last birth
+    commands_told: int = 0  # how many refused commands of its present run were told of
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,8 @@ class Machine:
         node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], 0
         spans = [StreamSpan(*row) for row in facts["spans"]]
         findings = BirthFindings((), new_stream=False, restored_disk=False, two_boxes=False)
+        if facts.get("commands_refused", 0) < node.commands_told:  # the node has started anew
+            node.commands_told = 0
         if facts["live"]:
             stranger, previous = node.book.live == 0, node.book.live
             if previous and facts["live"] != previous:  # its death may have gone unheard
@@ -288,6 +291,9 @@ class Machine:
 
     def condition(self, engine_ms: int, at_ms: int, facts: dict[str, Any]) -> list[Transition]:
         """A fact about the system: body of a CONDITION entry."""
+        if "commands_told" in facts:
+            name, count = facts["commands_told"]
+            self.node(name).commands_told = count
         told = system_condition(facts["key"], facts["standing"], facts.get("facts", {}))
         return self.engine.condition(engine_ms, at_ms, told)
 
@@ -414,6 +420,7 @@ class Machine:
             name: {
                 "book": node.book.to_facts(), "online": node.online, "unmarked_stream": node.unmarked_stream,
                 "unmarked_count": node.unmarked_count, "restored": node.restored,
+                "commands_told": node.commands_told,
                 "history": None if node.history is None else [
                     node.history.stream, node.history.number, base64.b64encode(node.history.fork.dump()).decode(),
                 ],
@@ -432,6 +439,7 @@ class Machine:
             node.online = facts["online"]
             node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], facts["unmarked_count"]
             node.restored = facts["restored"]
+            node.commands_told = facts.get("commands_told", 0)
             if facts["history"] is not None:
                 stream, number, dump = facts["history"]
                 try:

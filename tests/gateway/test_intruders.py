@@ -301,3 +301,22 @@ def test_an_edge_of_which_nothing_comes_through_is_told_by_its_silence_and_lower
         assert {(LEVEL, "H"), (LEVEL, "FAULT"), (GAS, "FAULT")} <= bench.standing()
 
     play(tmp_path, story)
+
+
+@pytest.mark.fault("F61")
+def test_commands_that_an_earlier_core_told_of_are_not_told_again_by_the_next(tmp_path: Path) -> None:
+    """Else every restart of core would be a security alarm about the same commands, for as long as the edge runs."""
+
+    async def story() -> Bench:
+        bench = Bench(tmp_path / "core")
+        for count in (3, 3, 5, 5, 0, 0, 5):
+            for _ in range(2):
+                bench.deliver([(address(MessageKind.NBIRTH, "E1"), node_birth(0, 7, extra=[int64(COMMANDS_REFUSED, count)]))])
+                await bench.settle(3)
+            bench = bench.crash()
+        return bench
+
+    bench = asyncio.run(story())
+    told = [step.alarm.facts["refused"] for step in bench.journal()
+            if step.alarm.tag == "SECURITY.E1.COMMAND" and step.kind == "raised"]  # fmt: skip
+    assert told == [3, 2, 5]
