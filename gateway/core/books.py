@@ -21,6 +21,7 @@ MARKS_MAX: Final = 32
 UNFINISHED_LISTED_MAX: Final = 256  # a full list may hide the rest, so nothing is concluded from absence
 STREAMS_KEPT_MAX: Final = 4_096  # finished streams a node; a duplicate of an older one is stored again, not lost
 UNCOUNTED_RANGES_MAX: Final = 64
+UNTOLD_PASSED_MAX: Final = 2  # births of new streams that leave out a stream no birth told of, until it is given up
 TWO_BOXES_WITHIN_STREAMS: Final = 8  # a second wrong predecessor within so many streams is no restored disk
 
 
@@ -58,6 +59,7 @@ class StreamState:
     uncounted: list[tuple[int, int]] = field(default_factory=list)  # stored while there was no interval left
     closed: list[tuple[int, int]] = field(default_factory=list)  # of `lost`: only because a birth did not list them
     told: bool = False  # by a birth: only then it is known what came before it
+    passed: int = 0  # before that: births of new streams that left it out
 
     @property
     def finished(self) -> bool:
@@ -211,7 +213,7 @@ class NodeBook:
         for span in spans:
             losses += self._learn(span, sealed=span.stream != live, cut=cut)
         if not cut:
-            losses += self._close_unlisted(told)
+            losses += self._close_unlisted(told, new_stream=new_stream)
         if new_stream:
             self.live = live
             self.live_count += 1
@@ -286,12 +288,21 @@ class NodeBook:
             state.last = max(last, state.received.highest)
         return losses
 
-    def _close_unlisted(self, told: dict[int, StreamSpan]) -> list[Loss]:
-        """Holes of sealed streams that no birth lists any more will not be filled."""
+    def _close_unlisted(self, told: dict[int, StreamSpan], *, new_stream: bool) -> list[Loss]:
+        """Holes of sealed streams that no birth lists any more will not be filled.
+
+        A stream that none has listed yet is held by its edge, for nothing of it was acknowledged: the birth is older than
+        what came of it. Only when others follow that leave it out as well, it was a disk's that is no more.
+        """
         losses: list[Loss] = []
+        followed = {span.predecessor for span in told.values()}
         for stream, state in self.streams.items():
             if stream in told or state.finished:
                 continue
+            if not state.told and stream not in followed:
+                state.passed += new_stream
+                if state.passed < UNTOLD_PASSED_MAX:
+                    continue
             last = state.received.highest if state.last is None else state.last
             state.last = last
             losses += self._close(stream, last, "no longer held by the edge")
@@ -339,7 +350,7 @@ class NodeBook:
                 [
                     stream, state.received.to_json(), state.last, state.predecessor, state.predecessor_last,
                     state.evaluated, state.last_source_ms, state.marks, state.lost, state.uncounted,
-                    state.closed, state.told,
+                    state.closed, state.told, state.passed,
                 ]
                 for stream, state in self.streams.items()
             ],
@@ -354,11 +365,12 @@ class NodeBook:
         for (
             stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted, *more
         ) in facts["streams"]:  # fmt: skip
-            closed, told = more or ([], True)  # of a book from before there were these
+            closed, told = more[:2] or ([], True)  # of a book from before there were these
+            passed = more[2] if len(more) > 2 else 0
             book.streams[stream] = StreamState(
                 Received.from_json(received), last, predecessor, predecessor_last, evaluated, last_ms,
                 [(number, at_ms) for number, at_ms in marks], [(lo, hi) for lo, hi in lost],
-                [(lo, hi) for lo, hi in uncounted], [(lo, hi) for lo, hi in closed], told,
+                [(lo, hi) for lo, hi in uncounted], [(lo, hi) for lo, hi in closed], told, passed,
             )
         return book
 

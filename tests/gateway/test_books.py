@@ -59,6 +59,29 @@ def test_a_stream_whose_births_were_all_lost_is_not_acknowledged_before_one_tell
     assert book.successor(A) == B
 
 
+def test_a_birth_from_before_a_stream_whose_frames_overtook_it_gives_up_nothing_of_that() -> None:
+    book = book_with(A, 3)
+    assert book.arrive(B, 2) is Verdict.LATE
+    assert book.born(A, [span(A, 1, 2)]).losses == ()
+    assert book.born(B, [span(A, 1, 3), span(B, 1, 0, A, 3)]).losses == ()
+    assert book.streams[B].received.missing(2) == [(1, 1)]
+
+
+def test_what_no_birth_ever_lists_was_on_a_disk_that_is_no_more() -> None:
+    book = book_with(A, 3)
+    book.arrive(B, 2)
+    assert causes(book.born(C, [span(A, 1, 3), span(C, 1, 0, A, 3)])) == []
+    assert causes(book.born(C, [span(C, 1, 5, A, 3)])) == [], "a birth of the same stream is no proof that it is newer"
+    book = NodeBook.from_facts(json.loads(json.dumps(book.to_facts())))
+    assert causes(book.born(D, [span(C, 1, 5, A, 3), span(D, 1, 0, C, 5)])) == [(B, 1, 1)]
+
+
+def test_a_stream_that_is_named_as_a_predecessor_and_not_listed_is_finished() -> None:
+    book = book_with(A, 3)
+    book.arrive(B, 2)
+    assert (B, 1, 1) in causes(book.born(C, [span(C, 1, 0, B, 2)]))
+
+
 # -- two boxes with one id ---------------------------------------------------------------------------------
 
 
