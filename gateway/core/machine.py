@@ -352,14 +352,30 @@ class Machine:
             node.history = None
 
     def _follow_chain(self, node: NodeState) -> None:
-        """Drop a fork that no chain of streams leads on from: its future was lost, and journalled so."""
-        run = node.history
-        stream, steps = (run.stream if run else 0), 0
-        while run is not None and stream != node.book.live:
-            stream, steps = node.book.successor(stream), steps + 1
-            if stream == 0 or steps > len(node.book.streams):
-                self._end_history(node)
+        """See that a chain of streams leads a fork on to the live one.
+
+        A power cut may take streams off the edge's disk that were heard here: then history goes on with what followed in
+        their place. Without such a chain its future was lost, and journalled so: the fork is dropped.
+        """
+        run, book = node.history, node.book
+        if run is None or self._leads_on(book, run.stream):
+            return
+        stream, steps = run.stream, 0
+        while stream in book.streams and steps <= len(book.streams):
+            stream, steps = book.streams[stream].predecessor, steps + 1
+            if stream in book.streams and self._leads_on(book, stream):
+                state = book.streams[stream]
+                run.stream, run.number = stream, state.received.highest if state.last is None else state.last
                 return
+        self._end_history(node)
+
+    @staticmethod
+    def _leads_on(book: NodeBook, stream: int) -> bool:
+        """Tell whether the successors of a stream lead to the live one."""
+        steps = 0
+        while stream and stream != book.live and steps <= len(book.streams):
+            stream, steps = book.successor(stream), steps + 1
+        return bool(stream) and stream == book.live
 
     def history_position(self, node_name: str) -> tuple[int, int] | None:
         """Return where a node's fork stands, None without one."""

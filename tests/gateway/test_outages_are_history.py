@@ -14,7 +14,7 @@ from tests.system.site import restless_site
 from wire import SampleBatch
 
 TAG = "E1D1.WAVE"  # H 75, deadband 2
-BEFORE, AWAY, AFTER = 11, 22, 33
+BEFORE, AWAY, AFTER, LOST = 11, 22, 33, 44
 
 
 class Node:
@@ -89,6 +89,25 @@ def test_what_an_edge_kept_before_the_gateway_ever_heard_of_it_is_history_too() 
     node.born(AFTER, (BEFORE, 1, 4, 0, 0), (AFTER, 1, 0, BEFORE, 4))
     assert node.live(AFTER, 1, [50, 50]) == []
     node.backlog(BEFORE, away)
+    assert words(node.catch_up()) == [("H raised", True), ("H returned", True)]
+
+
+@pytest.mark.fault("F25")
+@pytest.mark.parametrize("run", [True, False], ids=["caught up", "not yet run"])
+def test_history_goes_on_from_a_stream_that_a_power_cut_took_off_the_edges_disk(*, run: bool) -> None:
+    """The newest stream was heard here and never synced there: what the edge took after the cut follows the one before."""
+    node = Node()
+    node.born(BEFORE, (BEFORE, 1, 0, 0, 0))
+    assert node.live(BEFORE, 1, [50, 50]) == []
+    node.born(LOST, (BEFORE, 1, 2, 0, 0), (LOST, 1, 0, BEFORE, 2))
+    assert node.live(LOST, 1, [50]) == []
+    if run:
+        assert node.catch_up() == []
+    node.machine.died(node.engine_ms, node.source_ms, "E1", "", quiet=False)
+    away = node.frames(AWAY, 1, [80, 80, 50])
+    node.born(AFTER, (AWAY, 1, 3, BEFORE, 2), (AFTER, 1, 0, AWAY, 3))
+    node.live(AFTER, 1, [50, 50])
+    node.backlog(AWAY, away)
     assert words(node.catch_up()) == [("H raised", True), ("H returned", True)]
 
 
