@@ -8,7 +8,6 @@ of what the messages mean.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import random
@@ -31,6 +30,7 @@ from wire import (
 RECONNECT_S_MAX: Final = 2.0
 SHORT_SESSION_S: Final = 10.0
 CUT_SHORT_SAID_EVERY: Final = 3
+AUDITS_CUT_MAX: Final = 2  # in a row: once may be chance
 REFUSED_S_MIN: Final = 5.0
 REFUSED_S_MAX: Final = 60.0
 
@@ -71,6 +71,7 @@ class Uplink:
         self.cut_short = 0
         """Sessions in a row that were lost within `SHORT_SESSION_S`."""
         self._complained = ""
+        self._audits_cut = 0
 
     async def run(self) -> None:
         """Connect again and again until cancelled, or until the node has stopped and said goodbye."""
@@ -100,8 +101,7 @@ class Uplink:
         node = self._node
         node.connected()
         await link.subscribe(node.subscriptions)
-        with contextlib.suppress(SubscribeRefusedError):  # the broker itself lets nobody command a device
-            await link.subscribe(node.audited)
+        await self._audit(link)
         self.connected, self._complained = True, ""
         connected_s = asyncio.get_running_loop().time()
         self.connects += 1
@@ -125,6 +125,21 @@ class Uplink:
         except LinkLostError:
             self._note_end(asyncio.get_running_loop().time() - connected_s)
             raise
+
+    async def _audit(self, link: MqttLink) -> None:
+        """Listen to what is only refused aloud. A broker may refuse that, or end the link of who asks: it costs no session."""
+        if self._audits_cut >= AUDITS_CUT_MAX:
+            return
+        try:
+            await link.subscribe(self._node.audited)
+        except SubscribeRefusedError:  # the broker itself lets nobody command a device
+            pass
+        except LinkLostError:
+            self._audits_cut += 1
+            if self._audits_cut == AUDITS_CUT_MAX:
+                log.warning("the broker ends the link of who listens to commands to devices; going on without")
+            raise
+        self._audits_cut = 0
 
     def _note_end(self, lasted_s: float) -> None:
         """Notice sessions that are lost as soon as they are made: somebody may use this node's client id."""

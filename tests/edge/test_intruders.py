@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from wire import (
     COMMANDS_REFUSED,
     TRANSPORT_BLOCKED,
     DataType,
+    LinkLostError,
     MemoryConnector,
     Message,
     MessageKind,
@@ -75,6 +78,32 @@ def test_a_broker_that_lets_nobody_read_device_commands_does_not_keep_the_edge_a
             await site.sample(5)
             await asyncio.sleep(2)
             assert site.status()["live"]
+            assert site.missing() == []
+
+    virtual(scenario)
+
+
+def test_a_broker_that_ends_the_link_of_who_asks_for_device_commands_does_not_keep_the_edge_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some brokers answer a filter that is not allowed so, instead of refusing it."""
+
+    async def scenario() -> None:
+        async with site_at(tmp_path) as site:
+            subscribe = site.broker.subscribe
+
+            def cuts(link: Any, filters: Sequence[tuple[str, int]]) -> None:
+                if any("/DCMD/" in topic for topic, _ in filters):
+                    site.broker.kill(CLIENT)
+                    raise LinkLostError("broker", "not allowed")
+                subscribe(link, filters)
+
+            monkeypatch.setattr(site.broker, "subscribe", cuts)
+            site.start_edge()
+            site.start_gateway()
+            await asyncio.sleep(10)
+            await site.sample(100, 10)
+            await site.stop_edge()
             assert site.missing() == []
 
     virtual(scenario)
