@@ -1,6 +1,7 @@
 """The second half of `make soak`: 1 000 tags at 1 Hz through the processes that ship, and their memory over time.
 
-All tags change every second, one is stepped over its limit each second, and three consoles read serve's stream. Flat
+All tags change every second, one is stepped over its limit each second, an operator acknowledges and closes what has
+returned, and three consoles read serve's stream. Flat
 means: each process's anonymous memory in the last fifth of the run is no higher than in the fifth that ends at its middle,
 but for 2 % or 2 MB, whichever is more. What was taken must be acknowledged at the end, and no alarm may be missing.
 """
@@ -8,13 +9,13 @@ but for 2 % or 2 MB, whichever is more. What was taken must be acknowledged at t
 from __future__ import annotations
 
 import asyncio
-import random
+import itertools
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from benchmarks.b2_with_serve import make_token, start_serve
 from benchmarks.chain import Chain, Helper, free_port, read_json, running_chain
 from benchmarks.harness import BenchmarkError
 from benchmarks.receiver import missing_sequences
+from gateway.core import ACTS_NAME, LEDGER_NAME, LedgerReader, send_act
 from simulators import synthetic_tag
 
 TAGS: Final = 1_000
@@ -33,6 +35,7 @@ QUERIES_PER_S: Final = 1.0
 SAMPLE_S: Final = 2.0
 WARM_S: Final = 5.0
 STAND_S: Final = 2.5
+OPERATE_S: Final = 3.0
 DRAIN_S_MAX: Final = 20.0
 RECENT_MB: Final = 4
 """Serve keeps the newest frames up to a bound that an operator sets; this one is reached in about two minutes."""
@@ -81,21 +84,24 @@ async def _run(folder: Path, seconds: float) -> bool:
         ends.push_async_callback(load.stop)
         await load.read()
         await asyncio.sleep(WARM_S)
-        stepping = asyncio.create_task(_steps(chain), name="steps")
+        loads = [
+            asyncio.create_task(_steps(chain), name="steps"), asyncio.create_task(_operate(chain.folder), name="operator"),
+        ]  # fmt: skip
         memory = await _watch(chain, seconds)
-        stepping.cancel()
-        with suppress(asyncio.CancelledError):
-            await stepping
+        for task in loads:
+            task.cancel()
+        for ended in await asyncio.gather(*loads, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
         await asyncio.sleep(2 * STAND_S)
         return await _verdict(chain, memory)
 
 
 async def _steps(chain: Chain) -> None:
     """Step one tag after another over its limit and back, one a second."""
-    chance = random.Random(1)
     async with asyncio.TaskGroup() as tasks:
-        while True:
-            tasks.create_task(_step(chain, synthetic_tag(chance.randrange(TAGS))), name="step")
+        for number in itertools.count():
+            tasks.create_task(_step(chain, synthetic_tag(number % TAGS)), name="step")
             await asyncio.sleep(1.0)
 
 
@@ -105,6 +111,24 @@ async def _step(chain: Chain, tag: str) -> None:
         await asyncio.sleep(STAND_S)
     finally:
         chain.plant.step_back(tag)
+
+
+async def _operate(folder: Path) -> None:
+    """Acknowledge and close what has returned: alarms left open are state that core must keep, and no leak."""
+    acts = folder / "core" / ACTS_NAME
+    while True:
+        reader = LedgerReader.open(folder / "core" / LEDGER_NAME)
+        try:
+            returned = [alarm for alarm in reader.open_alarms() if not alarm.state.active]
+        finally:
+            reader.close()
+        for alarm in returned:
+            for act in ("acknowledge", "close"):
+                told = {"act": act, "alarm": alarm.id, "actor": "Soak", "reason": "Stepped by the soak", "measure": "None"}
+                answer = await send_act(acts, told)
+                if not answer["ok"]:
+                    raise BenchmarkError(f"{act} of {alarm.id} was refused: {answer['error']}")
+        await asyncio.sleep(OPERATE_S)
 
 
 async def _watch(chain: Chain, seconds: float) -> dict[str, list[float]]:
