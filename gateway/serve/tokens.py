@@ -87,29 +87,33 @@ class TokenStore:
         self._folder, self._wall_ms = folder, wall_ms
         self._path = folder / TOKENS_NAME
         self._stamp: tuple[int, ...] | None = None
+        self._unusable = ""  # why it cannot be read, as the log was told
         self._by_id: dict[str, Token] = {}
         self._lock = threading.Lock()
 
     # -- serving --
 
     def reload(self) -> bool:
-        """Read the file again if it changed; returns whether it did. What cannot be read lets nobody in."""
+        """Read the file again if it changed; returns whether it did.
+
+        What cannot be read lets nobody in; it is read again at every call, for what failed may pass by itself.
+        """
         with self._lock:
+            tokens, unusable = list[Token](), ""
             try:
-                found = self._path.stat()
-                stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
+                stamp: tuple[int, ...] | None = self._look()
                 if stamp == self._stamp:
                     return False
                 tokens = self._read()
             except FileNotFoundError:
-                stamp, tokens = None, []
-                if self._stamp is None and not self._by_id:
-                    return False
+                stamp = None
             except TokenStoreError as error:
-                log.error("%s; until then no token is valid", error)
-                tokens = []
-            self._stamp, self._by_id = stamp, {token.id: token for token in tokens}
-            return True
+                stamp, unusable = None, str(error)
+                if unusable != self._unusable:
+                    log.error("%s; until then no token is valid", error)
+            changed = (stamp, unusable) != (self._stamp, self._unusable)
+            self._stamp, self._unusable, self._by_id = stamp, unusable, {token.id: token for token in tokens}
+            return changed
 
     def find(self, sent: str) -> Token | None:
         """Return the token that was sent, None if there is no such valid one."""
@@ -180,6 +184,16 @@ class TokenStore:
         return meant
 
     # -- the file --
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what is another when the file was written."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise TokenStoreError(self._path, error.strerror or str(error)) from None
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
     def _read(self) -> list[Token]:
         try:

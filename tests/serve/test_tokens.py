@@ -128,6 +128,29 @@ def test_a_file_that_others_may_write_lets_nobody_in(store: TokenStore, tmp_path
     assert store.find(sent) is not None
 
 
+@pytest.mark.parametrize("call", ["stat", "open"])
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_disk_that_fails_for_a_while_lets_nobody_in_for_as_long(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str, error: OSError
+) -> None:
+    made, sent = store.new("li", Role.VIEWER, 1)
+    store.reload()
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    for _ in range(2):
+        store.new("wang", Role.VIEWER, 1)  # the file is another, so that it is opened
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, call, broken)
+            assert [store.reload() for _ in range(3)] == [True, False, False]
+            assert store.find(sent) is None
+            assert not store.valid(made.id)
+        assert store.reload(), "nobody touched the file, and it is read again"
+        assert store.find(sent) == made
+    assert caplog.text.count("until then no token is valid") == 2, "once for each time that it failed"
+
+
 def test_a_file_taken_away_lets_nobody_in(store: TokenStore, tmp_path: Path) -> None:
     assert not store.reload(), "there was none"
     _, sent = store.new("li", Role.VIEWER, 1)
