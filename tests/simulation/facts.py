@@ -95,11 +95,15 @@ class Plant:
         return readings[0].mark if readings else self._copies.get((tag, source_ms))
 
     def time(self, tag: str, source_ms: int) -> int | None:
-        """Return where in the record a tag's clock stood so; for what a timer did, at the newest reading before."""
+        """Return where in the record a tag's clock stood so; for what a timer did, at the reading next below.
+
+        Next below by its stamp: where a clock was set back, the newest readings lie below every earlier time.
+        """
         found = self.position(tag, source_ms)
         if found is not None:
             return found
-        return next((one.mark for one in reversed(self.readings[tag]) if one.source_ms <= source_ms), None)
+        before = [(one.source_ms, one.mark) for one in self.readings[tag] if one.source_ms <= source_ms]
+        return max(before)[1] if before else None
 
     def shown(
         self, tag: str, source_ms: int | None, value: float | None, fits: Callable[[Reading], bool], after: int = -1

@@ -26,7 +26,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -313,6 +313,16 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
     highest: Counter[tuple[str, int]] = Counter()
     seen: list[Seen] = []
     current: set[FrameKey] = set()
+
+    silent_since: dict[str, int] = {}  # of tags never heard when their node died: wall less engine clock then
+
+    def dated(entry: Entry, found: Iterable[Seen]) -> Iterator[Seen]:
+        """What a tag did that was never heard is dated by the gateway's clock: there is no other."""
+        unheard = {tag.id for tag, one in zip(site.tags, engine.instruments, strict=True) if one.source_ms is None}
+        for one in found:
+            wall_less_engine_ms = silent_since.get(one.tag, entry.at_ms - entry.engine_ms)
+            yield one._replace(at_ms=one.at_ms + wall_less_engine_ms) if one.tag in unheard else one
+
     for entry in log:
         for frame in entry.frames:
             key = (frame.node, frame.stream)
@@ -324,22 +334,20 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
             for tag, value, code, at_ms in frame.samples:
                 seen += engine.sample(entry.engine_ms, Sent(tag, value, code, at_ms, frame.stream, frame.sequence))
         if entry.kind == "T":
-            seen += [_dated(one, entry) for one in engine.tick(entry.engine_ms)]
+            seen += dated(entry, engine.tick(entry.engine_ms))
         elif entry.kind == "N":
             live[entry.node] = int(str(entry.facts["live"]))
             unmarked[entry.node] = int(str(entry.facts["unmarked_stream"]))
         elif entry.kind == "D":
             assert not entry.device, "no device of this site dies alone"
             if not entry.facts["quiet"]:
-                seen += [_dated(one, entry) for one in engine.death(entry.engine_ms, tags_of[entry.node])]
+                for tag in tags_of[entry.node]:
+                    if not engine.instruments[tag].stale:
+                        silent_since[site.tags[tag].id] = entry.at_ms - entry.engine_ms
+                seen += dated(entry, engine.death(entry.engine_ms, tags_of[entry.node]))
         elif entry.kind == "W":
             engine.downtime(int(str(entry.facts["downtime_ms"])))
     return [Step(one.tag, one.limit, one.kind, one.at_ms) for one in seen], current
-
-
-def _dated(one: Seen, entry: Entry) -> Seen:
-    """What a tag did that was never heard is dated by the gateway's clock: there is no other."""
-    return one._replace(at_ms=entry.at_ms) if one.at_ms == entry.engine_ms else one
 
 
 def true_steps(found: Committed, order: Mapping[str, list[int]], site: SiteConfig) -> dict[Step, FrameKey]:
