@@ -117,7 +117,7 @@ async def alarms(
     before: Before = None,
     limit: Annotated[int, Query(ge=1, le=ALARMS_MAX)] = 200,
 ) -> Any:
-    """Alarms by pages: open ones gravest first, then newest."""
+    """Alarms by pages: open ones unacknowledged first, then gravest, standing, newest; others newest first."""
     return await parts.read(
         lambda: answers.alarm_list(parts.view.alarms(state=state, grade_min=grade, tag=tag, before=before, limit=limit))
     )

@@ -341,7 +341,7 @@ class LedgerView:
     ) -> AlarmPage:  # fmt: skip
         """Return one page of alarms.
 
-        Open ones: standing before returned, then the gravest, then the newest. Others: newest first.
+        Open ones: unacknowledged first, then the gravest, standing before returned, the newest. Others: newest first.
 
         Args:
             tag: only of this tag or system condition. before: `next` of the page before. limit: 1..500.

@@ -19,6 +19,10 @@ TRANSITIONS_SHOWN_MAX: Final = 1_000
 _OPEN: Final = ("ACTIVE_UNACKED", "ACTIVE_ACKED", "RETURNED_UNACKED", "RETURNED_ACKED")
 _STATES: Final[Mapping[str, tuple[str, ...]]] = {"open": _OPEN, "closed": ("CLOSED",), "all": (*_OPEN, "CLOSED")}
 _ACTIVE_SQL: Final = "(state IN ('ACTIVE_UNACKED', 'ACTIVE_ACKED'))"
+_UNACKED_SQL: Final = "(state IN ('ACTIVE_UNACKED', 'RETURNED_UNACKED'))"
+_BY_NEED: Final = (_UNACKED_SQL, "grade", _ACTIVE_SQL, "start_ms", "id")
+"""The order of the screen, which cuts a list that is too long at its end: what nobody has seen must not be there."""
+_BY_AGE: Final = ("start_ms", "id")
 _KINDS: Final = {"LL": "LOW_LOW", "L": "LOW", "H": "HIGH", "HH": "HIGH_HIGH"}
 
 
@@ -120,14 +124,14 @@ def read_page(
     file: LedgerFile, words: AlarmWords, *, state: AlarmListing, grade_min: int, tag: str | None, before: str | None,
     limit: int, position: Position,
 ) -> AlarmPage:  # fmt: skip
-    """Read one page: open alarms standing first, then the gravest, then the newest; others newest first."""
+    """Read one page: open alarms unacknowledged first, then the gravest, standing, newest; others newest first."""
     limit = max(1, min(limit, PAGE_MAX))
     rows: list[tuple[Any, ...]] = []
-    by_gravity = state == "open"
-    key = f"{_ACTIVE_SQL}, grade, start_ms, id" if by_gravity else "start_ms, id"
-    order = f"{_ACTIVE_SQL} DESC, grade DESC, start_ms DESC, id DESC" if by_gravity else "start_ms DESC, id DESC"
-    cursor = None if before is None else _cursor_read(before, 4 if by_gravity else 2)
-    states = [_STATES[state]] if by_gravity else [(each,) for each in _STATES[state]]
+    by_need = state == "open"
+    keys = _BY_NEED if by_need else _BY_AGE
+    key, order = ", ".join(keys), ", ".join(f"{each} DESC" for each in keys)
+    cursor = None if before is None else _cursor_read(before, len(keys))
+    states = [_STATES[state]] if by_need else [(each,) for each in _STATES[state]]
     for wanted in states:  # one state at a time: that is how the index has them
         where = [f"state IN ({', '.join('?' * len(wanted))})", "grade >= ?"]
         parameters: list[Any] = [*wanted, grade_min]
