@@ -3,11 +3,14 @@
 #
 #   ./install.sh check                       are all files whole, does this machine fit
 #   ./install.sh install --role gateway      broker, core and serve      (--role edge: the edge agent)
-#   ./install.sh rollback                    back to the release before
+#   ./install.sh rollback                    back to the release before, of the same role
 #   ./install.sh status
 #
 # --root DIR puts everything below DIR and leaves users and systemd alone: for a rehearsal.
 # --no-start installs without (re)starting services.
+#
+# A box has one role. A plant with a gateway and an edge on one box installs the role gateway, which holds all packages,
+# and adds the edge's unit by hand.
 #
 # A release is a folder /opt/hazardgate/releases/NAME; `current` and `previous` are links to two of them, so that a
 # switch is one rename. A configuration that the new release refuses stops the installation before the switch, and
@@ -20,12 +23,22 @@ root="" role="" start=yes action="${1:-}"
 fail() { printf '%s\n%s\n' "$1" "$2" >&2; exit "${3:-2}"; }
 say() { printf '%s / %s\n' "$1" "$2"; }
 
+usage() {
+  fail "$1
+用法：install.sh check|install|rollback|status [--role gateway|edge] [--root 目录] [--no-start]" \
+    "$2
+usage: install.sh check|install|rollback|status [--role gateway|edge] [--root DIR] [--no-start]"
+}
+
+case "$action" in -h | --help | help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;; esac
 while [ $# -gt 0 ]; do
   case "$1" in
-    --root) root="${2:?--root DIR}"; shift 2 ;;
-    --role) role="${2:?--role gateway|edge}"; shift 2 ;;
+    --root | --role)
+      [ $# -ge 2 ] || usage "$1 缺少值" "$1 lacks its value"
+      if [ "$1" = --root ]; then root="$2"; else role="$2"; fi
+      shift 2 ;;
     --no-start) start=no; shift ;;
-    *) fail "未知选项：$1；用法见本脚本开头" "unknown option $1; the head of this script tells the usage" ;;
+    *) usage "未知选项：$1" "unknown option $1" ;;
   esac
 done
 [ -z "$root" ] || start=no
@@ -69,6 +82,13 @@ accepts_configuration() {
   esac
 }
 
+tell_what_is_missing() {
+  local file
+  for file in $([ "$1" = edge ] && echo edge.yaml || echo site.yaml secrets.env); do
+    [ -f "$etc/$file" ] || say "尚缺 $etc/$file" "$etc/$file is not there yet"
+  done
+}
+
 restart_units() { # stops at the first unit that does not come up
   local unit
   for unit in $(units_of "$1"); do
@@ -85,7 +105,12 @@ restart_units() { # stops at the first unit that does not come up
 install_release() {
   check
   units_of "$role" >/dev/null
-  local name release python
+  local name release python former
+  former="$(readlink "$opt/current" 2>/dev/null || true)"
+  if [ -n "$former" ] && [ "${former##*-}" != "$role" ]; then
+    fail "本机已装为 ${former##*-}；一台机器只有一个角色，未改动" \
+      "this box is installed as ${former##*-}; a box has one role; nothing was changed"
+  fi
   name="$(sed -n 's/^release=//p' "$here/RELEASE")" python="$(sed -n 's/^python=//p' "$here/RELEASE")"
   release="$opt/releases/$name-$role"
   if [ -e "$release/complete" ]; then
@@ -112,12 +137,11 @@ install_release() {
     mkdir -p "$state"
   fi
   [ -f "$etc/broker.conf" ] || [ "$role" = edge ] || cp "$here/broker.conf" "$etc/broker.conf"
-  local former
-  former="$(readlink "$opt/current" 2>/dev/null || true)"
   for unit in $(units_of "$role"); do cp "$release/systemd/$unit.service" "$units/"; done
   switch_to "$release"
   if [ -n "$former" ] && [ "$former" != "$release" ]; then ln -sfn "$former" "$opt/previous"; fi
   remove_old_releases
+  tell_what_is_missing "$role"
   [ "$start" = yes ] || { say "已安装 $name（$role），未启动服务" "$name ($role) installed, no service started"; return; }
   systemctl daemon-reload
   if restart_units "$role"; then
@@ -135,6 +159,8 @@ rollback() {
   local former now
   former="$(readlink "$opt/previous" 2>/dev/null || true)" now="$(readlink "$opt/current" 2>/dev/null || true)"
   [ -e "${former:-/nowhere}/complete" ] || fail "没有可退回的版本" "there is no release to go back to"
+  [ -z "$role" ] || [ "$role" = "${former##*-}" ] || fail "可退回的版本是 ${former##*-}，不是 $role" \
+    "the release to go back to is of the role ${former##*-}, not $role"
   role="${former##*-}"
   for unit in $(units_of "$role"); do cp "$former/systemd/$unit.service" "$units/"; done
   switch_to "$former"
@@ -164,6 +190,5 @@ case "$action" in
   install) install_release ;;
   rollback) rollback ;;
   status) status ;;
-  *) fail "用法：install.sh check|install|rollback|status [--role gateway|edge] [--root DIR] [--no-start]" \
-       "usage: install.sh check|install|rollback|status [--role gateway|edge] [--root DIR] [--no-start]" ;;
+  *) usage "请写明要做什么" "say what to do" ;;
 esac

@@ -125,7 +125,11 @@ def _edge(bundle: Path, root: Path) -> None:
     _hold(installed.returncode != 0, "no gateway package reaches an edge box")
     site = _hazardgate(root, "schema")
     _hold(site.returncode == 0, "hazardgate schema")
-    _say("edge: installed without network, no gateway package on it")
+    before = _release(root)
+    _install(bundle, root, "install", "--role", "gateway", code=2)
+    _install(bundle, root, "rollback", code=2)
+    _hold(_release(root) == before, "a box keeps its role, and has no release to go back to")
+    _say("edge: installed without network, no gateway package on it; another role is refused")
 
 
 def _gateway(bundle: Path, later: Path, root: Path) -> None:
