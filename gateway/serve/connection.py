@@ -1,7 +1,8 @@
 """HTTP/1.1 connections with a limit on every wait: a client that dribbles or does not read is cut (F65).
 
 uvicorn bounds the size of a request's head and the time between requests, but neither the time a head takes nor the
-time a client may leave an answer unread.
+time a client may leave an answer unread. Where more than half of the places are taken, a head has less time: who says
+nothing must not keep those out who ask.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any, Final
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S_MAX: Final = 10.0
+HEAD_S_MAX_CROWDED: Final = 3.0
+HEAD_LOOK_S: Final = 0.5
 UNREAD_S_MAX: Final = 10.0
 
 
@@ -19,6 +22,7 @@ class TimedProtocol(H11Protocol):
     """uvicorn's protocol with two more timers; both cut the connection at once."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _head_since_s = 0.0
     _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -52,12 +56,19 @@ class TimedProtocol(H11Protocol):
     def _expect_head(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
-        self._head_timer = self.loop.call_later(HEAD_S_MAX, self._head_is_due)
+        self._head_since_s = self.loop.time()
+        self._head_timer = self.loop.call_later(HEAD_LOOK_S, self._look_for_head)
 
-    def _head_is_due(self) -> None:
+    def _look_for_head(self) -> None:
         """A request that is being answered has its own limits; between requests nobody may dawdle."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        assert self.limit_concurrency is not None, "how many places there are"
+        crowded = 2 * len(self.connections) > self.limit_concurrency
+        if self.loop.time() - self._head_since_s >= (HEAD_S_MAX_CROWDED if crowded else HEAD_S_MAX):
             self.transport.abort()
+        else:
+            self._head_timer = self.loop.call_later(HEAD_LOOK_S, self._look_for_head)
 
     def _stop_timers(self) -> None:
         for timer in (self._head_timer, self._unread_timer):

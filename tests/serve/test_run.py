@@ -210,6 +210,7 @@ def test_what_is_no_http_is_cut_and_the_next_is_served(tmp_path: Path, caplog: p
 @pytest.mark.fault("F65")
 def test_a_head_that_dribbles_is_cut_however_lively_it_dribbles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.serve.connection.HEAD_S_MAX", 0.3)
+    monkeypatch.setattr("gateway.serve.connection.HEAD_LOOK_S", 0.05)
 
     async def story(_: str, port: int) -> None:
         for opening in (b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"PUT /x HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -233,6 +234,37 @@ def test_a_head_that_dribbles_is_cut_however_lively_it_dribbles(tmp_path: Path, 
             dribbling.cancel()
             await asyncio.gather(dribbling, return_exceptions=True)
             writer.close()
+
+    run(tmp_path, story)
+
+
+@pytest.mark.fault("F65")
+def test_connections_that_say_nothing_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.serve.app.CONNECTIONS_MAX", 8)
+    monkeypatch.setattr("gateway.serve.connection.HEAD_S_MAX_CROWDED", 0.3)
+    monkeypatch.setattr("gateway.serve.connection.HEAD_LOOK_S", 0.05)
+    headers = viewer(tmp_path)
+
+    async def story(url: str, port: int) -> None:
+        async def status() -> int:
+            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+                return (await http.get("/api/v1/me")).status_code
+
+        async with contextlib.AsyncExitStack() as stack:
+            readers: list[asyncio.StreamReader] = []
+            for opening in (b"", b"", b"", *(b"", b"GET /api") * 4):
+                if len(readers) == 3:  # few: a head has all its time
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(readers[0].read(), 0.6)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                stack.callback(writer.close)
+                writer.write(opening)
+                readers.append(reader)
+            assert await status() == 503, "no place is free"
+            began = asyncio.get_running_loop().time()
+            while await status() != 200:
+                await asyncio.sleep(0.02)
+            assert asyncio.get_running_loop().time() - began < 3, "long before a head's whole time"
 
     run(tmp_path, story)
 
