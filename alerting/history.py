@@ -94,11 +94,26 @@ class HistoryFork:
         self._engine.changes += len(transitions)
         return transitions
 
-    @property
-    def waiting(self) -> bool:
-        """A delay runs. The present may never have seen its first sample, so only this run can tell its end."""
-        phase = self._evaluator.phase
-        return bool(((phase == ENTERING) | (phase == LEAVING)).any())
+    def waits(self, stream: int) -> bool:
+        """Tell whether a delay runs whose end is still to be seen: the present may never have seen its first sample.
+
+        A tag that turned BAD or is heard no more would keep the run waiting for ever. One that is well is heard again
+        before it is stale: past its delay and that time by the newest stamp of `stream`, the run's own, nothing comes.
+        """
+        evaluator, limits = self._evaluator, self._evaluator.limits
+        phase = evaluator.phase
+        running = (phase == ENTERING) | (phase == LEAVING)
+        if not running.any():
+            return False
+        last = evaluator.last.columns()
+        stamps = last["source_ms"][last["last_stream"] == stream]
+        if not len(stamps):
+            return True
+        bound_ms = evaluator.rules.on_ms.copy()
+        bound_ms[: limits.rows] = np.maximum(bound_ms[: limits.rows], evaluator.rules.off_ms)
+        bound_ms += limits.stale_after_ms[np.concatenate([limits.row_tag, np.arange(limits.tags)])]
+        # Both ways: behind a clock that was set back, too, no end would ever be seen.
+        return bool((np.abs(stamps.max() - evaluator.since_source_ms[running]) <= bound_ms[running]).any())
 
     def finish(self) -> None:
         """The run has caught up or is given up. What it left standing alone now waits for a person."""

@@ -399,13 +399,13 @@ class Machine:
             if lost is not None:
                 run.number = lost
             elif following in state.received:
-                if run.stream == node.book.live and run.number >= state.evaluated and not run.fork.waiting:
+                if run.stream == node.book.live and run.number >= state.evaluated and not run.fork.waits(run.stream):
                     self._end_history(node)
                     return None
                 return LateWant(node_name, run.stream, following, state.received.end_of(following))
             elif run.stream == node.book.live:
                 # Between sessions it waits: the next birth may tell of streams that lie in between.
-                if node.online and run.number >= state.evaluated and not run.fork.waiting:
+                if node.online and run.number >= state.evaluated and not run.fork.waits(run.stream):
                     self._end_history(node)
                 return None
             elif state.last is not None and run.number >= state.last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -282,4 +283,48 @@ def test_a_delay_whose_first_sample_came_late_is_told_when_it_is_over(tmp_path: 
     told = [step for step in bench.journal() if step.alarm.tag == PRESSURE]
     assert words(told) == ["late T1.PRESSURE H raised", "late T1.PRESSURE H returned"]
     assert bench.standing() == set()
+    assert bench.machine.node("E1").history is None
+
+
+@pytest.mark.fault("F25")
+@pytest.mark.parametrize("bad", [True, False], ids=["turned bad", "fell silent"])
+def test_an_instrument_that_ends_within_its_delay_does_not_keep_history_open(tmp_path: Path, *, bad: bool) -> None:
+    """Nothing can end the delay until the instrument is repaired, and till then every frame would be run twice."""
+
+    async def story(bench: Bench, edge: Edge) -> None:
+        await begin(bench, edge)
+        late = edge.scan({PRESSURE: 1.2})
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle()
+        bench.deliver(late)
+        await bench.settle()
+        if bad:
+            bench.deliver(edge.scan({PRESSURE: math.nan}))
+        for _ in range(3):
+            bench.deliver(edge.scan({LEVEL: 3.0}, after_ms=10_000))
+            await bench.settle()
+            assert bench.machine.node("E1").history is not None, "it may still be heard again"
+        bench.deliver(edge.scan({LEVEL: 3.0}, after_ms=10_000))
+        await bench.settle()
+        assert bench.machine.node("E1").history is None
+
+    play(tmp_path, story)
+
+
+@pytest.mark.fault("F25")
+def test_an_excursion_that_only_history_has_seen_is_told_through_a_bad_sample(tmp_path: Path) -> None:
+    async def story(bench: Bench, edge: Edge) -> None:
+        await begin(bench, edge)
+        late = edge.scan({PRESSURE: 1.2})
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle()
+        bench.deliver(late)
+        await bench.settle()
+        for value, after_ms in ((math.nan, 500), (1.2, 2_000), (0.2, 100)):
+            bench.deliver(edge.scan({PRESSURE: value}, after_ms=after_ms))
+            await bench.settle()
+
+    bench = play(tmp_path, story)
+    told = [step for step in bench.journal() if step.alarm.tag == PRESSURE and step.alarm.limit == "H"]
+    assert words(told) == ["late T1.PRESSURE H raised"]
     assert bench.machine.node("E1").history is None
