@@ -1,5 +1,6 @@
 """The audit: one line for every act, refused act, failed authentication and attempted write (F57, F61).
 
+What a token may not do gets so many lines a minute and then one that counts the rest; an act always gets its line.
 Lines go to a thread of their own, so that a slow disk delays no answer. The record of what was done to alarms is
 core's journal; this one says who tried what, from where, and how it ended.
 """
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+
+from gateway.serve.audit_rate import AuditRate, Tried
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,11 @@ def one_line(facts: Mapping[str, Fact]) -> str:
 class Audit:
     """Owns the thread `serve-audit` and the files `audit.jsonl`, `audit.1.jsonl` (newer) … `audit.9.jsonl` (oldest)."""
 
-    def __init__(self, folder: Path, wall_ms: Callable[[], int], *, file_bytes_max: int = FILE_BYTES_MAX) -> None:
+    def __init__(
+        self, folder: Path, wall_ms: Callable[[], int], *, file_bytes_max: int = FILE_BYTES_MAX,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._rate = AuditRate(monotonic)
         self._folder, self._wall_ms, self._file_bytes_max = folder, wall_ms, file_bytes_max
         self._path = folder / AUDIT_NAME
         self._waiting: queue.Queue[str | None] = queue.Queue(LINES_WAITING_MAX)
@@ -65,9 +72,17 @@ class Audit:
     def write(self, event: str, **facts: Fact) -> None:
         """Note an event; never blocks and never raises."""
         try:
-            self._waiting.put_nowait(one_line({"at_ms": self._wall_ms(), "event": event, **facts}))
+            self._waiting.put_nowait(self._line(event, facts))
         except queue.Full:
             self._lose(1, "more lines wait than the disk takes")
+
+    def write_at_rate(self, event: str, **facts: Fact) -> None:
+        """Note what the token of this `id` and `name` may not do; beyond a minute's lines it is only counted."""
+        if self._rate.take(Tried(event, str(facts["id"]), str(facts["name"]))):
+            self.write(event, **facts)
+
+    def _line(self, event: str, facts: Mapping[str, Fact]) -> str:
+        return one_line({"at_ms": self._wall_ms(), "event": event, **facts})
 
     def _run(self) -> None:
         synced_s, unsynced = time.monotonic(), False
@@ -78,6 +93,9 @@ class Audit:
                 line = ""
             if line:
                 unsynced = self._append(line) or unsynced
+            for tried, count in self._rate.held_back(ending=line is None).items():
+                facts: dict[str, Fact] = {"of": tried.event, "name": tried.name, "id": tried.token_id, "count": count}
+                unsynced = self._append(self._line("held_back", facts)) or unsynced
             if unsynced and (line is None or time.monotonic() - synced_s >= SYNC_S):
                 self._sync()
                 synced_s, unsynced = time.monotonic(), False

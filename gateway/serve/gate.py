@@ -122,7 +122,8 @@ class Gate:
         """Note what was refused or tried: every failed authentication, lack of rights, act, and attempted write."""
         note: dict[str, Any] = scope.get(NOTE, {})
         token: Token | None = scope.get(CALLER)
-        if not note and token is not None:
+        rated = not note and token is not None
+        if rated:
             if status == 403:
                 note = {"event": "forbidden"}
             elif scope["method"] not in READING:
@@ -130,7 +131,8 @@ class Gate:
         if not note:
             return
         facts = dict(note)
-        self._audit.write(
+        write = self._audit.write_at_rate if rated else self._audit.write
+        write(
             facts.pop("event"), name=token.name if token else None, id=token.id if token else None,
             role=str(token.role) if token else None, remote=_address(scope), method=scope["method"], path=scope["path"],
             status=status, **facts,

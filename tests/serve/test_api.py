@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from gateway.serve import answers, openapi_document
+from gateway.serve.audit_rate import LINES_A_MINUTE
 from gateway.serve.bodies import BODY_BYTES_MAX
 from gateway.serve.models import Health
 from gateway.serve.problems import busy
@@ -390,6 +392,27 @@ def test_a_write_is_not_there_for_anybody_and_its_try_is_audited(tmp_path: Path,
         (line,) = (await served.audit()).splitlines()
         told = json.loads(line)
         assert (told["event"], told["name"], told["method"], told["path"]) == ("write_attempt", "operator甲", method, path)
+
+    run(tmp_path, story)
+
+
+@pytest.mark.fault("F61")
+def test_a_token_that_floods_the_audit_with_tries_pushes_no_act_out_of_it(tmp_path: Path) -> None:
+    async def story(served: Served) -> None:
+        async with served.client("viewer") as client:
+            for _ in range(LINES_A_MINUTE + 7):
+                assert (await client.put("/api/v1/tags")).status_code == 405
+                assert (await client.post(f"/api/v1/alarms/{ALARM_ID}/acknowledge", json={})).status_code == 403
+        async with served.client("operator") as client:
+            for _ in range(LINES_A_MINUTE + 7):
+                await client.post(f"/api/v1/alarms/{ALARM_ID}/acknowledge", json={})
+        told = [json.loads(line) for line in (await served.audit()).splitlines()]
+        assert Counter(line["event"] for line in told) == {
+            "write_attempt": LINES_A_MINUTE, "forbidden": LINES_A_MINUTE, "act": LINES_A_MINUTE + 7, "held_back": 2,
+        }  # fmt: skip
+        assert {(line["of"], line["name"], line["count"]) for line in told if line["event"] == "held_back"} == {
+            ("write_attempt", "viewer甲", 7), ("forbidden", "viewer甲", 7),
+        }  # fmt: skip
 
     run(tmp_path, story)
 

@@ -6,6 +6,8 @@ import json
 import os
 import stat
 import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.serve.audit import FILES_MAX, LINES_WAITING_MAX, TEXT_CHARS_MAX, Audit, one_line
+from gateway.serve.audit_rate import LINES_A_MINUTE, AuditRate, Tried
+from gateway.serve.audit_rate import WINDOW_S as RATE_S
 from gateway.serve.throttle import ADDRESSES_MAX, FAILURES_MAX, WINDOW_S, Throttle, network_of
 from tests.serve.fakes import Clock
 
@@ -88,6 +92,53 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.M
         hold.set()
         audit.close()
     assert len(written(tmp_path)) == LINES_WAITING_MAX + 50 - audit.lost
+
+
+# ------------------------------------------------------------------ its rate
+
+
+def test_what_a_token_may_not_do_gets_a_few_lines_a_minute_and_a_count() -> None:
+    clock = Clock()
+    rate = AuditRate(clock)
+    li, wang = Tried("write_attempt", "a1", "li"), Tried("write_attempt", "a2", "wang")
+    assert [rate.take(li) for _ in range(LINES_A_MINUTE + 3)] == [True] * LINES_A_MINUTE + [False] * 3
+    assert rate.take(wang), "each token for itself"
+    assert rate.take(li._replace(event="forbidden")), "each kind for itself"
+    clock.now_s += RATE_S - 0.1
+    assert rate.held_back() == {}
+    assert not rate.take(li)
+    clock.now_s += 0.1
+    assert rate.held_back() == {li: 4}
+    assert rate.take(li), "a new minute"
+    assert rate.held_back() == rate.held_back(ending=True) == {}, "told once"
+
+
+def test_what_was_held_back_is_one_line_once_the_minute_is_over_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.serve.audit.SYNC_S", 0.01)
+    clock, path = Clock(), tmp_path / "audit.jsonl"
+    audit = Audit(tmp_path, lambda: 7, monotonic=clock)
+    audit.start()
+    for minute in (1, 2):
+        for _ in range(LINES_A_MINUTE + 5):
+            audit.write_at_rate("write_attempt", name="li", id="a1")
+            audit.write("act", name="li", id="a1")
+        clock.now_s += RATE_S
+        until = time.monotonic() + 5
+        while not path.exists() or path.read_text("utf-8").count("held_back") < minute:
+            assert time.monotonic() < until, "nobody has to try again for it to be told"
+            time.sleep(0.005)
+    for _ in range(LINES_A_MINUTE + 1):
+        audit.write_at_rate("forbidden", name="li", id="a1")
+    audit.close()
+    told = written(tmp_path)
+    counts = Counter(line["event"] for line in told)
+    assert counts["act"] == 2 * (LINES_A_MINUTE + 5), "every act is there"
+    assert (counts["write_attempt"], counts["forbidden"]) == (2 * LINES_A_MINUTE, LINES_A_MINUTE)
+    held = [line for line in told if line["event"] == "held_back"]
+    assert held[0] == {"at_ms": 7, "event": "held_back", "of": "write_attempt", "name": "li", "id": "a1", "count": 5}
+    assert sum(int(str(line["count"])) for line in held) == 5 + 5 + 1
 
 
 # ------------------------------------------------------------------ the throttle
