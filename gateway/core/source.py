@@ -17,14 +17,17 @@ from gateway.core.loop import LIVE_ACK_MS, CoreLoop
 from wire import (
     ACKNOWLEDGE_ROWS_MAX,
     BrokerUnavailableError,
+    HostState,
     LinkLostError,
     MalformedStateError,
+    Message,
     MessageKind,
     MqttConnector,
     MqttLink,
     SubscribeRefusedError,
     Topic,
     Will,
+    WireError,
     build_topic,
     decode_state,
     encode_acknowledge,
@@ -39,8 +42,17 @@ RECONNECT_FIRST_S: Final = 0.1
 RECONNECT_MAX_S: Final = 2.0
 RETAINED_S: Final = 0.2  # a retained STATE comes right behind its subscription
 ANSWER_S: Final = 0.8
+STATE_MS_END: Final = 1 << 53  # what every JSON reader takes for an integer
 _NODE_KINDS: Final = ("NBIRTH", "NDEATH", "NDATA")
 _DEVICE_KINDS: Final = ("DBIRTH", "DDEATH", "DDATA")
+
+
+class OutlivedError(LinkLostError):
+    """An earlier run of core, by a clock that was ahead, has said offline with a later timestamp than ours."""
+
+    def __init__(self, host_id: str) -> None:
+        self.host_id = host_id
+        WireError.__init__(self, f"STATE of {host_id} says offline later than this core's clock; connecting with a later time")
 
 
 class MqttSource:
@@ -82,13 +94,13 @@ class MqttSource:
             wait_s = min(2 * wait_s, RECONNECT_MAX_S)
 
     async def _session(self) -> None:
-        # A later session's timestamp must not be below an earlier one's, whatever the wall clock did.
-        self._state_ms = max(self._state_ms + 1, self._wall_ms())
         topic = state_topic(self._host_id)
         if not self._alone:
             if await self._another_answers(topic):
                 raise AnotherCoreError(self._host_id)
             self._alone = True
+        # A later session's timestamp must not be below an earlier one's, whatever the wall clock did: no edge heeds it.
+        self._state_ms = max(self._state_ms + 1, self._wall_ms())
         cancelled: asyncio.CancelledError | None = None
         will = Will(topic, encode_state(online=False, timestamp_ms=self._state_ms), qos=1, retain=True)
         async with self._connector.connect(self._client_id, will) as link:
@@ -118,10 +130,33 @@ class MqttSource:
         """
         async with self._connector.connect(f"{self._client_id}-asks") as link:
             await link.subscribe([(topic, 1)])
-            if not await _hears_online(link, topic, RETAINED_S):
+            if not await self._hears_online(link, topic, RETAINED_S):
                 return False
             await link.publish(topic, encode_state(online=False, timestamp_ms=0), qos=1)
-            return await _hears_online(link, topic, ANSWER_S)
+            return await self._hears_online(link, topic, ANSWER_S)
+
+    async def _hears_online(self, link: MqttLink, topic: str, timeout_s: float) -> bool:
+        """Tell whether an online STATE comes in time. Only STATE is subscribed at this moment."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for message in link.messages():
+                    state = _state_of(message) if message.topic == topic else None
+                    self._outlive(state)
+                    if state is not None and state.online:
+                        return True
+        except TimeoutError:
+            return False
+        return False
+
+    def _outlive(self, state: HostState | None) -> bool:
+        """Let the next session be later than what an earlier run said; tell whether this one is not.
+
+        A run whose clock was ahead may have ended: nobody would heed us before ours is as far.
+        """
+        if state is None or not self._state_ms < state.timestamp_ms < STATE_MS_END:
+            return False
+        self._state_ms = state.timestamp_ms
+        return True
 
     async def _serve(self, link: MqttLink, topic: str) -> None:
         lost: BaseException | None = None
@@ -151,18 +186,23 @@ class MqttSource:
     async def _listen(self, link: MqttLink, own_state: str) -> None:
         async for message in link.messages():
             if message.topic == own_state:
-                await self._own_state(link, message.payload)
+                await self._own_state(link, message)
             else:
                 self._loop.message(message.topic, message.payload)
 
-    async def _own_state(self, link: MqttLink, payload: bytes) -> None:
-        try:
-            state = decode_state(payload)
-        except MalformedStateError:
-            state = None
-        if state is None or not state.online:
-            topic = state_topic(self._host_id)
-            await link.publish(topic, encode_state(online=True, timestamp_ms=self._state_ms), qos=1, retain=True)
+    async def _own_state(self, link: MqttLink, message: Message) -> None:
+        """Answer our own offline STATE.
+
+        Raises:
+            OutlivedError: it is later than our session, which has to begin anew, with its will.
+        """
+        state = _state_of(message)
+        if state is not None and state.online:
+            return
+        if self._outlive(state):
+            raise OutlivedError(self._host_id)
+        topic = state_topic(self._host_id)
+        await link.publish(topic, encode_state(online=True, timestamp_ms=self._state_ms), qos=1, retain=True)
 
     async def _answer(self, link: MqttLink) -> None:
         """Send rebirth requests and backlog acks at once, live acks once a second."""
@@ -200,20 +240,8 @@ class MqttSource:
         await link.publish(build_topic(Topic(MessageKind.NCMD, self._group, node)), payload)
 
 
-async def _hears_online(link: MqttLink, topic: str, timeout_s: float) -> bool:
-    """Tell whether an online STATE comes in time. Only STATE is subscribed at this moment."""
+def _state_of(message: Message) -> HostState | None:
     try:
-        async with asyncio.timeout(timeout_s):
-            async for message in link.messages():
-                if message.topic == topic and _says_online(message.payload):
-                    return True
-    except TimeoutError:
-        return False
-    return False
-
-
-def _says_online(payload: bytes) -> bool:
-    try:
-        return decode_state(payload).online
+        return decode_state(message.payload)
     except MalformedStateError:
-        return False
+        return None

@@ -110,6 +110,36 @@ def test_a_core_that_died_without_a_word_keeps_nobody_out_for_long(tmp_path: Pat
     virtual(story)
 
 
+@pytest.mark.fault("F27")
+@pytest.mark.parametrize("heard_s", [0.0, 0.5, 3.0], ids=["kept by the broker", "while it asks", "in its session"])
+@pytest.mark.parametrize("said_ms", [1_000_000, 5_000_000])
+def test_a_core_whose_clock_was_set_back_is_heeded_by_edges_that_heard_the_one_before(
+    tmp_path: Path, said_ms: int, heard_s: float
+) -> None:
+    """An edge heeds no STATE that is older than the newest it has heard, so all would wait until the clock is as far again."""
+
+    async def story() -> None:
+        broker = MemoryBroker()
+        async with MemoryConnector(broker).connect("the one before") as link:
+            offline = encode_state(online=False, timestamp_ms=said_ms)
+            if not heard_s:
+                await link.publish(state_topic(HOST), offline, qos=1, retain=True)
+            async with core_on(broker, tmp_path / "one", "a" * 32) as core:
+                await asyncio.sleep(heard_s)
+                await link.publish(state_topic(HOST), offline, qos=1, retain=True)
+                await asyncio.sleep(5)
+                assert not core.done()
+                newest = decode_state(broker.retained[state_topic(HOST)])
+                assert newest.online
+                assert newest.timestamp_ms >= said_ms
+                broker.kill(next(client for client in broker.clients if "core" in client))
+                await asyncio.sleep(0.01)
+                will = decode_state(broker.retained[state_topic(HOST)])
+                assert will == HostState(online=False, timestamp_ms=newest.timestamp_ms), "as the specification demands"
+
+    virtual(story)
+
+
 def test_a_ledger_that_is_taken_away_ends_core(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite3", "SITE1")
     assert ledger.gone() == ""
