@@ -143,7 +143,7 @@ class Courier:
         """Take on committed rows, in the order of their sequences; a row already here is passed over.
 
         After a restart, offer every row not committed as accepted; what its `next_ms` still asks for is
-        waited, at most the schedule's longest delay.
+        waited, at most the schedule's longest delay for it.
 
         Returns:
             Rows not taken: their receiver is unknown, or the lane is full. A full lane takes nothing
@@ -155,7 +155,9 @@ class Courier:
             path = self._paths.get(row.receiver)
             due_ms = now_ms
             if row.next_ms is not None:
-                due_ms += min(max(0, row.next_ms - wall_ms), longest_delay_ms(row.lane in URGENT_LANES))
+                urgent = row.lane in URGENT_LANES
+                longest_ms = longest_delay_ms(urgent=urgent, attempts=row.attempts, parked=row.parked)
+                due_ms += min(max(0, row.next_ms - wall_ms), longest_ms)
             if path is None or not path.lanes.offer(row, now_ms, due_ms):
                 refused.append(row)
                 continue

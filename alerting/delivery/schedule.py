@@ -184,10 +184,12 @@ def delay_ms(
     return max(spread, asked)
 
 
-def longest_delay_ms(urgent: bool) -> int:
-    """Return the longest delay the schedule can give: what a stored due time is cut to after a restart."""
-    longest = URGENT_DELAYS_MS[-1] if urgent else PATIENT_DELAYS_MS[-1]
-    return round(longest * (1 + JITTER))
+def longest_delay_ms(*, urgent: bool, attempts: int, parked: bool = False) -> int:
+    """Return the longest delay the schedule can give after so many attempts: what a stored due time is cut to after a restart.
+
+    It was stored by a clock that may have been set back since. What the receiver asked for beyond this is not waited.
+    """
+    return delay_ms(urgent=urgent, attempts=max(1, attempts), jitter=1.0, refused_out=parked)
 
 
 def printable(text: str) -> str:

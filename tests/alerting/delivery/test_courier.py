@@ -342,6 +342,23 @@ def test_after_a_restart_a_row_waits_only_for_what_is_left_of_its_delay() -> Non
     virtual(scenario())
 
 
+@pytest.mark.fault("F27")
+@pytest.mark.parametrize(("attempts", "waited_s"), [(0, 6), (1, 6), (2, 360)])
+def test_a_patient_row_whose_due_time_a_clock_ahead_has_stored_waits_no_longer_than_its_next_delay(
+    attempts: int, waited_s: int
+) -> None:
+    async def scenario() -> None:
+        post = TwinPost(answers())
+        async with running({"CITY": post}) as at_work:
+            waiting = row(1, lane="yellow", attempts=attempts, next_ms=START_WALL_MS + 10**9)
+            at_work.courier.offer([waiting, row(2, lane="yellow")])
+            await asyncio.sleep(400)
+            sent = {json.loads(r.body)["data"]["sequence"]: r.at_s for r in post.notices()}
+            assert round(sent[1] - sent[2]) == waited_s
+
+    virtual(scenario())
+
+
 def test_a_parked_row_offered_after_a_restart_says_so_at_once() -> None:
     async def scenario() -> None:
         async with running({"CITY": TwinPost(answers())}) as at_work:
