@@ -297,20 +297,21 @@ class Core:
     async def _retention(self) -> None:
         while True:
             await asyncio.sleep(RETENTION_S)
-            used, cap, decision = await self._ports.run_blocking(self._look_at_space)
+            used, wal, cap, decision = await self._ports.run_blocking(self._look_at_space)
             self.loop.prune_before = decision.prune_before
             self.loop.backlog_refused, self.loop.live_refused = decision.full, decision.over_full
-            self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, {"used_bytes": used, "cap_bytes": cap})
+            facts = {"used_bytes": used, "wal_bytes": wal, "cap_bytes": cap}
+            self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, facts)
             for row in self._courier.shortfalls():
                 log.warning("lane %s of %s has room again", row[1], row[0])
                 self._courier.offer(await self._ports.run_blocking(self._space_reader.due_outbox))
                 break
 
-    def _look_at_space(self) -> tuple[int, int, Retention]:
+    def _look_at_space(self) -> tuple[int, int, int, Retention]:
         """Blocks on the disk: runs in a thread."""
-        used, storage = self._space_reader.size_bytes(), self._site.storage
+        used, wal, storage = self._space_reader.size_bytes(), self._space_reader.wal_bytes(), self._site.storage
         cap = cap_bytes(storage.ledger_max_bytes, self._ports.disk_bytes(self._folder))
-        return used, cap, decide(used, cap, oldest_kept(self._folder), self._wall_ms(), storage.frames_days)
+        return used, wal, cap, decide(used, wal, cap, oldest_kept(self._folder), self._wall_ms(), storage.frames_days)
 
     def _heartbeat(self) -> dict[str, Any]:
         counters = self.loop.counters
@@ -320,8 +321,8 @@ class Core:
             for receiver, status in self._courier.status().items()
         }
         return {
-            "pid": os.getpid(), "at_ms": self._wall_ms(), "site": self._site.site, "ledger": self._ledger.ledger_id,
-            "connected": self._source.connected, "cycles": counters.cycles, "engine_ms": counters.engine_ms,
+            "pid": os.getpid(), "at_ms": self._wall_ms(), "site": self._site.site, "timezone": self._site.timezone,
+            "ledger": self._ledger.ledger_id, "connected": self._source.connected, "cycles": counters.cycles, "engine_ms": counters.engine_ms,
             "samples_committed": counters.samples_committed, "frames_committed": counters.frames_committed,
             "duplicates_dropped": counters.duplicates_dropped, "refused": counters.refused,
             "acks_sent": counters.acks_sent, "messages_dropped": counters.messages_dropped,

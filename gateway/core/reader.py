@@ -180,6 +180,13 @@ class LedgerReader:
         )
         return int((pages - free) * size)
 
+    def wal_bytes(self) -> int:
+        """Return what the write-ahead log beside the file takes: the most it held since it was last cut, not what is in it."""
+        try:
+            return Path(self._db.filename_wal).stat().st_size
+        except FileNotFoundError:
+            return 0
+
 
 class FrameValues:
     """The latest value of every tag as the ledger has it, read forward from row to row."""
