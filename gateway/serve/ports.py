@@ -21,7 +21,7 @@ from gateway.serve.models import (
 
 
 class View(Protocol):
-    """`view.LedgerView`. Every method may block on the disk: only threads call them."""
+    """`view.LedgerView`. Every method may block on the disk, some for at most `within_s`: only threads call them."""
 
     def refresh(self) -> Changes:
         """Read what is new."""
@@ -46,11 +46,11 @@ class View(Protocol):
         """A page of alarms."""
         ...  # fmt: skip
 
-    def alarm(self, alarm_id: str) -> AlarmView | None:
+    def alarm(self, alarm_id: str, within_s: float = ...) -> AlarmView | None:
         """One alarm with its transitions."""
         ...
 
-    def deliveries(self) -> Sequence[ReceiverNow]:
+    def deliveries(self, within_s: float = ...) -> Sequence[ReceiverNow]:
         """Every receiver."""
         ...
 
@@ -60,7 +60,7 @@ class View(Protocol):
         """A page of notices."""
         ...
 
-    def edges(self, only: Collection[str] | None = None) -> Sequence[EdgeNow]:
+    def edges(self, only: Collection[str] | None = None, within_s: float = ...) -> Sequence[EdgeNow]:
         """Every edge, or these."""
         ...
 

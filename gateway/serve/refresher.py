@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.serve.answers import ServeHealth, alarm_answer, health_answer, json_of, receiver_list
-from gateway.serve.models import Changes, EdgeNow, Health, Position, TagNow
+from gateway.serve.models import AlarmView, Changes, EdgeNow, Health, Position, TagNow
 from gateway.serve.ports import View
 from gateway.serve.stream import Event, Hub
+from gateway.serve.turnstile import REST_S
 from gateway.serve.view_errors import ViewError
 from wire import notify_systemd
 
@@ -27,6 +28,9 @@ HEALTH_S: Final = 1.0
 DELIVERIES_S: Final = 1.0
 DELIVERIES_REST: Final = 10
 """Counting what is due may take a tenth of the time."""
+ASKING_S_MAX: Final = REST_S + 0.5
+"""What one kind of change may wait for the ledger, all its questions together: a rest of all reads must fit in it. The
+others wait behind it; what is not read in time is told in a later round."""
 ITEMS_MAX: Final = 1_000
 """Items in one event; more go in several."""
 ALARMS_TOLD_MAX: Final = 2_000
@@ -119,7 +123,7 @@ class Refresher:
         """Make events; what the ledger does not give just now waits, and holds up nothing else."""
         if changes.reset or len(changes.alarms) > ALARMS_TOLD_MAX:
             return [Event("reset", b'{"cause":"ledger"}' if changes.reset else b'{"cause":"flood"}', changes.position)]
-        makers: dict[str, Callable[[Changes], list[Event]]] = {
+        makers: dict[str, Callable[[Changes], tuple[list[Event], Any]]] = {
             "alarms": self._alarms, "tags": self._values, "edges": self._edges, "deliveries": self._deliveries,
         }  # fmt: skip
         events: list[Event] = []
@@ -133,7 +137,10 @@ class Refresher:
                 waiting[what] = changed
                 continue
             try:
-                events += make(changes)
+                made, rest = make(changes)
+                events += made
+                if rest:
+                    waiting[what] = rest
             except ViewError as error:
                 waiting[what], failure = changed, error
         if failure is not None and not self._delayed:
@@ -142,21 +149,36 @@ class Refresher:
         self._waiting = Changes(changes.position, **waiting) if waiting else None
         return events
 
-    def _alarms(self, changes: Changes) -> list[Event]:
-        found = (self._view.alarm(alarm_id) for alarm_id in changes.alarms)
-        return _events("alarms", [alarm_answer(view) for view in found if view is not None], list, changes.position)
+    # -- makers: each returns its events, and what of the changes waits for a later round --
 
-    def _values(self, changes: Changes) -> list[Event]:
-        return _events("values", self._view.tags(changes.tags), list[TagNow], changes.position)
+    def _alarms(self, changes: Changes) -> tuple[list[Event], Sequence[str]]:
+        """As many as can be read in time."""
+        give_up_s = time.monotonic() + ASKING_S_MAX
+        views: list[AlarmView | None] = []
+        try:
+            for alarm_id in changes.alarms:
+                views.append(self._view.alarm(alarm_id, give_up_s - time.monotonic()))
+                if time.monotonic() >= give_up_s:
+                    break
+        except ViewError:
+            if not views:
+                raise
+        items = [alarm_answer(view) for view in views if view is not None]
+        return _events("alarms", items, list, changes.position), changes.alarms[len(views) :]
 
-    def _edges(self, changes: Changes) -> list[Event]:
-        return _events("edges", self._view.edges(changes.edges), list[EdgeNow], changes.position)
+    def _values(self, changes: Changes) -> tuple[list[Event], None]:
+        return _events("values", self._view.tags(changes.tags), list[TagNow], changes.position), None
 
-    def _deliveries(self, changes: Changes) -> list[Event]:
+    def _edges(self, changes: Changes) -> tuple[list[Event], None]:
+        found = self._view.edges(changes.edges, ASKING_S_MAX)
+        return _events("edges", found, list[EdgeNow], changes.position), None
+
+    def _deliveries(self, changes: Changes) -> tuple[list[Event], None]:
         """Every receiver. All that is due is counted for it: long backlogs are counted less often."""
         began = time.monotonic()
         try:
-            return [Event("deliveries", json_of(receiver_list(self._view.deliveries())), changes.position)]
+            found = self._view.deliveries(ASKING_S_MAX)
+            return [Event("deliveries", json_of(receiver_list(found)), changes.position)], None
         finally:
             took = time.monotonic() - began
             self._deliveries_due_s = self._told_s + max(DELIVERIES_S, DELIVERIES_REST * took)

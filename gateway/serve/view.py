@@ -7,6 +7,7 @@ known to be.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -36,10 +37,12 @@ from gateway.serve.tail import LogRow, Tail
 from gateway.serve.turnstile import Turnstile
 from gateway.serve.view_deliveries import Attempts, read_notices, read_receivers
 from gateway.serve.view_edges import Backlog, Losses, edge_now, read_backlog
-from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
+from gateway.serve.view_errors import AWAY, LedgerAwayError, OutOfTimeError
 from gateway.serve.view_heartbeat import SILENT_S_MAX, Heartbeat
 from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
 from gateway.serve.view_tags import Judged, TagRows
+
+log = logging.getLogger(__name__)
 
 SLICE_ROWS: Final = 1_000
 ROWS_A_REFRESH_MAX: Final = 5_000
@@ -83,6 +86,8 @@ class LedgerView:
         self._transition_row = 0
         self._state: LedgerState = "starting"
         self._detail = f"{self._path}: not looked at yet"
+        self._logged: LedgerState = "ok"
+        self._why = AWAY["unreadable"][0]
         self._monotonic = monotonic
         self._read_s = self._refreshed_s = monotonic()  # when the ledger was read, and when it was tried, last
         self._current_s = monotonic()  # when it held, last, all that core had evaluated
@@ -111,6 +116,8 @@ class LedgerView:
             reset = self._away(error)
         except OutOfTimeError:
             self._state, self._detail = "unreadable", f"{self._path}: a read took over {REFRESH_S_MAX:g} s"
+            self._why = AWAY["unreadable"][0]
+        self._log_state()
         if not self._lags():
             self._current_s = self._refreshed_s
         with self._lock:
@@ -162,10 +169,22 @@ class LedgerView:
         assert error.state in ("missing", "unreadable", "foreign", "other_schema", "other_site")
         changed = error.state != self._state
         self._state, self._detail = error.state, error.detail  # type: ignore[assignment]
+        self._why = error.told
         if error.state != "unreadable":
             self._began = False
             return changed
         return False
+
+    def _log_state(self) -> None:
+        """Say once that the ledger is away, and once that it is back; a file that is busy for a moment is neither."""
+        passing = self._state == "unreadable" and self._refreshed_s - self._read_s <= SILENT_S_MAX
+        if self._state == self._logged or passing:
+            return
+        self._logged = self._state
+        if self._state == "ok":
+            log.info("the ledger is read: %s", self._path)
+        else:
+            log.warning("%s (%s: %s)", self._why, self._state, self._detail)
 
     def _follow(self) -> tuple[list[str], bool]:
         """Read the rows that came since; return ids of changed alarms and whether deliveries moved."""
@@ -355,14 +374,14 @@ class LedgerView:
                 file, self._words, state=state, grade_min=grade_min, tag=tag, before=before, limit=limit, position=position
             )
 
-    def alarm(self, alarm_id: str) -> AlarmView | None:
+    def alarm(self, alarm_id: str, within_s: float = QUESTION_S_MAX) -> AlarmView | None:
         """Return one alarm with its transitions, None where there is none of this id. Raises as `alarms`."""
-        with self._pool.lend(QUESTION_S_MAX) as file:
+        with self._pool.lend(within_s) as file:
             return view_alarms.read_alarm(file, self._words, alarm_id)
 
-    def deliveries(self) -> Sequence[ReceiverNow]:
+    def deliveries(self, within_s: float = QUESTION_S_MAX) -> Sequence[ReceiverNow]:
         """Return how delivery to every receiver of the site stands. Raises as `alarms`."""
-        with self._pool.lend(QUESTION_S_MAX) as file:
+        with self._pool.lend(within_s) as file:
             return read_receivers(file, self._site, self._heartbeat, dict(self._attempts.last))
 
     def notices(
@@ -372,12 +391,12 @@ class LedgerView:
         with self._pool.lend(QUESTION_S_MAX) as file:
             return read_notices(file, receiver=receiver, state=state, before=before, limit=limit)
 
-    def edges(self, only: Collection[str] | None = None) -> Sequence[EdgeNow]:
+    def edges(self, only: Collection[str] | None = None, within_s: float = QUESTION_S_MAX) -> Sequence[EdgeNow]:
         """Return every edge of the site, or these. Where the ledger cannot be read their backlog is not known."""
         edges = [edge for edge in self._site.edges if only is None or edge.id in only]
         backlog = dict[str, Backlog]()
         try:
-            with self._pool.lend(QUESTION_S_MAX) as file:
+            with self._pool.lend(within_s) as file:
                 for edge in edges:
                     backlog[edge.id] = read_backlog(file, edge.id, self._tail.nodes[edge.id].live)
         except (LedgerAwayError, OutOfTimeError):

@@ -133,10 +133,10 @@ class FakeView:
         found = [view for view in self.known.values() if view.alarm.grade >= grade_min and tag in (None, view.alarm.tag)]
         return AlarmPage(tuple(found[:limit]), None, self.position)
 
-    def alarm(self, alarm_id: str) -> AlarmView | None:
+    def alarm(self, alarm_id: str, within_s: float = 4.0) -> AlarmView | None:
         return self.known.get(alarm_id)
 
-    def deliveries(self) -> Sequence[ReceiverNow]:
+    def deliveries(self, within_s: float = 4.0) -> Sequence[ReceiverNow]:
         lane = LaneNow("red", due=2, parked=1, last_sequence=7, oldest_due_ms=NOW_MS)
         return [ReceiverNow("CITY", "市平台", "city", True, False, "", 5, (lane,), NOW_MS, NOW_MS, "accepted", 200, "")]
 
@@ -149,7 +149,7 @@ class FakeView:
         notice = NoticeView("n1", ALARM_ID, "t1", "CITY", "red", "ledger-one", 7, 1, NOW_MS, "accepted", 1, None, (attempt,))
         return NoticePage((notice,), None)
 
-    def edges(self, only: Collection[str] | None = None) -> Sequence[EdgeNow]:
+    def edges(self, only: Collection[str] | None = None, within_s: float = 4.0) -> Sequence[EdgeNow]:
         loss = LossView(5, 1, 9, "hole", NOW_MS)
         return [
             EdgeNow("E1", "一号", "one", True, NOW_MS, True, 2**62, 9, 0, 0, NOW_MS, True, True, 3, (), 1, (loss,), 4),

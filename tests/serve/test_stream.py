@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.serve.models import Changes, Position
 from gateway.serve.problems import RefusedError
+from gateway.serve.refresher import ASKING_S_MAX
 from gateway.serve.stream import (
     BATCH_BYTES_MAX,
     BEHIND_S_MAX,
@@ -27,7 +30,7 @@ from gateway.serve.stream import (
     Subscription,
 )
 from gateway.serve.view_errors import OutOfTimeError
-from tests.serve.fakes import ALARM_ID, TAG, Clock, build, serving, tag_now
+from tests.serve.fakes import ALARM_ID, TAG, Clock, FakeView, alarm_state, build, serving, tag_now
 
 AT = Position("ledger-one", 5)
 
@@ -370,7 +373,7 @@ def test_a_ledger_that_is_busy_delays_what_changed_and_ends_nothing(tmp_path: Pa
             served.view.changes = [Changes(AT, alarms=(ALARM_ID,))]
             alarm = served.view.alarm
 
-            def busy(_: str) -> None:
+            def busy(*_: object) -> None:
                 raise OutOfTimeError
 
             monkeypatch.setattr(served.view, "alarm", busy)
@@ -403,6 +406,46 @@ def test_what_the_ledger_does_not_give_holds_up_nothing_else(tmp_path: Path, mon
                 assert [one.kind for one in events or ()] == ["values", "edges", "health"]
             events, _, _ = served.parts.refresher.round(1.2)
             assert [one.kind for one in events or ()] == ["alarms", "deliveries", "health"]
+
+    asyncio.run(story())
+
+
+def test_a_slow_ledger_holds_up_a_round_for_a_second_or_two_and_what_it_gave_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"{number:032x}" for number in range(9)]
+    given = list[float]()
+    clock, known = Clock(), FakeView().known[ALARM_ID]
+
+    def slow(what: str) -> Any:
+        def ask(*arguments: Any) -> Any:
+            """A question that takes 0.6 s, or all the time it was given."""
+            within_s = arguments[-1]
+            given.append(within_s)
+            clock.now_s += min(0.6, within_s)
+            if within_s < 0.6:
+                raise OutOfTimeError
+            if what == "alarm":
+                return replace(known, alarm=alarm_state(id=arguments[0]))
+            return []
+
+        return ask
+
+    async def story() -> None:
+        async with serving(tmp_path) as served:
+            Reader(served.parts.hub)
+            served.view.changes = [Changes(AT, alarms=tuple(ids), edges=frozenset({"E1"}), deliveries=True)]
+            for question in ("alarm", "deliveries", "edges"):
+                monkeypatch.setattr(served.view, question, slow(question))
+            monkeypatch.setattr("gateway.serve.refresher.time", SimpleNamespace(monotonic=clock))
+            told = list[str]()
+            for number in range(20):
+                began_s = clock.now_s
+                events, _, _ = served.parts.refresher.round(float(number))
+                assert clock.now_s - began_s <= 3 * ASKING_S_MAX
+                told += [item["id"] for one in events or () if one.kind == "alarms" for item in json.loads(one.data)["items"]]
+            assert told == ids, "each once, in its order"
+            assert max(given) == ASKING_S_MAX <= 2, "no question has the time that people's questions have"
 
     asyncio.run(story())
 
