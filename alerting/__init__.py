@@ -18,6 +18,7 @@ from alerting.history import HistoryFork
 from alerting.lifecycle import NEXT, Event, State, next_state
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey, Observed
+from alerting.times import in_zone, utc_text, zone_text
 
 __all__ = [
     "ACT_TEXT_MAX",
@@ -46,5 +47,8 @@ __all__ = [
     "TransitionKind",
     "UnknownAlarmError",
     "condition",
+    "in_zone",
     "next_state",
+    "utc_text",
+    "zone_text",
 ]

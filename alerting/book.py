@@ -21,6 +21,7 @@ from alerting.lifecycle import Event, State, next_state
 from alerting.limits import LimitTable
 from alerting.observed import FrameKey
 from alerting.step import Step
+from alerting.times import utc_text
 from wire import Quality, describe, quality_code
 
 RECORDS_MAX = 10_000
@@ -103,6 +104,7 @@ class AlarmBook:
 
     def _return(self, alarm: AlarmState, step_id: str, engine_ms: int, at_ms: int,
                 **changes: Any) -> Transition:
+        at_ms = max(at_ms, alarm.start_ms)  # a silence is dated by our clock, the sample that ends it by the instrument's
         transition = self._take(alarm, Event.RETURNED, step_id, engine_ms, at_ms, returned_ms=at_ms, **changes)
         self.loosen(alarm.id)
         return transition
@@ -167,7 +169,7 @@ class AlarmBook:
                            str(act.kind), alarm.id)
         if act.kind is ActKind.ACKNOWLEDGE:
             if alarm.state.acked:
-                who = f"already acknowledged by {alarm.acked_by} (at {alarm.acked_ms} ms)"
+                who = f"already acknowledged by {alarm.acked_by} (at {_when(alarm.acked_ms)})"
                 raise ActRefusedError(alarm.id, who)
             return self._take(alarm, Event.ACKNOWLEDGED, step_id, engine_ms, act.at_ms, actor=act.actor,
                               acked_by=act.actor, acked_ms=act.at_ms)
@@ -176,7 +178,8 @@ class AlarmBook:
                                             "close it after it has returned to normal")
         event = Event.WRITTEN_OFF if alarm.state.active else Event.CLOSED
         transition = self._take(alarm, event, step_id, engine_ms, act.at_ms, actor=act.actor,
-                                closed_by=act.actor, end_ms=act.at_ms, reason=act.reason, measure=act.measure)
+                                closed_by=act.actor, end_ms=max(act.at_ms, alarm.returned_ms or alarm.start_ms),
+                                reason=act.reason, measure=act.measure)
         self.forget(alarm.id)
         return transition
 
@@ -188,7 +191,7 @@ class AlarmBook:
         """
         assert alarm.site == self.limits.site, "an alarm of another site"
         if alarm.state is State.CLOSED:
-            raise ActRefusedError(alarm.id, f"closed by {alarm.closed_by} (at {alarm.end_ms} ms)")
+            raise ActRefusedError(alarm.id, f"closed by {alarm.closed_by} (at {_when(alarm.end_ms)})")
         if alarm.id not in self.alarms:
             self.alarms[alarm.id] = alarm
             self.loosen(alarm.id)
@@ -258,3 +261,7 @@ def _check_texts(act: Act) -> None:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _when(at_ms: int | None) -> str:
+    return "an unknown time" if at_ms is None else utc_text(at_ms)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from alerting import Transition
+from alerting import Transition, in_zone
 from gateway.core import ActsSocketError
 from gateway.serve.ports import SendAct
 from gateway.serve.problems import Kind, RefusedError, not_found
@@ -24,8 +23,8 @@ _UNKNOWN: Final = "no open alarm has this id"
 _BUSY: Final = ("too many acts wait", "too many connections")
 _WORDS: Final = (
     (r"no open alarm has this id.*", "没有此编号的未结束报警（可能已经销警）；请查看报警列表"),
-    (r"already acknowledged by (?P<who>.*) \(at (?P<at>\d{1,15}) ms\)", "已由 {who} 确认（{at}）"),
-    (r"closed by (?P<who>.*) \(at (?P<at>\d{1,15}) ms\)", "已由 {who} 销警（{at}）"),
+    (r"already acknowledged by (?P<who>.*) \(at (?P<at>[^()]*)\)", "已由 {who} 确认（{at}）"),
+    (r"closed by (?P<who>.*) \(at (?P<at>[^()]*)\)", "已由 {who} 销警（{at}）"),
     (r"(?P<what>.*) still stands; close it after it has returned to normal", "{what} 仍在报警；恢复正常后才能销警"),
     (r"(?:close|acknowledge) needs (?P<name>\w+).*", "缺少或过长：{name}"),
     (r"(?P<name>\w+) is longer than (?P<most>\d+) characters.*", "{name} 超过 {most} 个字符；请缩短"),
@@ -68,8 +67,8 @@ class Acts:
 
 def refusal(said: str, zone: ZoneInfo) -> RefusedError:
     """Return core's refusal as a problem. `said` is its sentence, which names the alarm first."""
-    reason = re.sub(r"\Aalarm '[^']*': ", "", said)
-    zh = in_chinese(reason, zone)
+    reason = in_zone(re.sub(r"\Aalarm '[^']*': ", "", said), zone)
+    zh = in_chinese(reason)
     if reason.startswith(_UNKNOWN):
         missing = not_found()
         return RefusedError(missing.kind, reason, zh)
@@ -78,24 +77,13 @@ def refusal(said: str, zone: ZoneInfo) -> RefusedError:
     return RefusedError(Kind.REFUSED, reason, zh)
 
 
-def in_chinese(reason: str, zone: ZoneInfo) -> str:
+def in_chinese(reason: str) -> str:
     """Return one of core's reasons in Chinese; one this table does not know stays English."""
     for pattern, words in _PATTERNS:
         match = pattern.fullmatch(reason)
         if match:
-            told = match.groupdict()
-            if "at" in told:
-                told["at"] = _when(int(told["at"]), zone)
-            return words.format_map(told)
+            return words.format_map(match.groupdict())
     return f"核心没有执行：{reason}"
-
-
-def _when(at_ms: int, zone: ZoneInfo) -> str:
-    try:
-        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
-        return at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
-    except OverflowError:
-        return f"{at_ms} 毫秒"
 
 
 def _core_gone(detail: str, detail_zh: str) -> RefusedError:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -116,7 +117,8 @@ class Serve:
         app = gated(create_app(self._parts), self._tokens, self._audit, settings.hosts())
         self._server = _Server(_uvicorn_config(app, settings))
         if not self._tokens.kept():
-            log.warning("no token yet: nobody can look; make one with `hazardgate token new NAME --role viewer`")
+            command = f"hazardgate token new NAME --role viewer --data {shlex.quote(str(data_dir))}"
+            log.warning("no token yet: nobody can look; make one with `%s`", command)
         self._tokens.reload()
 
     async def run(self, stop: asyncio.Event) -> None:

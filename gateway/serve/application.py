@@ -89,11 +89,15 @@ async def _view(request: Request, error: Exception) -> Response:
         )
     elif isinstance(error, BadCursorError):
         refused = RefusedError(Kind.INVALID, str(error), "before 须为上一页给出的 next")
-    else:
-        assert isinstance(error, LedgerAwayError | OutOfTimeError), type(error)
+    elif isinstance(error, LedgerAwayError):
         refused = RefusedError(
-            Kind.BUSY, "the ledger cannot be read just now; see /api/v1/health and try again",
-            "账本暂时无法读取；请查看 /api/v1/health 后重试", retry_after_s=2,
+            Kind.LEDGER_AWAY, f"{error.state}: {error.told}", f"{error.state}：{error.told_zh}", retry_after_s=2
+        )
+    else:
+        assert isinstance(error, OutOfTimeError), type(error)
+        refused = RefusedError(
+            Kind.BUSY, "the ledger was not read in time; see /api/v1/health and try again",
+            "账本未能及时读完；请查看 /api/v1/health 后重试", retry_after_s=2,
         )  # fmt: skip
     return problem_response(refused, request.scope["path"])
 

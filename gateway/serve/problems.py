@@ -50,6 +50,7 @@ class Kind(Enum):
     THROTTLED = ("throttled", 429, "Too many failures from this address", "此地址失败次数过多")
     BUG = ("internal", 500, "A fault of the server", "服务内部错误")
     CORE_GONE = ("core-not-there", 503, "Core does not answer", "核心没有应答")
+    LEDGER_AWAY = ("ledger-away", 503, "The ledger cannot be read", "账本无法读取")
     BUSY = ("busy", 503, "Too much is asked for at once", "请求过多")
     SLOW = ("too-slow", 503, "The answer took too long", "应答超时")
 

@@ -10,6 +10,33 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+AWAY: Final = {
+    "missing": (
+        "core has made no ledger in serve's data folder; start core on this folder, or give serve core's own with --data",
+        "查询服务的数据目录里还没有核心建立的账本；请在该目录上启动核心，或用 --data 给出核心的数据目录",
+    ),
+    "unreadable": (
+        "the ledger is there but cannot be read just now; try again, and see /api/v1/health for the cause",
+        "账本存在，但暂时读不出；请稍后再试，原因见 /api/v1/health",
+    ),
+    "foreign": (
+        "what stands in the ledger's place is a file of another program; give serve core's data folder with --data",
+        "账本的位置上是别的程序的文件；请用 --data 给出核心的数据目录",
+    ),
+    "other_schema": (
+        "the ledger has schema version {found}, this program reads {wanted}; let core and serve be of one version",
+        "账本的格式版本为 {found}，本程序只读 {wanted}；核心与查询服务须为同一版本",
+    ),
+    "other_site": (
+        "the ledger belongs to site {found}, not {wanted}; start serve with the site file and the data folder that core has",
+        "账本属于站点 {found}，而不是 {wanted}；请用与核心相同的站点文件和数据目录启动查询服务",
+    ),
+}
+"""For each `models.LedgerState` that is away, what is wrong and what to do, in English and Chinese. No path stands here:
+every client may read it."""
+
 
 class ViewError(Exception):
     """Base: expected, and the caller's to tell on."""
@@ -32,11 +59,12 @@ class HistoryTooLargeError(ViewError):
 
 
 class LedgerAwayError(ViewError):
-    """The ledger cannot be read just now; `state` is a `models.LedgerState`."""
+    """The ledger cannot be read just now; `state` is a `models.LedgerState`, `told` and `told_zh` are fit for clients."""
 
-    def __init__(self, state: str, detail: str) -> None:
+    def __init__(self, state: str, detail: str, *, found: str = "", wanted: str = "") -> None:
         self.state, self.detail = state, detail
-        super().__init__(f"the ledger cannot be read ({state}): {detail}; try again, and see the health of core")
+        self.told, self.told_zh = (words.format(found=found, wanted=wanted) for words in AWAY[state])
+        super().__init__(f"{self.told} ({state}: {detail})")
 
 
 class OutOfTimeError(ViewError):

@@ -78,9 +78,10 @@ class LedgerFile:
             raise LedgerAwayError("foreign", f"{self.path}: a database of another program")
         version, site = self._meta("schema_version"), self._meta("site")
         if version != str(SCHEMA_VERSION):
-            raise LedgerAwayError("other_schema", f"schema version {version}, this program reads {SCHEMA_VERSION}")
+            detail = f"schema version {version}, this program reads {SCHEMA_VERSION}"
+            raise LedgerAwayError("other_schema", detail, found=version, wanted=str(SCHEMA_VERSION))
         if site != self._site:
-            raise LedgerAwayError("other_site", f"belongs to site {site}, not {self._site}")
+            raise LedgerAwayError("other_site", f"belongs to site {site}, not {self._site}", found=site, wanted=self._site)
 
     def _meta(self, key: str) -> str:
         rows = self._query("SELECT value FROM meta WHERE key = ?", (key,))

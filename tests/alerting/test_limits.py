@@ -125,5 +125,6 @@ def test_the_public_face_is_exactly_this() -> None:
         "ACT_TEXT_MAX", "FAULT_LIMIT", "NEXT", "SYSTEM_LIMIT", "Act", "ActKind", "ActRefusedError", "AlarmEngine",
         "AlarmState", "AlertingError", "Category", "CorruptDumpError", "Event", "Fact", "FrameKey", "HistoryFork",
         "LimitTable", "LimitTableError", "Observed", "State", "SystemCondition", "TagStates", "Transition",
-        "TransitionKind", "UnknownAlarmError", "condition", "next_state"})
+        "TransitionKind", "UnknownAlarmError", "condition", "in_zone", "next_state", "utc_text",
+        "zone_text"})
     assert all(hasattr(alerting, name) for name in alerting.__all__)

@@ -18,11 +18,11 @@ from gateway.serve.audit_rate import LINES_A_MINUTE
 from gateway.serve.bodies import BODY_BYTES_MAX
 from gateway.serve.models import Health
 from gateway.serve.problems import busy
-from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
+from gateway.serve.view_errors import AWAY, LedgerAwayError, OutOfTimeError
 from tests.serve.fakes import ALARM_ID, NOW_MS, SITE, TAG, Served, alarm_state, serving, tag_now
 
 Story = Callable[[Served], Coroutine[Any, Any, None]]
-AT_5 = "1970-01-01 08:00:00"  # in the site's zone, whatever the machine's
+AT_5 = "1970-01-01 08:00:05 CST"  # in the site's zone, whatever the machine's
 JSON = {"Content-Type": "application/json"}
 ROOT = Path(__file__).parents[2]
 
@@ -125,9 +125,10 @@ def test_an_act_is_the_tokens_name_and_nobody_elses(tmp_path: Path) -> None:
     ("said", "status", "slug", "zh"),
     [
         ("T still stands; close it after it has returned to normal", 409, "refused", "T 仍在报警；恢复正常后才能销警"),
-        ("already acknowledged by 李工 (at 5 ms)", 409, "refused", f"已由 李工 确认（{AT_5}）"),
-        ("closed by {0} %s (at 5 ms)", 409, "refused", "已由 {0} %s 销警（" + AT_5 + "）"),
-        ("closed by A (at 999999999999999 ms)", 409, "refused", "已由 A 销警（999999999999999 毫秒）"),
+        ("already acknowledged by 李工 (at 1970-01-01T00:00:05Z)", 409, "refused", f"已由 李工 确认（{AT_5}）"),
+        ("closed by {0} %s (at 1970-01-01T00:00:05Z)", 409, "refused", "已由 {0} %s 销警（" + AT_5 + "）"),
+        ("closed by A (at an unknown time)", 409, "refused", "已由 A 销警（an unknown time）"),
+        ("closed by A (at 9999-99-99T00:00:05Z)", 409, "refused", "已由 A 销警（9999-99-99T00:00:05Z）"),
         ("too many acts wait; try again in a moment", 503, "busy", "操作排队过多；请稍后再试"),
         ("something new", 409, "refused", "核心没有执行：something new"),
         ("no open alarm has this id (it may be closed already); see the list", 409, "refused",
@@ -140,7 +141,7 @@ def test_what_core_refuses_is_told_in_both_languages(tmp_path: Path, said: str, 
         async with served.client("operator") as client:
             answer = await client.post(f"/api/v1/alarms/{ALARM_ID}/close", json={"reason": "阀门", "measure": "更换"})
         told = problem(answer, status, slug)
-        assert told["detail"] == said
+        assert told["detail"] == said.replace("1970-01-01T00:00:05Z", AT_5)
         assert told["detail_zh"] == zh
 
     run(tmp_path, story)
@@ -504,10 +505,13 @@ def test_a_read_that_hangs_is_answered_in_time_and_does_not_hold_the_loop(
 
 def test_a_ledger_that_is_away_is_said(tmp_path: Path) -> None:
     async def story(served: Served) -> None:
-        served.view.fail = LedgerAwayError("missing", "/secret/place/ledger.sqlite3: not there")
         async with served.client() as client:
-            told = problem(await client.get("/api/v1/alarms"), 503, "busy")
-        assert "/secret" not in json.dumps(told)
+            for state, (detail, detail_zh) in AWAY.items():
+                served.view.fail = LedgerAwayError(state, "/secret/place/ledger.sqlite3", found="THEIRS", wanted="OURS")
+                told = problem(await client.get("/api/v1/alarms"), 503, "ledger-away")
+                assert told["detail"] == f"{state}: {detail.format(found='THEIRS', wanted='OURS')}"
+                assert told["detail_zh"] == f"{state}：{detail_zh.format(found='THEIRS', wanted='OURS')}"
+                assert "/secret" not in json.dumps(told)
 
     run(tmp_path, story)
 

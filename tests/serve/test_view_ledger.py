@@ -12,6 +12,7 @@ import pytest
 
 from gateway.core.ledger import Ledger
 from gateway.serve import view_start
+from gateway.serve.view import LedgerView
 from gateway.serve.view_errors import LedgerAwayError
 from tests.gateway.bench import LEDGER_NAME, copy_ledger
 from tests.gateway.field import GAS, LEVEL
@@ -91,7 +92,7 @@ def test_what_is_wrong_with_the_ledger_has_a_name(chain: Chain, happens: Callabl
     assert {now.quality for now in chain.view.tags()} <= {"BAD", "UNKNOWN"}
     assert not chain.view.refresh().any
     if state != "missing" or happens is removed:
-        with pytest.raises(LedgerAwayError, match="try again"):
+        with pytest.raises(LedgerAwayError, match=rf"; .*\({state}: "):
             chain.view.alarms()
 
 
@@ -109,6 +110,43 @@ def test_a_view_may_start_before_core(tmp_path: Path) -> None:
     assert chain.born().reset
     assert (chain.tag().quality, chain.view.health().ledger) == ("GOOD", "ok")
     chain.close()
+
+
+def test_a_ledger_of_another_site_is_told_once_and_so_is_its_end(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gateway.serve.view")
+    ledger = chain.folder / LEDGER_NAME
+    theirs = chain.bench.site.model_copy(update={"site": "OTHER"})
+    view = LedgerView(theirs, chain.folder, chain.bench.wall_ms, lambda: chain.bench.now_s)
+    for _ in range(3):
+        view.refresh()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the ledger belongs to site PARK1, not OTHER; start serve with the site file")
+    with pytest.raises(LedgerAwayError, match="belongs to site PARK1, not OTHER"):
+        view.alarms()
+    caplog.clear()
+    aside = ledger.rename(ledger.with_name("aside"))
+    for _ in range(3):
+        view.refresh()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("core has made no ledger in serve's data folder; start core")
+    assert line.endswith(f"(missing: {ledger}: No such file or directory)")
+    aside.rename(ledger)
+    caplog.clear()
+    view.close()
+    for _ in range(2):
+        chain.view.refresh()
+    assert caplog.records == []  # a ledger that is read says nothing
+
+
+def test_a_ledger_that_comes_back_is_told(chain: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gateway.serve.view")
+    ledger = chain.folder / LEDGER_NAME
+    aside = ledger.rename(ledger.with_name("aside"))
+    chain.view.refresh()
+    aside.rename(ledger)
+    for _ in range(2):
+        chain.view.refresh()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
 def test_a_restored_ledger_is_begun_anew(chain: Chain, tmp_path: Path) -> None:
