@@ -322,7 +322,8 @@ class Core:
         }
         return {
             "pid": os.getpid(), "at_ms": self._wall_ms(), "site": self._site.site, "timezone": self._site.timezone,
-            "ledger": self._ledger.ledger_id, "connected": self._source.connected, "cycles": counters.cycles, "engine_ms": counters.engine_ms,
+            "ledger": self._ledger.ledger_id, "connected": self._source.connected,
+            "cycles": counters.cycles, "engine_ms": counters.engine_ms,
             "samples_committed": counters.samples_committed, "frames_committed": counters.frames_committed,
             "duplicates_dropped": counters.duplicates_dropped, "refused": counters.refused,
             "acks_sent": counters.acks_sent, "messages_dropped": counters.messages_dropped,
