@@ -237,6 +237,7 @@ class NodeSession:
         self._count = 0  # messages up to the newest in this session, lost ones too
         self._newest_at: dict[str, int] = {}  # device, or a state's metric -> which of them was its newest
         self._stream = 0
+        self._spool_fault = False
         self._upto = 0  # highest frame number heard of it
         self._births: deque[int] = deque(maxlen=BIRTHS_KNOWN_MAX)  # digests
         self._sealed: dict[int, int] = {}  # stream -> where it ended, as a birth after it told
@@ -320,11 +321,12 @@ class NodeSession:
         self.ours, self._stream = live > 0, live
         self._foreign.birth()
         self._declare(birth.metrics)
+        self._spool_fault = bool(_boolean(metrics.get(SPOOL_FAULT)))
         born = NodeBorn(
             live=live,
             spans=spans,
             config_hash=_text(metrics.get(CONFIG_HASH)),
-            spool_fault=bool(_boolean(metrics.get(SPOOL_FAULT))),
+            spool_fault=self._spool_fault,
             clock_offset_ms=_integer(metrics.get(CLOCK_OFFSET)) or 0,
             clock_synced=_boolean(metrics.get(CLOCK_SYNCED)) is not False,
             transport_blocked=bool(_boolean(metrics.get(TRANSPORT_BLOCKED))),
@@ -391,18 +393,28 @@ class NodeSession:
             return [fact for ready in self._foreign.offer(seq, message, now_ms) for fact in self._apply(ready, now_ms)]
         order, at = self._check_order(seq, now_ms)
         place = self._place_of(topic.device or "", order, at)
-        return [told for fact in self._apply(message, now_ms) for told in self._in_its_place(fact, place, order, at)]
+        facts = self._apply(message, now_ms)
+        return [told for fact in facts for told in self._in_its_place(fact, place, order, at, now_ms)]
 
-    def _in_its_place(self, fact: Fact, place: Place, order: Place, at: int) -> list[Fact]:
+    def _in_its_place(self, fact: Fact, place: Place, order: Place, at: int, now_ms: int) -> list[Fact]:
         """Keep what an overtaken or repeated message of a node of ours tells from passing for the present.
 
         Marked frames say themselves where they belong. Those without marks, which a node sends while its spool takes
         nothing, have only the message's own place: a repeat tells nothing, an overtaken one is stored and lowers nothing.
-        A state of the node is told by the newest message that tells it.
+        So is one that comes while the node says its spool works: it is from before the birth that said so, or the word
+        of the spool got lost; a birth tells which. A state of the node is told by the newest message that tells it.
         """
         if isinstance(fact, NodeFact):
-            return [fact] if self._place_of(fact.name, order, at) is Place.NEWEST else []
-        if place is Place.NEWEST or not isinstance(fact, FrameArrived) or fact.stream:
+            if self._place_of(fact.name, order, at) is not Place.NEWEST:
+                return []
+            if fact.name == SPOOL_FAULT:
+                self._spool_fault = fact.value is True
+            return [fact]
+        if not isinstance(fact, FrameArrived) or fact.stream:
+            return [fact]
+        if not self._spool_fault and place is not Place.REPEAT:
+            return [replace(fact, historical=True), *self._rebirth("a frame without marks, and its spool works", now_ms)]
+        if place is Place.NEWEST:
             return [fact]
         return [] if place is Place.REPEAT else [replace(fact, historical=True)]
 

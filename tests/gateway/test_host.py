@@ -116,6 +116,15 @@ def ours() -> Talk:
 
 
 @pytest.fixture
+def without_spool() -> Talk:
+    """A node of ours whose spool takes nothing: it said so in its birth, and its frames have no marks."""
+    talk = Talk()
+    assert talk(MessageKind.NBIRTH, node_birth(3, S, spool_fault=True)) == ["born 77"]
+    assert talk(MessageKind.DBIRTH, device_birth(1, {LEVEL: 1.0}), "TANK") == ["TANK [1.0]"]
+    return talk
+
+
+@pytest.fixture
 def foreign() -> Talk:
     """A node that is not ours."""
     talk = Talk()
@@ -262,7 +271,7 @@ def test_the_reorder_timeout_is_the_sites(ours_or_not: int) -> None:
     sessions = Sessions(site().model_copy(update={"reorder_timeout_s": 7.5}), PAYLOAD_LIMITS, 0)
     session = sessions.nodes["E1"]
     session.message(topic(MessageKind.NBIRTH, "E1"), node_birth(3, ours_or_not), 1_000)
-    session.message(topic(MessageKind.DBIRTH, "E1", "TANK"), device_birth(3, {LEVEL: 1.0}), 1_000)
+    session.message(topic(MessageKind.DBIRTH, "E1", "TANK"), device_birth(3, {LEVEL: 1.0}, ours_or_not, min(ours_or_not, 1)), 1_000)
     assert "rebirth!" not in words(session.poll(8_499))
     assert "rebirth!" in words(session.poll(8_500))
 
@@ -386,33 +395,33 @@ def unmarked(talk: Talk, seq: int, value: float, device: str = "TANK") -> list[s
 
 
 @pytest.mark.fault("F23")
-def test_a_repeated_frame_without_marks_is_not_the_present_again(ours: Talk) -> None:
+def test_a_repeated_frame_without_marks_is_not_the_present_again(without_spool: Talk) -> None:
     """Else a value from before an excursion would lower the alarm that stands since."""
-    assert unmarked(ours, 2, 3.0) == ["TANK [3.0]"]
-    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
-    assert unmarked(ours, 2, 3.0) == []
-    assert unmarked(ours, 3, 25.0) == []
-    assert unmarked(ours, 4, 26.0) == ["TANK [26.0]"]
-    assert ours.later(10_000) == [], "a repeat is no hole"
+    assert unmarked(without_spool, 2, 3.0) == ["TANK [3.0]"]
+    assert unmarked(without_spool, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(without_spool, 2, 3.0) == []
+    assert unmarked(without_spool, 3, 25.0) == []
+    assert unmarked(without_spool, 4, 26.0) == ["TANK [26.0]"]
+    assert without_spool.later(10_000) == [], "a repeat is no hole"
 
 
 @pytest.mark.fault("F24")
-def test_an_overtaken_frame_without_marks_is_stored_and_lowers_nothing(ours: Talk) -> None:
-    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
-    assert unmarked(ours, 2, 3.0) == ["stored TANK [3.0]"]
-    assert unmarked(ours, 2, 3.0) == []
+def test_an_overtaken_frame_without_marks_is_stored_and_lowers_nothing(without_spool: Talk) -> None:
+    assert unmarked(without_spool, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(without_spool, 2, 3.0) == ["stored TANK [3.0]"]
+    assert unmarked(without_spool, 2, 3.0) == []
 
 
 @pytest.mark.fault("F24")
 @pytest.mark.parametrize("between", [1, 17, 100])
-def test_a_frame_without_marks_lowers_nothing_however_late_it_comes(ours: Talk, between: int) -> None:
+def test_a_frame_without_marks_lowers_nothing_however_late_it_comes(without_spool: Talk, between: int) -> None:
     """Overtaken for longer than the reorder timeout, or a stray copy that nobody remembers having seen."""
-    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(without_spool, 3, 25.0) == ["TANK [25.0]"]
     for seq in range(4, 3 + between):
-        assert unmarked(ours, seq, 25.0) == ["TANK [25.0]"]
-    assert ours.later(REORDER_TIMEOUT_MS) == ["rebirth!"]
-    assert "TANK [3.0]" not in unmarked(ours, 2, 3.0)
-    assert unmarked(ours, 3 + between, 26.0) == ["TANK [26.0]"]
+        assert unmarked(without_spool, seq, 25.0) == ["TANK [25.0]"]
+    assert without_spool.later(REORDER_TIMEOUT_MS) == ["rebirth!"]
+    assert "TANK [3.0]" not in unmarked(without_spool, 2, 3.0)
+    assert unmarked(without_spool, 3 + between, 26.0) == ["TANK [26.0]"]
 
 
 @pytest.mark.fault("F24")
@@ -425,16 +434,34 @@ def test_a_state_of_the_node_is_the_one_it_told_last(ours: Talk, states: tuple[b
     assert ours(MessageKind.NDATA, told[1]) == []
 
 
+@pytest.mark.fault("F24")
+def test_a_frame_without_marks_that_a_birth_overtook_lowers_nothing(without_spool: Talk) -> None:
+    """Its number would be far ahead in the new session; but no frame lacks marks there."""
+    assert unmarked(without_spool, 2, 25.0) == ["TANK [25.0]"]
+    assert without_spool(MessageKind.NBIRTH, node_birth(3, S + 1, 0, (S, 1))) == ["born 78"]
+    assert without_spool(MessageKind.DBIRTH, device_birth(1, {LEVEL: 25.0}, S + 1, 1), "TANK") == ["TANK 78/1 [25.0]"]
+    assert unmarked(without_spool, 40, 3.0) == ["stored TANK [3.0]", "rebirth!"]
+
+
+@pytest.mark.fault("F71")
+def test_frames_without_marks_are_the_present_once_the_node_said_that_its_spool_takes_nothing(ours: Talk) -> None:
+    assert unmarked(ours, 2, 3.0) == ["stored TANK [3.0]", "rebirth!"], "its word got lost, or this is an old one"
+    assert ours(MessageKind.NDATA, encode_payload(T0_MS, 3, [flag(SPOOL_FAULT, True)])) == [f"{SPOOL_FAULT}=True"]
+    assert unmarked(ours, 4, 25.0) == ["TANK [25.0]"]
+    assert ours(MessageKind.NDATA, encode_payload(T0_MS, 5, [flag(SPOOL_FAULT, False)])) == [f"{SPOOL_FAULT}=False"]
+    assert unmarked(ours, 6, 3.0)[0] == "stored TANK [3.0]"
+
+
 def test_a_state_that_another_message_of_the_node_overtook_is_told(ours: Talk) -> None:
     assert ours(MessageKind.NDATA, encode_payload(T0_MS, 3, [flag(CLOCK_SYNCED, False)])) == [f"{CLOCK_SYNCED}=False"]
     assert ours(MessageKind.NDATA, encode_payload(T0_MS, 2, [flag(SPOOL_FAULT, True)])) == [f"{SPOOL_FAULT}=True"]
 
 
-def test_a_frame_without_marks_that_only_another_device_overtook_is_its_devices_present(ours: Talk) -> None:
-    assert ours(MessageKind.DBIRTH, device_birth(2, {GAS: 0.0}, S, 2, first_alias=9), "GAS") == ["GAS 77/2 [0.0]"]
-    assert ours(MessageKind.DDATA, device_frame(4, [(9, 0.5)]), "GAS") == ["GAS [0.5]"]
-    assert unmarked(ours, 3, 25.0) == ["TANK [25.0]"]
-    assert unmarked(ours, 5, 26.0) == ["TANK [26.0]"]
+def test_a_frame_without_marks_that_only_another_device_overtook_is_its_devices_present(without_spool: Talk) -> None:
+    assert without_spool(MessageKind.DBIRTH, device_birth(2, {GAS: 0.0}, first_alias=9), "GAS") == ["GAS [0.0]"]
+    assert without_spool(MessageKind.DDATA, device_frame(4, [(9, 0.5)]), "GAS") == ["GAS [0.5]"]
+    assert unmarked(without_spool, 3, 25.0) == ["TANK [25.0]"]
+    assert unmarked(without_spool, 5, 26.0) == ["TANK [26.0]"]
 
 
 @pytest.mark.parametrize("seq", [2, 3])
