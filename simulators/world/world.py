@@ -50,6 +50,7 @@ QUIET_S: Final = 12.0  # longer than every off-delay and every silence of an ins
 UNDER_WAY_S: Final = 4.0
 ACT_EVERY_S: Final = (5.0, 20.0)
 STOP_S_MAX: Final = 20.0
+LEFT_S: Final = 3.0  # longer than a tag's fault waits once its node has left
 BLOCK_ENCODED_EVERY: Final = 4
 POWER_CUTS_SHARE: Final = 0.5
 CALM_BEFORE_HEALED_S: Final = 1.0
@@ -191,6 +192,7 @@ class World:
         """Stop in order: edges, then core, once it has told what the edges' leaving brought."""
         for key in list(self._edges):
             await self._stop_part(key)
+        await asyncio.sleep(LEFT_S)
         for _ in range(int(STOP_S_MAX)):
             await asyncio.sleep(1.0)
             self.core.look()
