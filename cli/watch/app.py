@@ -13,6 +13,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from cli.language import say
+from cli.running import EXIT_REFUSED
 from cli.watch import answers, words
 from cli.watch.bell import Bell
 from cli.watch.client import Client, ClientError, RefusedError
@@ -21,7 +22,7 @@ from cli.watch.fields import AnswerError, take
 from cli.watch.link import Link
 from cli.watch.model import LOST_S, Model
 from cli.watch.screens import LostScreen, MainScreen
-from cli.watch.tables import BAD, WARN, Look
+from cli.watch.tables import BAD, GOOD, WARN, Look
 from cli.watch.words import Times
 
 TICK_S: Final = 0.25
@@ -56,6 +57,7 @@ class WatchApp(App[None]):
         self._drawing = False
         self._times = Times()
         self._acting: set[str] = set()
+        self._sent: dict[str, str] = {}
 
     def get_default_screen(self) -> MainScreen:
         """Return the screen with the lists."""
@@ -80,6 +82,9 @@ class WatchApp(App[None]):
     def tick(self) -> None:
         """Judge the contact, ring where it is due, draw."""
         if not self.is_running:  # a timer may fire while the program ends
+            return
+        if self.model.token_refused and not self.model.loads:  # nothing was ever shown, and waiting brings nothing
+            self.exit(return_code=EXIT_REFUSED)
             return
         now_s = self._clock()
         lost = self.model.lost(now_s)
@@ -132,6 +137,10 @@ class WatchApp(App[None]):
             self._times = Times(self.model.site.timezone)
         return Look(self.model, self._times, self.model.now_ms(self._clock()))
 
+    def now_s(self) -> float:
+        """Return the screen's own seconds."""
+        return self._clock()
+
     # ------------------------------------------------------------------ what a person does
 
     def silence(self) -> None:
@@ -159,27 +168,46 @@ class WatchApp(App[None]):
             self._main.say(say("上一个操作还在等待网关回答", "an earlier act still waits for its answer"), WARN)
             return
         self._acting.add(alarm_id)
+        self._sent[alarm_id] = act
         self.run_worker(self._act(alarm_id, act, body), name=f"watch-act-{act}", exit_on_error=True)
+
+    def acts_done(self) -> dict[str, str]:
+        """Return, once, which acts sent from here the list now shows done: the act by the alarm's id."""
+        done = {id_: act for id_, act in self._sent.items() if self.model.shows_done(id_, act)}
+        for id_ in done:
+            del self._sent[id_]
+        return done
 
     async def _act(self, alarm_id: str, act: str, body: Mapping[str, str]) -> None:
         alarm = self.model.alarms.get(alarm_id)
         subject = f"{alarm.tag} {words.limit(alarm)}" if alarm else alarm_id
         what = f"{say(*ACT_WORDS[act])} {subject}"
+
+        def seen() -> str | None:
+            told = say(f"{what}：列表显示已执行", f"{what}: the list shows it done")
+            return told if self.model.shows_done(alarm_id, act) else None
+
         self._main.say(say(f"{what}：等待网关……", f"{what}: waiting for the gateway …"))
+        known = True
         try:
             answer = await self._client.act(alarm_id, act, body)
             done = answers.read_alarm(take(answer, "alarm"))
         except RefusedError as error:
-            told, style = say(f"{what}：没有执行。{error}", f"{what}: not done. {error}"), BAD
+            known, style = not error.perhaps_done, BAD
+            if known:
+                told = say(f"{what}：没有执行。{error}", f"{what}: not done. {error}")
+                self._sent.pop(alarm_id, None)
+            else:
+                told = say(f"{what}：结果未知。{error}", f"{what}: not known whether done. {error}")
         except (ClientError, AnswerError) as error:
-            told = say(f"{what}：不知道是否已执行（{error}），以列表为准",
-                       f"{what}: not known whether it was done ({error}); the list tells")  # fmt: skip
-            style = BAD
+            known, style = False, BAD
+            told = say(f"{what}：结果未知（{error}），以列表为准",
+                       f"{what}: not known whether done ({error}); the list tells")  # fmt: skip
         else:
             self.model.alarm_changed(done)
-            told, style = say(f"{what}：网关已执行", f"{what}: the gateway has done it"), "bold #7fd18b"
+            told, style = say(f"{what}：网关已执行", f"{what}: the gateway has done it"), GOOD
         finally:
             self._acting.discard(alarm_id)
         look = self.look()
-        self._main.say(f"{look.times.of_day(look.now_ms)} {told}", style)
+        self._main.say(f"{look.times.of_day(look.now_ms)} {told}", style, (lambda: None) if known else seen)
         self.draw_soon()

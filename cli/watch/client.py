@@ -27,6 +27,7 @@ ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
 CHUNK_BYTES: Final = 65_536
 STREAM_SILENCE_S: Final = 3.0
 """Health comes every second, so a stream that says nothing for so long is dead, whatever its socket says."""
+BUSY: Final = "urn:hazardgate:problem:busy"
 
 
 class ClientError(Exception):
@@ -40,14 +41,19 @@ class UnreachableError(ClientError):
 class RefusedError(ClientError):
     """The gateway answered, and said no."""
 
-    def __init__(self, status: int, told: str) -> None:
-        self.status, self.told = status, told
+    def __init__(self, status: int, told: str, kind: str = "") -> None:
+        self.status, self.told, self.kind = status, told, kind
         super().__init__(told)
 
     @property
     def token_refused(self) -> bool:
         """The token itself is not (or no longer) accepted."""
         return self.status == 401
+
+    @property
+    def perhaps_done(self) -> bool:
+        """An act so answered may have been done, or be done yet: something failed on the way, and nobody said no."""
+        return self.status >= 500 and self.kind != BUSY
 
 
 class Client:
@@ -171,8 +177,11 @@ def _check(answer: aiohttp.ClientResponse, body: bytes) -> None:
     title, detail = (
         str(problem.get(say(f"{name}_zh", name)) or problem.get(name) or "")[:500] for name in ("title", "detail")
     )
-    told = detail or title or str(answer.reason or "")
-    raise RefusedError(answer.status, f"{told} ({answer.status})")
+    told = f"{detail or title or str(answer.reason or '')} ({answer.status})"
+    if answer.status == 401:  # the gateway speaks to who writes a client, this screen to an operator
+        told = say("本令牌已被吊销、已到期或不正确；请向网关管理员领取新令牌",
+                   "this token was revoked, has ended or is wrong; get a new one from the gateway's administrator")  # fmt: skip
+    raise RefusedError(answer.status, told, str(problem.get("type") or "")[:100])
 
 
 def _cause(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cli.language import say
-from cli.running import refuse, unusable
+from cli.running import EXIT_REFUSED, refuse, unusable
 from cli.watch.app import WatchApp
 from cli.watch.client import Client
 
@@ -28,6 +28,8 @@ def watch_command(url: str, token_file: Path | None, ca: Path | None) -> int:
         raise refuse(say("此画面需要终端；请在终端里运行", "this screen needs a terminal; run it in one"))
     app = WatchApp(Client(checked, token, trust), checked)
     app.run(mouse=False)
+    if app.return_code == EXIT_REFUSED:
+        raise refuse(app.model.failure)
     return app.return_code or 0
 
 

@@ -98,10 +98,14 @@ class Help(ModalScreen[None]):
                   border: solid #8a939c; }
     """
 
+    def __init__(self, who: Drawn) -> None:
+        super().__init__()
+        self._who = who
+
     def compose(self) -> ComposeResult:
         """Build."""
         with Vertical(id="box"):
-            yield Static(Drawn(help_text()))
+            yield Static(Drawn("\n").join([self._who, Drawn(help_text())]))
 
     def on_key(self) -> None:
         """Close."""
@@ -109,11 +113,12 @@ class Help(ModalScreen[None]):
 
 
 def help_text() -> str:
-    """Return the help; it fits 80 x 24."""
+    """Return the help; it fits 80 x 24, below two lines on the token."""
     return say(
         "上/下 PgUp/PgDn 移动   Home 到最前（最严重、最新的未确认报警）   End 到最后\n"
         "1 报警   2 点位   3 采集终端   4 上报   / 筛选（Enter 保留，Esc 清除）\n"
         "a 确认所选报警（红色会再问一次）   c 销警：要写原因和处置措施\n"
+        "未确认的报警恢复后也可以直接销警，但销警不等于确认，不会记为已确认。\n"
         "m 铃声静音 60 秒，新的红、橙报警会立即解除静音   q 退出\n"
         "\n"
         "画面只显示网关说的：确认、销警以网关的回答为准，不会先行显示。\n"
@@ -128,6 +133,7 @@ def help_text() -> str:
         "Up/Down PgUp/PgDn move   Home the top (gravest, newest unacked)   End\n"
         "1 alarms  2 values  3 edges  4 deliveries  / filter (Enter keeps, Esc ends)\n"
         "a acknowledge (red asks again)   c close, with reason and measure\n"
+        "One back to normal may be closed unacknowledged: that acknowledges nothing.\n"
         "m silence the bell for 60 s; a new red or orange alarm ends that   q quit\n"
         "\n"
         "An act shows once the gateway says that it is done, never before.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from rich.cells import cell_len
@@ -17,8 +18,11 @@ from cli.watch.words import plain
 ALERT: Final = "bold #ffffff on #b00020"
 CAUTION: Final = "bold #000000 on #ffd166"
 WHO_CELLS_MAX: Final = 24
-EXPIRY_WARNED_MS: Final = 7 * 86_400_000
+EXPIRY_TOLD_MS: Final = 7 * 86_400_000
+EXPIRY_WARNED_MS: Final = 2 * 3_600_000
+SMALLEST: Final = (80, 24)
 GAP: Final = "  "
+_PIECE: Final = re.compile(r"[^\s\u2e80-\uffef]+\s*|\S[，。；：）、]*\s*|\s+")
 
 
 def drawn(cells: Line) -> Drawn:
@@ -29,14 +33,31 @@ def drawn(cells: Line) -> Drawn:
     return text
 
 
-def head(look: Look, silence_s: float | None, silent_s: float, width: int) -> Drawn:
-    """Return the three lines at the top."""
-    model = look.model
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a text into lines: between words, and between any two Chinese characters; a longer word is not cut."""
+    broken = [""]
+    for piece in _PIECE.findall(text):
+        if broken[-1] and cell_len(broken[-1]) + cell_len(piece.rstrip()) > width:
+            broken.append("")
+        broken[-1] += piece
+    return broken
+
+
+def head(look: Look, silence_s: float | None, silent_s: float, size: tuple[int, int]) -> Drawn:
+    """Return the three lines at the top, for a screen of this size."""
+    model, (width, height) = look.model, size
     site = plain(model.site.name) if model.site else "hazardgate"
     who = f"{plain(model.me.name)}/{words.role(model.me.role)}" if model.me else ""
     who = fitted(who, min(cell_len(who), WHO_CELLS_MAX))
     clock = look.times.clock(look.now_ms)
     bell = say(f" 铃声静音 {silent_s:.0f} 秒 ", f" bell silent {silent_s:.0f} s ") if silent_s > 0 else ""
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        told = say(
+            f" 窗口太小（{width}×{height}），请放大到 80×24 以上 ",
+            f" window {width}×{height} is too small: needs 80×24 ",
+        )
+        first = Drawn(told, CAUTION).append(bell, CAUTION)
+        return Drawn("\n").join([first, _counts(model), _chain(model, silence_s)])
     room = width - sum(map(cell_len, (bell, who, clock))) - 6
     first = Drawn(f" {fitted(site, max(0, room))} ", style="bold")
     first.append(bell, CAUTION)
@@ -45,18 +66,17 @@ def head(look: Look, silence_s: float | None, silent_s: float, width: int) -> Dr
 
 
 def _counts(model: Model) -> Drawn:
-    counts = model.by_grade()
-    line = Drawn(" ")
+    """Say of each grade how many stand, and how many wait to be acknowledged: what is gone may still wait."""
+    standing, unacked = model.by_grade()
+    line = Drawn(say(" 报警中/未确认 ", " stand/unack "))
     for number in words.GRADES:
-        text = f" {words.grade_long(number)} {counts[number]} "
-        line.append(text, words.GRADE_STYLES[number] if counts[number] else DIM)
+        text = f" {words.grade_long(number)} {standing[number]}/{unacked[number]} "
+        line.append(text, words.GRADE_STYLES[number] if standing[number] or unacked[number] else DIM)
         line.append(" ")
-    unacked = model.unacked()
-    line.append(say(f" 未确认 {unacked}", f" unacked {unacked}"), WARN if unacked else DIM)
     if model.alarms_cut:
-        line.append(GAP + say("（未全部列出）", "(not all listed)"), BAD)
+        line.append(say(" 未列全", " not all listed"), BAD)
     if model.invalid:
-        line.append(GAP + say(f"{model.invalid} 个点位无有效数据", f"{model.invalid} tags without valid data"), BAD)
+        line.append(say(f" {model.invalid} 点位无效", f" {model.invalid} tags invalid"), BAD)
     return line
 
 
@@ -109,22 +129,34 @@ def banner(look: Look) -> Drawn | None:
     )
     return Drawn(
         " " + say(f"核心{words.core(health)}{since}：没有新的报警判断，数值均已失效",
-                  f"core is {words.core(health)}{since}: nothing is evaluated, every value is stale"),
+                  f"core is {words.core(health)}{since}: nothing judged, values stale"),
         style=ALERT,
     )  # fmt: skip
 
 
 def _expiry(look: Look) -> Drawn | None:
-    """Return a warning before the token ends, and the screen with it."""
+    """Return a warning shortly before the token ends, and the screen with it."""
+    told = _ends(look, EXPIRY_WARNED_MS)
+    return Drawn(f" {told}", style=CAUTION) if told else None
+
+
+def who(look: Look) -> Drawn:
+    """Say whose token this is, and some days before that it ends."""
+    me = look.model.me
+    line = Drawn(say("令牌：", "Token: ") + (f"{plain(me.name)} / {words.role(me.role)}" if me else "-"))
+    told = _ends(look, EXPIRY_TOLD_MS)
+    return line.append(f"\n{told}", WARN) if told else line
+
+
+def _ends(look: Look, within_ms: int) -> str:
     expires_ms = look.model.me.expires_ms if look.model.me else None
-    if expires_ms is None or expires_ms - look.now_ms > EXPIRY_WARNED_MS:
-        return None
+    if expires_ms is None or expires_ms - look.now_ms > within_ms:
+        return ""
     at = look.times.full(expires_ms)
-    told = say(
+    return say(
         f"本令牌 {at} 到期，到期后此画面不再可用；请及时换新",
         f"this token ends at {at}, and this screen with it: get a new one",
     )
-    return Drawn(f" {told}", style=CAUTION)
 
 
 def tabs(model: Model, here: int, wanted: str, shown: int) -> Drawn:
@@ -132,7 +164,8 @@ def tabs(model: Model, here: int, wanted: str, shown: int) -> Drawn:
     counts = (len(model.alarms), len(model.tags), len(model.edges), len(model.receivers))
     line = Drawn(" ")
     for at, (table, count) in enumerate(zip(TABLES, counts, strict=True)):
-        line.append(f" {at + 1} {table.title()} {count} ", "bold #000000 on #c8d0d8" if at == here else DIM)
+        more = "+" if at == 0 and model.alarms_cut else ""
+        line.append(f" {at + 1} {table.title()} {count}{more} ", "bold #000000 on #c8d0d8" if at == here else DIM)
     if wanted and here == 0:
         line.append(say(f"  /{plain(wanted)} 及未确认的", f"  /{plain(wanted)} and unacked"), WARN)
     elif wanted:
@@ -158,10 +191,10 @@ def empty(look: Look, here: int, filtered: bool) -> tuple[str, str]:
     at = look.times.of_day(health.at_ms if health else look.now_ms)
     if model.calm_is_known:
         return say(f"没有未结束的报警（截至 {at}）", f"no open alarms (as of {at})"), "bold #7fd18b"
-    why = say("，", ", ").join(map(words.reason, health.reasons)) if health else ""
+    why = "\n".join(map(words.reason, health.reasons)) if health else ""
     if model.invalid:
         missing = say(f"{model.invalid} 个点位无有效数据", f"{model.invalid} tags without valid data")
-        why = say("，", ", ").join(filter(None, (why, missing)))
+        why = "\n".join(filter(None, (why, missing)))
     return say(
         f"列表为空（截至 {at}），但不能断定一切正常：\n{why}",
         f"the list is empty (as of {at}), but that does not mean that all is well:\n{why}",

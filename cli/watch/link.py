@@ -51,6 +51,7 @@ class Link:
                     self._model.position = None
                     delay_s = REFUSED_RETRY_S if error.token_refused else delay_s
                 self._model.failure, self._model.refused = _told(error), isinstance(error, RefusedError)
+                self._model.token_refused = isinstance(error, RefusedError) and error.token_refused
                 self._changed()
             await self._pause(delay_s)
 
@@ -130,6 +131,6 @@ def _told(error: BaseException) -> str:
     if isinstance(error, AnswerError):
         return say(f"看不懂网关的回答（{error}）；两边版本是否一致？",
                    f"the gateway's answer is not understood ({error}); are both of one version?")  # fmt: skip
-    if isinstance(error, RefusedError):
+    if isinstance(error, RefusedError) and not error.token_refused:
         return say(f"网关拒绝：{error}", f"the gateway refuses: {error}")
     return str(error)

@@ -48,6 +48,7 @@ class Model:
         complete: a reload has been folded and nothing happened since that asks for another.
         failure: why there is no contact, in words; empty while there is.
         refused: there is contact, but the gateway does not give what is needed.
+        token_refused: … because it does not accept the token.
         position: id of the last event, from which the stream can resume.
         alarms_cut: the gateway has more open alarms than are held here.
         differs: for some seconds now the gateway has counted other standing alarms than are held here.
@@ -67,6 +68,7 @@ class Model:
         self.alarms_cut = False
         self.failure = ""
         self.refused = False
+        self.token_refused = False
         self.position: str | None = None
         self.invalid = 0
         self.loads = 0
@@ -109,7 +111,8 @@ class Model:
         self._ended.clear()
         self._ordered = None
         self.loads += 1
-        self.complete, self.failure, self.refused, self._current_s = True, "", False, now_s
+        self.complete, self.failure, self._current_s = True, "", now_s
+        self.refused = self.token_refused = False
 
     def fold(self, event: SseEvent, now_s: float) -> None:
         """Take one event. An event of an unknown name is a sign of life and nothing else.
@@ -200,18 +203,29 @@ class Model:
         return self.health.at_ms + int((now_s - self._health_s) * 1000)
 
     def in_order(self) -> list[Alarm]:
-        """The open alarms: unacknowledged first, then the gravest, then what stands, then the newest."""
+        """The open alarms in the API's order: unacknowledged first, then the gravest, then what stands, the newest."""
         if self._ordered is None:
-            self._ordered = sorted(self.alarms.values(), key=_order)
+            self._ordered = sorted(self.alarms.values(), key=_need, reverse=True)
         return self._ordered
 
     def unacked(self) -> int:
         """How many open alarms nobody has acknowledged."""
         return sum(not alarm.acked for alarm in self.alarms.values())
 
-    def by_grade(self) -> Counter[int]:
-        """Count the open alarms by grade."""
-        return Counter(alarm.grade for alarm in self.alarms.values())
+    def by_grade(self) -> tuple[Counter[int], Counter[int]]:
+        """Count by grade the open alarms that stand, and those that nobody has acknowledged."""
+        alarms = self.alarms.values()
+        return (
+            Counter(alarm.grade for alarm in alarms if alarm.active),
+            Counter(alarm.grade for alarm in alarms if not alarm.acked),
+        )
+
+    def shows_done(self, id_: str, act: str) -> bool:
+        """Whether the list shows what an act, `acknowledge` or `close`, would have done to this alarm."""
+        alarm = self.alarms.get(id_)
+        if alarm is None:  # where the list was cut, it may only have lost its place
+            return id_ in self._ended or not self.alarms_cut
+        return act == "acknowledge" and alarm.acked
 
     def down(self) -> list[str]:
         """Receivers that are down, or of which nobody knows."""
@@ -234,8 +248,8 @@ class Model:
         return self.invalid == 0 and self._different == 0
 
 
-def _order(alarm: Alarm) -> tuple[bool, int, bool, int, str]:
-    return alarm.acked, -alarm.grade, not alarm.active, -alarm.start_ms, alarm.id
+def _need(alarm: Alarm) -> tuple[bool, int, bool, int, str]:
+    return not alarm.acked, alarm.grade, alarm.active, alarm.start_ms, alarm.id
 
 
 def _parse(event: SseEvent) -> Any:

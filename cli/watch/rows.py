@@ -6,7 +6,7 @@ row leaves the list, nothing is chosen until a person chooses again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -102,7 +102,19 @@ class RowList(Widget, can_focus=True):
         """The keys of the rows drawn."""
         return self._keys[self._top : self._top + self._space]
 
+    @property
+    def neighbours(self) -> Iterator[str]:
+        """The keys below the chosen row, then those above it, each the nearest first; none where nothing is chosen."""
+        at = self._place.get(self.chosen or "")
+        if at is not None:
+            yield from self._keys[at + 1 :]
+            yield from reversed(self._keys[:at])
+
     # ------------------------------------------------------------------ moving
+
+    def go_to(self, key: str) -> None:
+        """Put the cursor on a row; the list stays where it is."""
+        self._choose(key)
 
     def action_move(self, by: int) -> None:
         """Move the cursor."""
@@ -141,8 +153,9 @@ class RowList(Widget, can_focus=True):
             self._choose(self._keys[at])
 
     def on_resize(self) -> None:
-        """Keep the cursor in sight."""
-        self._keep_in_sight(follow=True)
+        """Keep the cursor in sight, if it was."""
+        at = self._place.get(self.chosen or "")
+        self._keep_in_sight(follow=at is not None and self._top <= at < self._top + max(1, len(self._drawn) - 1))
 
     @property
     def _space(self) -> int:

@@ -5,7 +5,7 @@ They draw what the app's model holds and turn keys into calls of the app. They d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from rich.text import Text as Drawn
@@ -20,8 +20,8 @@ from cli.language import say
 from cli.watch import lines, words
 from cli.watch.dialogs import CloseForm, Help, Question
 from cli.watch.model import Model, matching
-from cli.watch.rows import RowList
-from cli.watch.tables import DIM, TABLES, WARN, Look
+from cli.watch.rows import RowList, fitted
+from cli.watch.tables import DIM, GOOD, TABLES, WARN, Look
 from cli.watch.words import plain
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ TALL: Final = 32
 DETAIL_LINES: Final = 6
 DETAIL_LINES_TALL: Final = 10
 FILTER_CHARS_MAX: Final = 60
+LOOK_S: Final = 0.7
+"""After the cursor went on by itself, keys that come faster than this act on nothing: one held down takes no list."""
 
 
 class MainScreen(Screen[None]):
@@ -42,7 +44,8 @@ class MainScreen(Screen[None]):
     MainScreen #more { height: auto; text-wrap: wrap; }
     MainScreen #keys { background: #2a323c; color: #c8d0d8; }
     MainScreen #head { height: 3; background: #1c232b; }
-    MainScreen #banner { display: none; }
+    MainScreen #banner { display: none; height: auto; max-height: 3; text-wrap: wrap; }
+    MainScreen #said { height: auto; min-height: 1; max-height: 3; padding: 0 1; text-wrap: wrap; }
     MainScreen #details { height: 6; padding: 0 1; background: #1c232b; }
     MainScreen #filter { display: none; height: 1; border: none; padding: 0 1; background: #34506e; }
     MainScreen ContentSwitcher { height: 1fr; }
@@ -65,6 +68,8 @@ class MainScreen(Screen[None]):
         self._filters = [""] * len(TABLES)
         self._tag_keys: tuple[tuple[str, int, int], list[str]] | None = None
         self._put: dict[str, Drawn] = {}
+        self._until: Callable[[], str | None] = lambda: None
+        self._went_on_s = float("-inf")
 
     @property
     def watch_app(self) -> WatchApp:
@@ -107,13 +112,21 @@ class MainScreen(Screen[None]):
         table, rows = TABLES[self.here], self.list
         keys = self._keys(model)
         filtered = bool(self._filters[self.here]) and not keys
+        following = self._following(keys) if self.here == 0 else None
         rows.show(keys, lambda key: table.cells(look, key), lines.empty(look, self.here, filtered))
-        self.put("head", lines.head(look, silence_s, silent_s, self.size.width))
+        if following is not None and following != rows.chosen:
+            rows.go_to(following)
+            self._went_on_s = self.watch_app.now_s()
+        settled = self._until()
+        if settled is not None:
+            self.say(settled, GOOD)
+        self.put("head", lines.head(look, silence_s, silent_s, self.size))
         told = lines.banner(look)
         self.query_one("#banner", Static).display = told is not None
         if told is not None:
-            told.pad_right(max(0, self.size.width - told.cell_len))
-            self.put("banner", told)
+            width = self.size.width
+            full = "\n".join(fitted(line, width) for line in lines.wrapped(told.plain, width))
+            self.put("banner", Drawn(full, style=told.style), layout=True)
         self.put("tabs", lines.tabs(model, self.here, self._filters[self.here], len(keys)))
         self.put("keys", lines.keys(self.here, model.me is not None and model.me.may_act))
         self._draw_details(look)
@@ -133,14 +146,31 @@ class MainScreen(Screen[None]):
             self._put[id_] = text
             self.query_one(f"#{id_}", Static).update(text, layout=layout)
 
-    def say(self, text: str, style: str = "") -> None:
-        """Put a line where the last word stands."""
-        self.put("said", Drawn(f" {plain(text)}", style=style))
+    def say(self, text: str, style: str = "", until: Callable[[], str | None] = lambda: None) -> None:
+        """Put a line where the last word stands; it gives way to what `until` returns, once that is something."""
+        self._until = until
+        self.put("said", Drawn("\n".join(lines.wrapped(plain(text), self.size.width - 2)), style=style), layout=True)
 
     def on_row_list_chosen(self, event: RowList.Chosen) -> None:
         """Tell more of another row."""
         event.stop()
         self.watch_app.draw_soon()
+
+    def _following(self, keys: Sequence[str]) -> str | None:
+        """Return where the cursor goes from an alarm that an act sent here was done on: on, at its place of the list.
+
+        After an acknowledgement to the next that nobody has acknowledged; where there is none, and after a close, to
+        the row that is next.
+        """
+        rows, alarms = self.list, self.watch_app.model.alarms
+        act = self.watch_app.acts_done().get(rows.chosen or "")
+        if act is None or not keys:
+            return None
+        listed = set(keys)
+        near = [key for key in rows.neighbours if key in listed]
+        if act == "acknowledge":
+            near = [key for key in near if not alarms[key].acked]
+        return near[0] if near else keys[0]
 
     def _keys(self, model: Model) -> Sequence[str]:
         wanted = self._filters[self.here]
@@ -224,6 +254,10 @@ class MainScreen(Screen[None]):
             rows.action_move(0)
             self.say(say("所选报警刚才不在画面内，已移到画面内；请再按一次",
                          "the chosen alarm was out of sight; it is shown now, press again"), WARN)  # fmt: skip
+        elif self.watch_app.now_s() - self._went_on_s < LOOK_S:
+            self._went_on_s = self.watch_app.now_s()
+            self.say(say("光标刚移到下一条报警：看清后再按", "the cursor has just gone to the next alarm: look, then press again"),
+                     WARN)  # fmt: skip
         elif rows.chosen in self.watch_app.model.alarms:
             return rows.chosen
         return None
@@ -234,7 +268,7 @@ class MainScreen(Screen[None]):
 
     def action_help(self) -> None:
         """Show the help."""
-        self.app.push_screen(Help())
+        self.app.push_screen(Help(lines.who(self.watch_app.look())))
 
     def action_leave(self) -> None:
         """Ask, then quit."""

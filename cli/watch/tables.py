@@ -18,6 +18,7 @@ WIDER: Final = 140
 DIM: Final = "#8a939c"
 BAD: Final = "bold #ff6b6b"
 WARN: Final = "bold #ffd166"
+GOOD: Final = "bold #7fd18b"
 STRONG: Final = "bold"
 
 

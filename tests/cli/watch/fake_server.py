@@ -93,6 +93,7 @@ class FakeGateway:
         self.edges: list[dict[str, Any]] = [edge("E1")]
         self.receivers: list[dict[str, Any]] = [receiver("CITY")]
         self.refuse: dict[str, tuple[int, str, str]] = {}
+        self.refusal_kind = "about:blank"
         self.acts: list[tuple[str, str, dict[str, Any]]] = []
         self.resumed: list[str | None] = []
         self.asked: list[str] = []
@@ -142,7 +143,7 @@ class FakeGateway:
             return _problem(401, "No valid token", "没有有效的令牌")
         for path, (status, detail, detail_zh) in self.refuse.items():
             if request.path.endswith(path):
-                return _problem(status, detail, detail_zh)
+                return _problem(status, detail, detail_zh, self.refusal_kind)
         return await handler(request)
 
     def _plain(self, name: str) -> Any:
@@ -196,8 +197,8 @@ class FakeGateway:
         return response
 
 
-def _problem(status: int, detail: str, detail_zh: str) -> web.Response:
-    body = {"type": "about:blank", "title": detail, "title_zh": detail_zh, "status": status, "detail": detail,
+def _problem(status: int, detail: str, detail_zh: str, kind: str = "about:blank") -> web.Response:
+    body = {"type": kind, "title": detail, "title_zh": detail_zh, "status": status, "detail": detail,
             "detail_zh": detail_zh, "instance": ""}  # fmt: skip
     return web.json_response(body, status=status, content_type="application/problem+json")
 

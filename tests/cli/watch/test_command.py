@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from cli.watch.command import TOKEN_ENV, checked_url, read_token, trusted
+from tests.cli.watch.fake_server import FakeGateway, serving
 
 ROOT = Path(__file__).parents[3]
 
@@ -95,6 +99,33 @@ def test_the_screens_machine_needs_no_gateway() -> None:
     loaded = set(done.stdout.split())
     assert {"textual", "aiohttp"} <= loaded
     assert not loaded & {"gateway", "alerting", "edge", "simulators", "apsw", "fastapi", "uvicorn", "pymodbus"}
+
+
+def test_a_token_refused_at_the_start_is_one_sentence_and_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("hg1_a_wrong", encoding="ascii")
+    screen, terminal = pty.openpty()
+
+    async def story() -> tuple[int, bytes]:
+        told = bytearray()
+        asyncio.get_running_loop().add_reader(screen, lambda: told.extend(os.read(screen, 65_536)))
+        async with serving(FakeGateway()) as url, asyncio.timeout(30):
+            started = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "cli", "watch", "--url", url, "--token-file", str(path),
+                stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT, env=os.environ | {"TERM": "xterm"},
+            )  # fmt: skip
+            code = await started.wait()
+        return code, bytes(told)
+
+    try:
+        code, told = asyncio.run(story())
+    finally:
+        os.close(screen)
+        os.close(terminal)
+    assert code == 2
+    left = told.rpartition(b"\x1b[?1049l")[2]  # what stands in the terminal once the screen has gone
+    assert b"this token was revoked, has ended or is wrong; get a new one" in left
+    assert b"Traceback" not in left
 
 
 def test_the_command_says_what_is_missing() -> None:

@@ -75,7 +75,7 @@ def test_in_front_of_the_real_server_without_a_core_nothing_is_calm(
             app = WatchApp(Client(url, token), url, ring=lambda: None)
             async with app.run_test(size=(100, 30)) as pilot:
                 seen = Watched(GATEWAY, app, pilot, [])
-                await seen.shows("THE GATEWAY ANSWERS, BUT DOES NOT GIVE", "the ledger cannot be read just now")
+                await seen.shows("THE GATEWAY ANSWERS, BUT DOES NOT GIVE", "cause: the gateway refuses", "ledger")
                 assert "no open alarms" not in seen.text
                 assert app.model.loads == 0
 

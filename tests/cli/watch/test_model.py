@@ -60,7 +60,7 @@ def test_alarms_fold(begin: list[Any], events: list[list[Any]], left: dict[str, 
     for items in events:
         made.fold(alarms_event(*items), 1.0)
     assert {id_: alarm.revision for id_, alarm in made.alarms.items()} == left
-    assert [alarm.id for alarm in made.in_order()] == sorted(left)
+    assert [alarm.id for alarm in made.in_order()] == sorted(left, reverse=True)
 
 
 def test_the_gravest_and_newest_unacknowledged_stands_first() -> None:
@@ -71,6 +71,16 @@ def test_the_gravest_and_newest_unacknowledged_stands_first() -> None:
     ]  # fmt: skip
     made = loaded(order[::-1])
     assert [alarm.id for alarm in made.in_order()] == [item["id"] for item in order]
+
+
+def test_an_act_shows_done_once_the_list_says_so() -> None:
+    made = loaded([fake.alarm("a"), fake.alarm("b", state="RETURNED_ACKED")])
+    asked = [("a", "acknowledge"), ("a", "close"), ("b", "acknowledge"), ("b", "close"), ("gone", "close")]
+    assert [made.shows_done(*each) for each in asked] == [False, False, True, False, True]
+    made.alarms_cut = True
+    assert not made.shows_done("gone", "close")
+    made.fold(alarms_event(fake.alarm("gone", state="CLOSED", revision=2)), 1.0)
+    assert made.shows_done("gone", "close")
 
 
 def test_two_edges_change_each_for_itself() -> None:

@@ -8,11 +8,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 from rich.cells import cell_len
 
-from cli.watch.screens import LostScreen
+from cli.running import EXIT_REFUSED
+from cli.watch.dialogs import help_text
+from cli.watch.screens import LOOK_S, LostScreen
 from tests.cli.watch import fake_server as fake
 from tests.cli.watch.fake_server import FakeGateway
 from tests.cli.watch.screens import Watched, watching
 
+CORE_SLOW = (
+    503, "core did not answer in time; the act may still be done: look at the alarm before sending it again",
+    "核心未及时应答；该操作可能仍会执行：重发前请先查看报警状态",
+)  # fmt: skip
 Story = Callable[[Watched], Awaitable[None]]
 
 
@@ -41,7 +47,7 @@ def play(story: Story, gateway: FakeGateway | None = None, **how: object) -> Non
         (
             "en",
             (
-                "red 1",
+                "stand/unack  red 1/1",
                 "ALARM UNACK",
                 "HH 2.3",
                 "2.35 m",
@@ -55,7 +61,7 @@ def play(story: Story, gateway: FakeGateway | None = None, **how: object) -> Non
         (
             "zh",
             (
-                "红 1",
+                "报警中/未确认  红 1/1",
                 "报警中 未确认",
                 "HH 2.3",
                 "2.35 m",
@@ -89,6 +95,7 @@ def test_the_columns_stand_under_their_titles_with_wide_characters(monkeypatch: 
     ]
 
     async def story(seen: Watched) -> None:
+        await seen.shows("很长很长", "1号液氯储槽液位")
         lines = seen.text.split("\n")
         head = next(line for line in lines if "级别" in line)
         rows = [line for line in lines if "报警中 未确认" in line]
@@ -159,21 +166,99 @@ def test_an_empty_list_is_not_calm_by_itself(change: dict, told: tuple[str, ...]
     play(story, gateway)
 
 
-@pytest.mark.parametrize(("days", "told"), [(6, True), (8, False)])
-def test_a_token_that_ends_soon_is_told(days: int, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("hours", "at", "warned", "told"),
+    [(1, "2025-11-13 11:13:20", True, True), (3, "2025-11-13 13:13:20", False, True),
+     (6 * 24, "2025-11-19 10:13:20", False, True), (8 * 24, "2025-11-21 10:13:20", False, False)],
+)  # fmt: skip
+def test_a_token_that_ends_is_told_in_the_help_for_days_and_over_the_list_in_its_last_hours(
+    hours: int, at: str, warned: bool, told: bool
+) -> None:
     gateway = FakeGateway()
-    gateway.me["expires_ms"] = fake.NOW_MS + days * 86_400_000
+    gateway.me["expires_ms"] = fake.NOW_MS + hours * 3_600_000
+    ends = f"this token ends at {at}"
 
     async def story(seen: Watched) -> None:
-        await seen.shows("CL101.LEVEL")
-        assert ("this token ends at 2025-11-19 10:13:20" in seen.text) is told
+        await seen.shows("CL101.LEVEL", "zhang", *([ends] if warned else []))
+        assert (ends in seen.text) is warned
+        assert seen.app._main.query_one("#banner").display is warned
+        await seen.press("question_mark")
+        await seen.shows("Token: zhang / operator", "Any key returns", *([ends] if told else []))
+        assert told or "this token ends" not in seen.text
 
     play(story, gateway)
 
 
+def test_the_counts_tell_what_stands_from_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = FakeGateway()
+    gateway.tags = [fake.tag(f"T{at}", quality="BAD", value=None) for at in range(69)]
+    gateway.alarms = [
+        *(fake.alarm(f"r{at}", grade=4, state="RETURNED_UNACKED") for at in range(3)),
+        fake.alarm("o", grade=3, state="RETURNED_ACKED"), fake.alarm("y", grade=2, state="ACTIVE_ACKED"),
+        *(fake.alarm(f"b{at}", grade=1, state="RETURNED_UNACKED") for at in range(10)),
+    ]  # fmt: skip
+
+    async def story(seen: Watched) -> None:
+        await seen.shows("stand/unack  red 0/3   orange 0/0   yellow 1/0   blue 0/10   69 tags invalid")
+        monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+        await seen.shows("报警中/未确认  红 0/3   橙 0/0   黄 1/0   蓝 0/10   69 点位无效")
+
+    play(story, gateway)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_why_values_are_stale_fits_80_cells(lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", lang)
+    gateway = FakeGateway()
+    gateway.health = fake.health(
+        core="stalled", degraded=True, reasons=["core.stalled"], heartbeat_age_ms=86_399_000, connected=False
+    )
+
+    async def story(seen: Watched) -> None:
+        await seen.shows(
+            {
+                "en": "23 h 59 min ago: nothing judged, values stale",
+                "zh": "23 小时 59 分前：没有新的报警判断，数值均已失效",
+            }[lang]
+        )
+
+    play(story, gateway)
+
+
+def test_all_the_reasons_fit_two_lines() -> None:
+    gateway = FakeGateway()
+    gateway.health = fake.health(degraded=True, reasons=["broker.disconnected", "unjournaled", "receiver.down"])
+
+    async def story(seen: Watched) -> None:
+        await seen.shows("Note: the broker is disconnected, the ledger stalls", "a receiver is down", "CL101.LEVEL")
+
+    play(story, gateway)
+
+
+def test_a_window_that_is_too_small_says_so() -> None:
+    async def story(seen: Watched) -> None:
+        await seen.shows("window 79×24 is too small: needs 80×24")
+        await seen.pilot.resize_terminal(80, 24)
+        await seen.shows("Wangchao Chemical Park", "zhang/operator")
+        assert "too small" not in seen.text
+        await seen.pilot.resize_terminal(80, 23)
+        await seen.shows("window 80×23 is too small")
+
+    play(story, size=(79, 24))
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_help_fits_80_by_24(lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", lang)
+    lines = help_text().split("\n")
+    assert len(lines) <= 24 - 2 - 2
+    assert max(map(cell_len, lines)) <= 80 - 2 - 2
+    assert {"en": "closed unacknowledged: that acknowledges nothing", "zh": "销警不等于确认"}[lang] in help_text()
+
+
 def test_without_a_core_that_turns_no_value_is_good() -> None:
     async def story(seen: Watched) -> None:
-        assert "GOOD" in seen.text
+        await seen.shows("GOOD")
         await seen.gateway.send("health", fake.health(core="stalled", degraded=True, reasons=["core.stalled"]))
         await seen.shows("core is STALLED", "STALE")
         assert "GOOD" not in seen.text
@@ -207,6 +292,20 @@ def test_edges_and_deliveries() -> None:
         await seen.shows("CITY", "PARK", "DOWN", "to retry refused", "red lane: due 0, parked 0, sequence up to 7")
 
     play(story, gateway)
+
+
+def test_the_newest_frame_of_an_edge_goes_on() -> None:
+    async def story(seen: Watched) -> None:
+        await seen.press("3")
+        await seen.shows("newest frame 2025-11-13 10:13:19")
+        for at in (5, 10):
+            newer = fake.edge("E1", last_frame_ms=fake.NOW_MS + at * 1_000)
+            await seen.gateway.send("edges", {"items": [newer]})
+            time = f"10:13:{20 + at}"
+            await seen.until(lambda time=time: seen.text.count(time) >= 2)  # the row, and the details below
+            await seen.shows(f"newest frame 2025-11-13 {time}")
+
+    play(story)
 
 
 def test_many_tags_are_filtered_and_only_those_in_sight_are_drawn() -> None:
@@ -291,6 +390,104 @@ def test_a_refusal_shows_in_the_gateways_words_and_changes_nothing() -> None:
         await seen.shows("not done. alarm a1 is [b]not[/b] open\\x1b[2J (409)", "ALARM UNACK")
 
     play(story, gateway, size=(160, 24))
+
+
+@pytest.mark.parametrize(
+    ("lang", "told", "words", "settled"),
+    [
+        ("en", CORE_SLOW, ("not known whether done", "again (503)"), "the list shows it done"),
+        ("zh", CORE_SLOW, ("结果未知", "请先查看报警状态 (503)"), "列表显示已执行"),
+        ("en", (502, "Bad gateway", "…"), ("not known whether done", "Bad gateway"), "the list shows it done"),
+    ],
+)
+def test_an_act_that_may_still_be_done_is_not_called_undone(
+    lang: str, told: tuple[int, str, str], words: tuple[str, ...], settled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", lang)
+    gateway = FakeGateway()
+    gateway.refuse["/acknowledge"] = told
+
+    async def story(seen: Watched) -> None:
+        await seen.press("a", "y")
+        await seen.shows(*words, "CL101.LEVEL")
+        for said in ("not done", "没有执行"):
+            assert said not in seen.text
+        await seen.gateway.send("alarms", {"items": [fake.alarm("a1", state="ACTIVE_ACKED", revision=2)]})
+        await seen.shows(settled)
+        assert words[0] not in seen.text
+
+    play(story, gateway)
+
+
+def test_an_act_shed_as_too_many_is_known_not_to_be_done() -> None:
+    gateway = FakeGateway()
+    gateway.refuse["/acknowledge"] = (503, "too many acts wait", "…")
+    gateway.refusal_kind = "urn:hazardgate:problem:busy"
+
+    async def story(seen: Watched) -> None:
+        await seen.press("a", "y")
+        await seen.shows("not done. too many acts wait (503)")
+
+    play(story, gateway)
+
+
+def test_the_cursor_goes_on_to_the_next_that_waits_and_the_top_stays_in_sight() -> None:
+    gateway = FakeGateway()
+    gateway.alarms = [fake.alarm(f"r{at}", tag=f"RED.{at}", start_ms=9 - at) for at in range(3)]
+    gateway.alarms += [fake.alarm(f"b{at:02}", grade=1, tag=f"BLUE.{at:02}", start_ms=99 - at) for at in range(15)]
+
+    def chosen(seen: Watched) -> str | None:
+        return seen.app._main.list.chosen
+
+    async def story(seen: Watched) -> None:
+        await seen.press("down", "a", "y")
+        await seen.until(lambda: chosen(seen) == "r2")
+        await seen.shows("RED.0", "RED.2", "BLUE.00", "the gateway has done it")
+        seen.now[0] += LOOK_S
+        await seen.press("a", "y")
+        await seen.until(lambda: chosen(seen) == "b00")
+        seen.now[0] += LOOK_S
+        await seen.press("up", "a", "y")
+        await seen.until(lambda: chosen(seen) == "b00")
+        assert {alarm.id for alarm in seen.app.model.alarms.values() if alarm.acked} == {"r0", "r1", "r2"}
+        assert seen.app._main.list.keys_in_sight[0] == "b00"
+
+    play(story, gateway)
+
+
+def test_a_key_held_down_acknowledges_one_alarm() -> None:
+    gateway = FakeGateway()
+    gateway.alarms = [fake.alarm(f"b{at}", grade=1) for at in range(5)]
+
+    async def story(seen: Watched) -> None:
+        await seen.press("a")
+        await seen.until(lambda: seen.app._main.list.chosen == "b3")
+        for _ in range(6):
+            seen.now[0] += LOOK_S / 2
+            await seen.press("a")
+        await seen.shows("has just gone to the next alarm")
+        assert seen.gateway.acts == [("b4", "acknowledge", {})]
+        seen.now[0] += LOOK_S
+        await seen.press("a")
+        await seen.until(lambda: len(seen.gateway.acts) == 2)
+
+    play(story, gateway)
+
+
+def test_the_cursor_goes_on_after_a_close() -> None:
+    gateway = FakeGateway()
+    gateway.alarms = [fake.alarm(f"a{at}", state="RETURNED_ACKED", start_ms=9 - at) for at in range(3)]
+
+    async def story(seen: Watched) -> None:
+        for chosen, left in (("a2", ["a0", "a2"]), ("a0", ["a0"]), (None, [])):
+            if seen.gateway.acts == []:
+                await seen.press("down")
+            await seen.press("c", "x", "enter", "y", "enter")
+            await seen.until(lambda left=left: [alarm.id for alarm in seen.app.model.in_order()] == left)
+            await seen.until(lambda chosen=chosen: seen.app._main.list.chosen == chosen)
+            seen.now[0] += LOOK_S
+
+    play(story, gateway)
 
 
 def test_closing_needs_reason_and_measure() -> None:
@@ -479,9 +676,6 @@ def test_a_reset_reads_everything_again() -> None:
 @pytest.mark.parametrize(
     ("how", "change", "told"),
     [
-        pytest.param(
-            {"token": "hg1_wrong"}, {}, "the gateway refuses: No valid token (401)", id="a token that is not accepted"
-        ),
         pytest.param({}, {"health": {"status": "ok"}}, "is not understood (core is missing)", id="another version"),
         pytest.param({}, {"refuse": {"/stream": (503, "too many", "满")}}, "too many (503)", id="no room for one more"),
     ],
@@ -497,6 +691,42 @@ def test_what_never_comes_into_contact_says_why(how: dict, change: dict, told: s
         assert seen.rings
 
     play(story, gateway, wait=False, **how)
+
+
+TOKEN_ENDED = "this token was revoked, has ended or is wrong; get a new one"
+
+
+def test_a_token_that_is_refused_from_the_start_ends_the_program() -> None:
+    async def story(seen: Watched) -> None:
+        await seen.until(lambda: seen.app._exit)
+        assert seen.app.return_code == EXIT_REFUSED
+        assert TOKEN_ENDED in seen.app.model.failure
+        assert "Bearer" not in seen.app.model.failure
+
+    play(story, wait=False, token="hg1_wrong")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_token_that_ends_while_the_screen_runs_is_told_in_an_operators_words(
+    lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", lang)
+    told = {"en": TOKEN_ENDED, "zh": "本令牌已被吊销、已到期或不正确；请向网关管理员领取新令牌"}[lang]
+
+    async def story(seen: Watched) -> None:
+        seen.gateway.refuse["/acknowledge"] = seen.gateway.refuse["/stream"] = (401, "send Bearer", "附上 Bearer")
+        await seen.press("a", "y")
+        await seen.shows(
+            *({"en": ("this token was revoked", "get a new one"), "zh": ("本令牌已被吊销", "领取新令牌")}[lang])
+        )
+        await seen.gateway.cut()
+        await seen.until(lambda: seen.app.model.token_refused)
+        await seen.pass_s(4)
+        await seen.shows(told)
+        assert "Bearer" not in seen.text
+        assert not seen.app._exit
+
+    play(story)
 
 
 def test_without_contact_the_second_q_quits() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from cli.watch import words
+from cli.watch.lines import wrapped
 from cli.watch.rows import Column, column_widths, fitted
 from cli.watch.words import Times, lasting, number, plain
 
@@ -36,6 +37,18 @@ def test_a_cell_has_its_width(text: str, width: int, right: bool) -> None:
 )
 def test_what_is_cut_shows_it(text: str, width: int, cut: str) -> None:
     assert fitted(text, width) == cut
+
+
+@given(st.text("ab 液位，。", max_size=60), st.integers(4, 30))
+def test_a_wrapped_text_is_whole(text: str, width: int) -> None:
+    broken = wrapped(text, width)
+    assert "".join(broken) == text
+    for line in broken:
+        assert cell_len(line.rstrip()) <= width or not any(char in " 液位" for char in line.rstrip()[1:])
+
+
+def test_chinese_breaks_anywhere_but_before_a_stop() -> None:
+    assert wrapped("结果未知。请先查看 HH 2.3", 8) == ["结果未", "知。请先", "查看 HH ", "2.3"]
 
 
 @given(st.text(max_size=60))
