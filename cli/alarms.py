@@ -6,19 +6,23 @@ It reads the ledger as any bystander may: read-only, beside a running core or wi
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import apsw
 from rich.cells import cell_len, set_cell_size
 
+from alerting import zone_text
+from cli.json_files import read_json_file
 from cli.language import say
 from cli.running import escaped, refuse
 from config import Grade
-from gateway.core import LEDGER_NAME, LedgerReader
+from gateway.core import HEARTBEAT_NAME, LEDGER_NAME, LedgerReader
 
 GRADES: Final = (Grade.RED, Grade.ORANGE, Grade.YELLOW, Grade.BLUE)
 ALARMS_LISTED_MAX: Final = 1_000
@@ -38,12 +42,14 @@ _ORDER: Final = f"{_STANDING} DESC, grade DESC, start_ms DESC, id"
 class Listing:
     """Alarms as the ledger has them: what stands before what returned, then the gravest, then the newest.
 
-    `alarms` holds the first of `total`; `standing` counts all that stand, by grade.
+    `alarms` holds the first of `total`; `standing` counts all that stand, by grade; `start_values` has what they showed
+    when they were raised, by id, where that is no longer what their record says.
     """
 
     alarms: list[dict[str, Any]] = field(default_factory=list)
     total: int = 0
     standing: Counter[int] = field(default_factory=Counter)
+    start_values: dict[str, float | None] = field(default_factory=dict)
 
 
 def read_alarms(reader: LedgerReader, count_max: int, *, closed: bool = False) -> Listing:
@@ -52,21 +58,34 @@ def read_alarms(reader: LedgerReader, count_max: int, *, closed: bool = False) -
     rows = reader.rows(f"SELECT body FROM alarm WHERE {where} ORDER BY {_ORDER} LIMIT ?", (count_max,))  # noqa: S608 - our own constants
     ((total,),) = reader.rows(f"SELECT count(*) FROM alarm WHERE {where}")  # noqa: S608
     standing = reader.rows(f"SELECT grade, count(*) FROM alarm WHERE {_STANDING} GROUP BY grade")  # noqa: S608
-    return Listing([json.loads(body) for (body,) in rows], int(total), Counter({int(g): int(n) for g, n in standing}))
+    alarms = [json.loads(body) for (body,) in rows]
+    counts = Counter({int(grade): int(count) for grade, count in standing})
+    return Listing(alarms, int(total), counts, _start_values(reader, alarms))
+
+
+def _start_values(reader: LedgerReader, alarms: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Read from the journal what those that have returned showed when they were raised."""
+    returned = json.dumps([alarm["id"] for alarm in alarms if _has_returned(alarm)])
+    rows = reader.rows(
+        "SELECT alarm_id, body ->> '$.alarm.value' FROM transition"
+        " WHERE revision = 1 AND alarm_id IN (SELECT value FROM json_each(?))", (returned,)
+    )  # fmt: skip
+    return {str(alarm_id): None if value is None else float(value) for alarm_id, value in rows}
 
 
 def alarms_command(data: Path, *, closed: bool, as_json: bool) -> None:
     """Print the open alarms, with `closed` all of them."""
     listing = _from_ledger(data / "core" / LEDGER_NAME, closed=closed)
+    zone = site_zone(data)
     if as_json:
         print(json.dumps(listing.alarms, ensure_ascii=False))
         return
     print(standing_in_words(listing.standing))
     titles = (say("编号", "id"), say("级别", "grade"), say("对象", "subject"), say("限值", "limit"),
-              say("状态", "state"), say("开始", "start"), say("数值", "value"))  # fmt: skip
+              say("状态", "state"), say("开始", "start"), say("报警值", "value at start"), say("恢复值", "at return"))  # fmt: skip
     lines = [
         (alarm["id"], grade_name(Grade(alarm["grade"])), alarm["tag"], alarm["limit"], state_in_words(alarm["state"]),
-         local_time(alarm["start_ms"]), value_in_words(alarm))
+         local_time(alarm["start_ms"], zone), *values_in_words(alarm, listing.start_values))
         for alarm in listing.alarms
     ]  # fmt: skip
     table = [tuple(escaped(cell) for cell in line) for line in (titles, *lines)] if lines else []
@@ -77,12 +96,12 @@ def alarms_command(data: Path, *, closed: bool, as_json: bool) -> None:
         print(more_in_words(listing.total - len(lines)))
 
 
-def act_in_words(transition: dict[str, Any]) -> str:
-    """Return an operator's act that core has done, as one line."""
+def act_in_words(transition: dict[str, Any], zone: tzinfo | None) -> str:
+    """Return an operator's act that core has done, as one line; None is the machine's own zone."""
     alarm = transition["alarm"]
     done = say("已销警", "closed") if transition["kind"] == "closed" else say("已确认", "acknowledged")
     grade = grade_name(Grade(alarm["grade"]))
-    text = f"{alarm['tag']} {alarm['limit']} {grade} {transition['actor']} {local_time(transition['at_ms'])}"
+    text = f"{alarm['tag']} {alarm['limit']} {grade} {transition['actor']} {local_time(transition['at_ms'], zone)}"
     return escaped(say(f"{done}：{text}", f"{done}: {text}"))
 
 
@@ -107,14 +126,34 @@ def more_in_words(count: int) -> str:
     return say(f"另有 {count} 条", f"{count} more")
 
 
-def value_in_words(alarm: dict[str, Any]) -> str:
-    """Return an alarm's value with its unit; empty where it has none."""
-    return "" if alarm["value"] is None else f"{alarm['value']:.4g} {alarm['unit'] or ''}".rstrip()
+def values_in_words(alarm: dict[str, Any], start_values: Mapping[str, float | None]) -> tuple[str, str]:
+    """Return what an alarm showed when it was raised and when it returned; empty where it showed nothing or has not yet."""
+    unit, value = alarm["unit"], alarm["value"]
+    if _has_returned(alarm):
+        return in_unit(start_values.get(alarm["id"]), unit), in_unit(value, unit)
+    return in_unit(value, unit), ""
 
 
-def local_time(at_ms: int) -> str:
-    """Return UTC epoch milliseconds as local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+def in_unit(value: float | None, unit: str | None) -> str:
+    """Return a value with its unit; empty where there is none."""
+    return "" if value is None else f"{value:.4g} {unit or ''}".rstrip()
+
+
+def _has_returned(alarm: dict[str, Any]) -> bool:
+    return alarm["state"].startswith("RETURNED") or (alarm["state"] == "CLOSED" and alarm.get("returned_ms") is not None)
+
+
+def local_time(at_ms: int, zone: tzinfo | None = None) -> str:
+    """Return UTC epoch milliseconds as date and time of a zone, named; None is the machine's own."""
+    return zone_text(datetime.fromtimestamp(at_ms // 1000, UTC), zone)
+
+
+def site_zone(data: Path) -> tzinfo | None:
+    """Return the zone of the site whose core has this data folder; None where core has never told it."""
+    try:
+        return ZoneInfo(str(read_json_file(data / "core" / HEARTBEAT_NAME)["timezone"]))
+    except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
+        return None
 
 
 def _from_ledger(path: Path, *, closed: bool) -> Listing:

@@ -101,6 +101,22 @@ class Child:
             await asyncio.sleep(STOP_POLL_S)
 
 
+@dataclass(frozen=True, slots=True)
+class PartNow:
+    """How one part stands as a process: `pid` is None while it does not run."""
+
+    pid: int | None
+    restarts: int
+
+
+def parts_now(children: Sequence[Child]) -> dict[str, PartNow]:
+    """Return how every child stands, by name."""
+    return {
+        child.name: PartNow(child.process.pid if child.process is not None and child.alive else None, child.restarts)
+        for child in children
+    }  # fmt: skip
+
+
 class ChildGaveUpError(Exception):
     """A part of the chain does not stay up."""
 

@@ -197,13 +197,18 @@ def token_new(
     ],
     days: Annotated[int, typer.Option("--days", min=1, max=366, help=say("有效天数", "valid for so many days"))] = 90,
     data: DataPath = DEFAULT_DATA,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=say(
+            "把令牌写入此新文件（权限 0600），不显示在屏幕上", "new file (mode 0600) for the token, instead of the screen"
+        )),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token for one person: its name is the actor of every act done with it. Shown once."""
     from cli.serve import new_token
     from gateway.serve import Role
 
-    new_token(data, name, Role(role), days, as_json=as_json)
+    new_token(data, name, Role(role), days, output, as_json=as_json)
 
 
 @token_app.command("list", help=say("列出令牌，不含密文", "List the tokens, without their secrets."))
@@ -365,7 +370,8 @@ def _act(data: Path, request: dict[str, str], *, as_json: bool) -> None:
     """Send one operator act to core; prints what it did."""
     import asyncio
 
-    from cli.alarms import act_in_words
+    from alerting import in_zone
+    from cli.alarms import act_in_words, site_zone
     from gateway.core import ACTS_NAME, ActsSocketError, send_act
 
     try:
@@ -373,11 +379,11 @@ def _act(data: Path, request: dict[str, str], *, as_json: bool) -> None:
     except ActsSocketError as error:
         raise refuse(error) from None
     if not answer.get("ok"):
-        told = str(answer.get("error"))
+        told = in_zone(str(answer.get("error")), site_zone(data))
         listed = f"hazardgate alarms --data {data}"
         raise refuse(say(f"核心没有执行：{told}（{listed} 列出未结束的报警）", f"{told} ({listed} lists the open alarms)"))
     done = answer["transition"]
-    typer.echo(json.dumps(done, ensure_ascii=False) if as_json else act_in_words(done))
+    typer.echo(json.dumps(done, ensure_ascii=False) if as_json else act_in_words(done, site_zone(data)))
 
 
 Actor = Annotated[str, typer.Option("--actor", help=say("操作人", "who acts"))]

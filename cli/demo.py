@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -23,7 +24,7 @@ from typing import Any, Final
 import uvloop
 
 from cli.broker import BrokerMissingError, nats_server_path, write_nats_config
-from cli.children import Child, ChildGaveUpError, keep_running
+from cli.children import Child, ChildGaveUpError, keep_running, parts_now
 from cli.demo_report import account, in_words
 from cli.demo_view import show
 from cli.json_files import read_json_file
@@ -50,7 +51,10 @@ AFTER_FIELD_S: Final = 0.8
 AFTER_BROKER_S: Final = 0.6
 POLL_S: Final = 0.05
 TOKEN_NAME: Final = "demo.token"  # noqa: S105 - the name of its file
+WATCH_NAME: Final = "watch.sh"
 EXIT_MISSING: Final = 1
+OWN: Final = (sys.executable, "-m", "cli")
+"""This very hazardgate, wherever it is installed."""
 
 
 @dataclass(slots=True)
@@ -169,7 +173,10 @@ async def _demo(
 
 
 async def _show(chain: Chain, *, plain: bool) -> None:
-    await show(chain.folder, chain.site, chain.scenario, plain=plain, how_to_look=chain.how_to_look)
+    await show(
+        chain.folder, chain.site, chain.scenario, plain=plain, how_to_look=chain.how_to_look,
+        parts=lambda: parts_now(chain.children),
+    )  # fmt: skip
 
 
 async def _unless_ended(ending: Ending, starting: Coroutine[Any, Any, Chain]) -> Chain:
@@ -193,7 +200,6 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
         for receiver in site.receivers
         if receiver.secret_env is not None
     }
-    own = [sys.executable, "-m", "cli"]
     site_folder = folder / "site"
     site_folder.mkdir()
     site_file = site_folder / "site.yaml"
@@ -211,11 +217,11 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     nats = [str(nats_server_path()), "-c", str(write_nats_config(folder / "broker", port))]
     broker = child("broker", nats)
     platform = child(
-        "platform", [*own, "simulate", "platform", str(site_file), "--data", str(folder), "--port", "0"], signing
+        "platform", [*OWN, "simulate", "platform", str(site_file), "--data", str(folder), "--port", "0"], signing
     )
     plant = child(
         "plant",
-        [*own, "simulate", "plant", str(site_file), "--data", str(folder), "--scenario", scenario,
+        [*OWN, "simulate", "plant", str(site_file), "--data", str(folder), "--scenario", scenario,
          "--seed", str(seed), "--free-ports", "--hold"],
     )  # fmt: skip
     where_platform = await _wait_for_json(platform, folder / "platform" / "platform.json")
@@ -228,16 +234,16 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
     urls = {receiver.id: f"{where_platform['url']}/hooks/{receiver.id}" for receiver in site.receivers}
     site = rebind(site, buses, ("127.0.0.1", port), urls)
     site_file.write_text(dump_site(site), encoding="utf-8")
-    core = child("core", [*own, "core", str(site_file), "--data", str(folder)], signing)
+    core = child("core", [*OWN, "core", str(site_file), "--data", str(folder)], signing)
     await _wait_for_json(core, folder / "core" / "heartbeat.json")
     serve_port = _free_port()
-    serve = child("serve", [*own, "serve", str(site_file), "--data", str(folder), "--port", str(serve_port)])
+    serve = child("serve", [*OWN, "serve", str(site_file), "--data", str(folder), "--port", str(serve_port)])
     edges = []
     for edge_config in site.edges:
         file = site_folder / f"{edge_config.id}.yaml"
         file.write_text(dump_edge(export_edge(site, edge_config.id)), encoding="utf-8")
         data = folder / "edges" / edge_config.id
-        edges.append(child(f"edge-{edge_config.id}", [*own, "edge", "run", str(file), "--data", str(data)]))
+        edges.append(child(f"edge-{edge_config.id}", [*OWN, "edge", "run", str(file), "--data", str(data)]))
     chain = Chain(
         site, folder, broker, plant, platform, core, serve, edges, where_plant["control_port"],
         _how_to_look(folder, serve_port), scenario,
@@ -252,13 +258,19 @@ async def _start(scenario: str, folder: Path, seed: int, started: list[Child]) -
 
 
 def _how_to_look(folder: Path, port: int) -> str:
-    """Make a token for whoever runs the demo; return the command that looks at it with that."""
+    """Make a token for whoever runs the demo, and a script that looks at it with that; return how to run the script.
+
+    A script, because its short name can be copied whole from a narrow screen, and `hazardgate` may not be on the PATH.
+    """
     store = TokenStore(folder / SERVE_FOLDER, lambda: time.time_ns() // 1_000_000)
     file = folder / TOKEN_NAME
     with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as kept:
         kept.write(store.new(say("演示", "demo"), Role.OPERATOR, 1)[1] + "\n")
-    command = f"hazardgate watch --url http://127.0.0.1:{port} --token-file {file}"
-    return say(f"另开终端查看和确认报警：{command}", f"look and acknowledge in another terminal: {command}")
+    watch = [*OWN, "watch", "--url", f"http://127.0.0.1:{port}", "--token-file", str(file.resolve())]
+    script = (folder / WATCH_NAME).resolve()
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(watch)} "$@"\n', encoding="utf-8")
+    command = shlex.join(["sh", str(script)])
+    return say(f"另开终端查看和确认报警：\n{command}", f"look and acknowledge in another terminal:\n{command}")
 
 
 async def _wind_up(chain: Chain, ending: Ending) -> dict[str, Any] | None:

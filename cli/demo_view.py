@@ -10,10 +10,12 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from rich import box
 from rich.cells import cell_len
@@ -27,12 +29,14 @@ from rich.text import Text
 from cli.alarms import (
     Listing,
     grade_name,
+    in_unit,
     more_in_words,
     read_alarms,
     standing_in_words,
     state_in_words,
-    value_in_words,
+    values_in_words,
 )
+from cli.children import PartNow
 from cli.json_files import read_json_file
 from cli.language import language, say
 from config import Grade, LimitRow, SiteConfig, TagConfig
@@ -44,6 +48,8 @@ PLAIN_PERIOD_S: Final = 5.0
 ALARMS_READ: Final = 200
 NARROW_WIDTH: Final = 110
 """Up to here the values stand below the alarms, and the receivers are one row of the chain."""
+WIDE_ALARMS: Final = 96
+"""From here the alarms have room for what they showed at start and return beside what they show now."""
 FRAME_WIDTH: Final = 4
 FRAME_HEIGHT: Final = 2
 SHORTEST_CELL: Final = 6
@@ -54,19 +60,25 @@ STALE_HEARTBEAT_MS: Final = 3_000
 
 @dataclass(slots=True)
 class Seen:
-    """One look at the chain."""
+    """One look at the chain. `parts` are its processes, by name; empty where whoever looks does not run them."""
 
     heartbeat: dict[str, Any]
     edges: list[dict[str, Any]]
     alarms: Listing
     values: dict[str, tuple[float, int, int]]
+    parts: Mapping[str, PartNow] = field(default_factory=dict)
+
+
+def no_parts() -> Mapping[str, PartNow]:
+    """Tell of no process: the view looks at a chain that others run."""
+    return {}
 
 
 class Bystander:
     """Looks at a running chain from outside."""
 
-    def __init__(self, folder: Path, site: SiteConfig) -> None:
-        self._folder, self._site = folder, site
+    def __init__(self, folder: Path, site: SiteConfig, parts: Callable[[], Mapping[str, PartNow]] = no_parts) -> None:
+        self._folder, self._site, self._parts = folder, site, parts
         self._reader: LedgerReader | None = None
         self._values: FrameValues | None = None
 
@@ -81,7 +93,7 @@ class Bystander:
             alarms = read_alarms(self._reader, ALARMS_READ)
             values = self._values.latest(LOG_ROWS_READ)
         edges = [read_json_file(self._folder / "edges" / edge.id / "status.json") for edge in self._site.edges]
-        return Seen(read_json_file(self._folder / "core" / "heartbeat.json"), edges, alarms, values)
+        return Seen(read_json_file(self._folder / "core" / "heartbeat.json"), edges, alarms, values, self._parts())
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -89,9 +101,12 @@ class Bystander:
             self._reader.close()
 
 
-async def show(folder: Path, site: SiteConfig, scenario: str, *, plain: bool, how_to_look: str = "") -> None:
+async def show(
+    folder: Path, site: SiteConfig, scenario: str, *, plain: bool, how_to_look: str = "",
+    parts: Callable[[], Mapping[str, PartNow]] = no_parts,
+) -> None:  # fmt: skip
     """Show until cancelled: full screen on a terminal, a line every 5 s elsewhere. `how_to_look` tells of other ways."""
-    bystander = Bystander(folder, site)
+    bystander = Bystander(folder, site, parts)
     console = Console(file=sys.stderr if plain else sys.stdout)
     try:
         if plain or not console.is_terminal:
@@ -128,7 +143,11 @@ def screen(
     chain, deliveries = _chain(seen, narrow=narrow), _deliveries(seen)
     top = FRAME_HEIGHT + (chain.row_count if narrow else max(chain.row_count, deliveries.row_count + 1))
     top = min(top, height // 2)
-    look_lines = Text(how_to_look).wrap(Console(width=width), width, overflow="fold") if how_to_look else ()
+    look_lines = [
+        line
+        for told in how_to_look.splitlines()  # a command stands on a line of its own, so that it can be copied whole
+        for line in Text(told).wrap(Console(width=width), width, overflow="fold")
+    ]
     bottom = 1 + len(look_lines)
     rest = max(2, height - top - bottom)
     layout = Layout()
@@ -188,21 +207,36 @@ def _chain(seen: Seen, *, narrow: bool) -> Table:
     beat = seen.heartbeat
     now_ms = time.time() * 1000
     rows = Table(box=None, show_header=False, pad_edge=False)
+    core = _standing(seen.parts.get("core"), beat, now_ms)
     for edge in seen.edges:
-        fresh = now_ms - edge.get("at_ms", 0) < STALE_HEARTBEAT_MS
+        name = str(edge.get("edge", "?"))
+        standing = _standing(seen.parts.get(f"edge-{name}"), edge, now_ms)
+        if standing == "up" and not edge.get("connected"):
+            standing = "down" if core == "up" else "waits"
         rows.add_row(
-            say("采集终端", "edge") + f" {edge.get('edge', '?')}",
-            _lamp(fresh and bool(edge.get("connected"))),
+            say("采集终端", "edge") + f" {name}", _lamp_of(standing),
             say(f"已采集 {edge.get('samples_taken', 0)}", f"taken {edge.get('samples_taken', 0)}"),
             say(f"已确认 {edge.get('samples_acked', 0)}", f"acked {edge.get('samples_acked', 0)}"),
+            _restarts(seen, f"edge-{name}"),
         )
-    alive = now_ms - beat.get("at_ms", 0) < STALE_HEARTBEAT_MS
-    rows.add_row(say("消息代理", "broker"), _lamp(alive and bool(beat.get("connected"))))
+    broker = seen.parts.get("broker")
     rows.add_row(
-        say("核心", "core"), _lamp(alive),
+        say("消息代理", "broker"),
+        _lamp(core == "up" and bool(beat.get("connected"))) if broker is None else _lamp_of(_running(broker)),
+        "", "", _restarts(seen, "broker"),
+    )  # fmt: skip
+    rows.add_row(
+        say("核心", "core"), _lamp_of(core),
         say(f"已提交 {beat.get('samples_committed', 0)}", f"committed {beat.get('samples_committed', 0)}"),
         say(f"提交 {beat.get('commit_ms_p50') or 0:.1f} 毫秒", f"commit {beat.get('commit_ms_p50') or 0:.1f} ms"),
+        _restarts(seen, "core"),
     )  # fmt: skip
+    if "serve" in seen.parts:
+        rows.add_row(say("查询服务", "serve"), _lamp_of(_running(seen.parts["serve"])), "", "", _restarts(seen, "serve"))
+    for name, words in (("plant", say("仿真工厂", "plant")), ("platform", say("仿真平台", "platform"))):
+        part = seen.parts.get(name)
+        if part is not None and (part.pid is None or part.restarts):
+            rows.add_row(words, _lamp_of(_running(part)), "", "", _restarts(seen, name))
     if narrow:
         receivers = beat.get("deliveries", {}).values()
         due = sum(int(status["due"]) for status in receivers)
@@ -211,6 +245,30 @@ def _chain(seen: Seen, *, narrow: bool) -> Table:
             say(f"已送达 {_accepted(beat)}", f"accepted {_accepted(beat)}"), say(f"待送 {due}", f"due {due}"),
         )  # fmt: skip
     return rows
+
+
+def _running(part: PartNow) -> str:
+    return "restarting" if part.pid is None else "up"
+
+
+def _standing(part: PartNow | None, said: Mapping[str, Any], now_ms: float) -> str:
+    """How a part stands that tells of itself: what a process that is gone has said counts no more."""
+    fresh = now_ms - said.get("at_ms", 0) < STALE_HEARTBEAT_MS
+    if part is None:
+        return "up" if fresh else "down"
+    if part.pid is None:
+        return "restarting"
+    if said.get("pid") != part.pid:
+        return "starting"
+    return "up" if fresh else "down"
+
+
+def _restarts(seen: Seen, name: str) -> Text:
+    part = seen.parts.get(name)
+    if part is None:
+        return Text("")
+    told = say(f"重启 {part.restarts}", f"restarts {part.restarts}")
+    return Text(told, style="bold yellow" if part.restarts else "dim")
 
 
 def _deliveries(seen: Seen) -> Table:
@@ -227,21 +285,38 @@ def _alarms(seen: Seen, site: SiteConfig, width: int, height: int) -> Panel:
     head = Text(say("报警中：", "standing: "), no_wrap=True)
     for grade, colour in COLOURS.items():
         head.append(f"{grade_name(grade)} {standing[int(grade)]}  ", style=f"bold {colour}")
+    zone = ZoneInfo(site.timezone)
+    wide = width >= WIDE_ALARMS
+    then = (say("报警值", "at start"), say("恢复值", "at return")) if wide else ()
     titles = (say("级别", "grade"), say("开始", "start"), say("对象", "subject"), say("限值", "limit"),
-              say("数值", "value"), say("状态", "state"))  # fmt: skip
+              *then, say("现值", "now"), say("状态", "state"))  # fmt: skip
     space = height - FRAME_HEIGHT - 2  # heading and titles
     shown = seen.alarms.alarms[: _rows_shown(seen.alarms.total, space)]
     lines = []
     for alarm in shown:
         grade = Grade(alarm["grade"])
         style = COLOURS[grade] if "ACTIVE" in alarm["state"] else "dim"
-        at = time.strftime("%H:%M:%S", time.localtime(alarm["start_ms"] / 1000))
-        cells = (grade_name(grade), at, _subject(alarm, site), alarm["limit"], value_in_words(alarm),
+        at = datetime.fromtimestamp(alarm["start_ms"] // 1000, UTC).astimezone(zone).strftime("%H:%M:%S")
+        values = values_in_words(alarm, seen.alarms.start_values) if wide else ()
+        cells = (grade_name(grade), at, _subject(alarm, site), alarm["limit"], *values, _present(seen, alarm),
                  state_in_words(alarm["state"]))  # fmt: skip
         lines.append((cells, style))
     rows = _grid(titles, lines, width - FRAME_WIDTH, shrinks=(2,))
     more = seen.alarms.total - len(shown)
-    return Panel(_with_more((head, rows), more), title=say("报警", "Alarms"), box=box.SQUARE)
+    named = datetime.now(zone).strftime("%Z")
+    title = say(f"报警（时间 {named}）", f"Alarms (times {named})")
+    return Panel(_with_more((head, rows), more), title=title, box=box.SQUARE)
+
+
+def _present(seen: Seen, alarm: dict[str, Any]) -> str:
+    """What the alarm's tag shows now; `--` where that is not known, `?` behind what is not good."""
+    found = seen.values.get(alarm["tag"])
+    if found is None:
+        return ""
+    value, code, _ = found
+    if math.isnan(value) or _standing(seen.parts.get("core"), seen.heartbeat, time.time() * 1000) != "up":
+        return "--"
+    return in_unit(value, alarm["unit"]) + ("" if quality_of(code) == Quality.GOOD else " ?")
 
 
 def _values(seen: Seen, site: SiteConfig, width: int, height: int) -> Panel:
@@ -295,6 +370,15 @@ def _subject(alarm: dict[str, Any], site: SiteConfig) -> str:
 
 def _accepted(beat: dict[str, Any]) -> int:
     return sum(int(status["accepted"]) for status in beat.get("deliveries", {}).values())
+
+
+def _lamp_of(standing: str) -> Text:
+    if standing in ("up", "down"):
+        return _lamp(standing == "up")
+    words = {
+        "restarting": ("已中断，重启中", "restarting"), "starting": ("启动中", "starting"), "waits": ("等待核心", "waits for core"),
+    }  # fmt: skip
+    return Text(say(*words[standing]), style="bold red" if standing == "restarting" else "bold yellow")
 
 
 def _lamp(good: bool) -> Text:

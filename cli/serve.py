@@ -7,10 +7,11 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cli.alarms import local_time
+from cli.alarms import local_time, site_zone
 from cli.language import say
 from cli.running import escaped, refuse, run_until_stopped, unusable
 from config import SiteConfig
@@ -18,6 +19,7 @@ from gateway.serve import SERVE_FOLDER, Role, ServeError, ServeSettings, Token, 
 
 NICENESS: Final = 10
 """Core must win: no query may delay an alarm."""
+CORE_FOLDER: Final = "core"
 
 
 def serve_command(site: SiteConfig, data: Path, settings: ServeSettings) -> None:
@@ -33,22 +35,51 @@ def serve_command(site: SiteConfig, data: Path, settings: ServeSettings) -> None
         raise refuse(unusable(data, error)) from None
 
 
-def new_token(data: Path, name: str, role: Role, days: int, *, as_json: bool) -> None:
-    """Make a token and print it, once: alone on stdout, so that it can go into a file."""
-    try:
-        token, sent = _store(data).new(name, role, days)
-    except ServeError as error:
-        raise refuse(error) from None
+def new_token(data: Path, name: str, role: Role, days: int, output: Path | None, *, as_json: bool) -> None:
+    """Make a token and give it out once: into a new file of the user's alone, else alone on stdout."""
+    store = _store(data)
+    with _kept_secret(output) as keep:
+        try:
+            token, sent = store.new(name, role, days)
+        except ServeError as error:
+            raise refuse(error) from None
+        if keep is not None:
+            keep(sent + "\n")
     if as_json:
-        print(json.dumps({**_told(token), "token": sent}, ensure_ascii=False))
+        shown = {"token": sent} if output is None else {"output": str(output)}
+        print(json.dumps({**_told(token), **shown}, ensure_ascii=False))
         return
-    print(sent)
-    until = local_time(token.expires_ms)
+    if output is None:
+        print(sent)
+    until = local_time(token.expires_ms, site_zone(data))
+    where = say("令牌只显示这一次，请妥善保存", "The token is shown only now; keep it safe") if output is None else say(
+        f"令牌已写入 {output}，只有您能读取", f"The token is in {output}, which only you can read"
+    )
     print(say(
-        f"{escaped(token.name)}（{role_in_words(token.role)}），编号 {token.id}，有效至 {until}。令牌只显示这一次，请妥善保存",
-        f"{escaped(token.name)} ({role_in_words(token.role)}), id {token.id}, until {until}. "
-        f"The token is shown only now; keep it safe",
+        f"{escaped(token.name)}（{role_in_words(token.role)}），编号 {token.id}，有效至 {until}。{where}",
+        f"{escaped(token.name)} ({role_in_words(token.role)}), id {token.id}, until {until}. {where}",
     ), file=sys.stderr)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _kept_secret(output: Path | None) -> Iterator[Callable[[str], object] | None]:
+    """Open a new file that only its owner may read, before the secret is made; it goes again if none is."""
+    if output is None:
+        yield None
+        return
+    try:
+        descriptor = os.open(output, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise refuse(say(f"{output}：文件已存在，不会覆盖；请换一个 --output", f"{output}: exists and is not overwritten; "
+                         f"give another --output")) from None  # fmt: skip
+    except OSError as error:
+        raise refuse(unusable(output, error)) from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            yield file.write
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
 
 
 def list_tokens(data: Path, *, as_json: bool) -> None:
@@ -60,8 +91,10 @@ def list_tokens(data: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_told(token) for token in tokens], ensure_ascii=False))
         return
+    zone = site_zone(data)
     for token in tokens:
-        print(f"{token.id}  {token.role:8}  {_standing(token)}  {local_time(token.expires_ms)}  {escaped(token.name)}")
+        until = local_time(token.expires_ms, zone)
+        print(f"{token.id}  {token.role:8}  {_standing(token)}  {until}  {escaped(token.name)}")
     if not tokens:
         print(say("还没有令牌；用 hazardgate token new 创建", "no token yet; hazardgate token new makes one"))
 
@@ -83,6 +116,13 @@ def role_in_words(role: Role) -> str:
 
 
 def _store(data: Path) -> TokenStore:
+    """Return the tokens of a data folder that core or serve has used: a wrong one would get tokens that nobody knows."""
+    if not any((data / name).is_dir() for name in (CORE_FOLDER, SERVE_FOLDER)):
+        raise refuse(say(
+            f"{data}：里面既没有 core/ 也没有 serve/；请用 --data 指定核心的数据目录（新站点请先启动核心或查询服务）",
+            f"{data}: holds neither core/ nor serve/; name core's data folder with --data (on a new site, start core or "
+            f"serve first)",
+        ))  # fmt: skip
     return TokenStore(data / SERVE_FOLDER, _now_ms)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,17 @@ def data(tmp_path: Path) -> Path:
         state(1, 2, State.ACTIVE_UNACKED, START_MS),
         state(2, 4, State.ACTIVE_ACKED, START_MS),
         state(3, 4, State.ACTIVE_UNACKED, START_MS + HOUR_MS),
-        state(4, 4, State.RETURNED_UNACKED, START_MS + HOUR_MS),
+        state(4, 4, State.RETURNED_UNACKED, START_MS + HOUR_MS, revision=2),
         state(5, 4, State.CLOSED, START_MS + 2 * HOUR_MS),
         state(6, 1, State.ACTIVE_UNACKED, START_MS, tag="EDGE.E1.OFFLINE", limit="SYSTEM", value=None, unit=""),
     )
+    raised = {"alarm": state(4, 4, State.ACTIVE_UNACKED, START_MS + HOUR_MS, value=9.5).to_json()}
+    db = sqlite3.connect(tmp_path / "core" / LEDGER_NAME, isolation_level=None)
+    db.execute(
+        "INSERT INTO transition VALUES (1, 't', 1, ?, 1, 'raised', 0, 0, 0, NULL, ?, '', '')", (f"{4:032x}", json.dumps(raised))
+    )
+    db.close()
+    (tmp_path / "core" / "heartbeat.json").write_text('{"timezone": "Asia/Shanghai"}', encoding="utf-8")
     return tmp_path
 
 
@@ -68,10 +76,13 @@ def test_open_alarms_stand_in_order_of_weight(data: Path) -> None:
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert lines[0] == "standing: red 2 orange 0 yellow 1 blue 1"
-    assert lines[1].split() == ["id", "grade", "subject", "limit", "state", "start", "value"]
+    assert re.split(r"  +", lines[1]) == [
+        "id", "grade", "subject", "limit", "state", "start", "value at start", "at return"
+    ]  # fmt: skip
     assert ids(result.output) == [3, 2, 1, 6, 4]
-    at = alarms.local_time(START_MS)
+    at = "2026-11-18 19:06:40 CST"
     assert lines[4] == f"{1:032x}  yellow  CL103.LEVEL      H       standing, unacked  {at}  3.142 m"
+    assert lines[6].endswith("CST  9.5 m           3.142 m")  # started at 9.5, returned at 3.142
     assert lines[5].endswith(f"blue    EDGE.E1.OFFLINE  SYSTEM  standing, unacked  {at}")
 
 
@@ -161,14 +172,16 @@ def test_an_act_that_is_done_is_one_line(kind: str, answered, monkeypatch: pytes
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_a_refused_act_says_where_the_alarms_are(kind, language, answered, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", language)
-    answered({"ok": False, "error": "1: no such alarm"})
+    answered({"ok": False, "error": "1: closed by Li (at 2026-11-22T19:03:23Z)"})
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "heartbeat.json").write_text('{"timezone": "Asia/Shanghai"}', encoding="utf-8")
     result = run(*ACTED[kind], "--data", tmp_path)
     assert result.exit_code == 2
-    assert "1: no such alarm" in result.output
+    assert "1: closed by Li (at 2026-11-23 03:03:23 CST)" in result.output
     assert f"hazardgate alarms --data {tmp_path}" in result.output
 
 
 def test_an_actor_cannot_steer_the_terminal() -> None:
     alarm = state(1, 2, State.ACTIVE_ACKED, START_MS).to_json()
-    told = alarms.act_in_words({"kind": "acknowledged", "alarm": alarm, "actor": "a\x1b[2J\nb", "at_ms": START_MS})
+    told = alarms.act_in_words({"kind": "acknowledged", "alarm": alarm, "actor": "a\x1b[2J\nb", "at_ms": START_MS}, None)
     assert told.isprintable()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +41,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_a_token_is_shown_once_and_then_only_its_standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "core").mkdir()
     made = run("token", "new", "李工", "--role", "operator", "--days", 30, "--data", tmp_path)
     assert made.exit_code == 0
     sent = made.output.split("\n")[0]
@@ -58,15 +62,51 @@ def test_a_token_is_shown_once_and_then_only_its_standing(tmp_path: Path, monkey
 
 
 def test_a_token_as_json_is_for_scripts(tmp_path: Path) -> None:
+    (tmp_path / "serve").mkdir()
     told = json.loads(run("token", "new", "screen", "--role", "viewer", "--json", "--data", tmp_path).output)
     assert told["token"].startswith(f"hg1_{told['id']}_")
+
+
+def test_a_token_goes_into_a_new_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "heartbeat.json").write_text('{"timezone": "Asia/Shanghai"}', encoding="utf-8")
+    file = tmp_path / "li.token"
+    new = ("token", "new", "li", "--role", "viewer", "--data", tmp_path, "-o", file)
+    before = os.umask(0)
+    try:
+        made = run(*new)
+    finally:
+        os.umask(before)
+    sent = file.read_text("ascii")
+    assert re.fullmatch(r"hg1_[0-9a-f]{10}_\S+\n", sent)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (made.exit_code, sent.strip() in made.output) == (0, False)
+    assert re.search(r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d CST\. The token is in ", made.output)
+    again = run(*new)
+    assert (again.exit_code, "not overwritten" in again.output) == (2, True)
+    assert file.read_text("ascii") == sent
+    assert len(json.loads(run("token", "list", "--json", "--data", tmp_path).output)) == 1
+
+
+def test_no_file_is_left_where_no_token_was_made(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
+    result = run("token", "new", " ", "--role", "viewer", "--data", tmp_path, "-o", tmp_path / "t")
+    assert (result.exit_code, (tmp_path / "t").exists()) == (2, False)
+
+
+@pytest.mark.parametrize("command", [("new", "li", "--role", "viewer"), ("list",), ("revoke", "li")])
+def test_a_folder_that_is_none_of_ours_gets_no_tokens(tmp_path: Path, command: tuple[str, ...]) -> None:
+    wrong = tmp_path / "wrong"
+    result = run("token", *command, "--data", wrong)
+    assert (result.exit_code, "holds neither core/ nor serve/" in result.output) == (2, True)
+    assert not wrong.exists()
 
 
 REFUSALS = [
     pytest.param(("token", "new", " ", "--role", "viewer", "--data", "{tmp}"), "printable characters", id="no name"),
     pytest.param(("token", "new", "l\x1b[2Ji", "--role", "viewer", "--data", "{tmp}"), "printable characters", id="a name that steers"),
     pytest.param(("token", "revoke", "nobody", "--data", "{tmp}"), "no valid token 'nobody'", id="nobody"),
-    pytest.param(("token", "new", "li", "--role", "viewer", "--data", "{file}"), "tokens cannot be used", id="data is a file"),
+    pytest.param(("token", "new", "li", "--role", "viewer", "--data", "{file}"), "holds neither core/", id="data is a file"),
     pytest.param(("token", "list", "--data", "{broken}"), "cannot be used", id="a broken token file"),
     pytest.param(("serve", SITE, "--data", "{broken}", "--port", "0"), "cannot be used", id="serve: a broken token file"),
     pytest.param(("serve", "{tmp}/absent.yaml", "--data", "{tmp}"), "cannot be read", id="serve: no site"),
@@ -81,6 +121,7 @@ REFUSALS = [
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[dict[str, str]]:
     (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "core").mkdir()
     (tmp_path / "broken" / "serve").mkdir(parents=True)
     (tmp_path / "broken" / "serve" / "tokens.json").write_text("{", encoding="utf-8")
     with socket.socket() as taken:
