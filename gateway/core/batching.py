@@ -33,6 +33,7 @@ from gateway.core.host import (
 )
 from gateway.core.ledger import Batch, StreamRow
 from gateway.core.machine import Arrived, LateWant, Machine, Stretch
+from gateway.core.own_trouble import EXPLAINS_MS, OwnTrouble
 from gateway.core.revision import revision_hash
 from gateway.core.sessions import OurLinkLost
 from gateway.core.snapshots import pack_sections
@@ -46,8 +47,11 @@ SUSPICION_EVERY_MS: Final = 60_000
 class BatchBuilder:
     """Applies facts to the machine and collects what one transaction must hold."""
 
-    def __init__(self, machine: Machine, next_pos: int, random_source: random.Random | None = None) -> None:
+    def __init__(
+        self, machine: Machine, next_pos: int, random_source: random.Random | None = None, own: OwnTrouble | None = None
+    ) -> None:
         self._machine = machine
+        self._own = own or OwnTrouble(-EXPLAINS_MS)
         self._next_pos = next_pos
         self._random = random.SystemRandom() if random_source is None else random_source
         self._tag_numbers = np.arange(len(machine.site.tags), dtype=np.int32)
@@ -225,6 +229,7 @@ class BatchBuilder:
             "clock_offset_ms": born.clock_offset_ms,
             "clock_synced": born.clock_synced,
             "transport_blocked": born.transport_blocked,
+            "transport_explained": self._explained(node, blocked=born.transport_blocked),
             "commands_refused": born.commands_refused,
             "unmarked_stream": new_stream_id(self._random),
         }
@@ -238,6 +243,8 @@ class BatchBuilder:
 
     def died(self, node: str, device: str, *, quiet: bool) -> None:
         """A node's or device's session ended."""
+        if not device:
+            self._own.free(node)
         self._add(EntryKind.DIED, pack_json({"quiet": quiet}), node, device)
         self._transitions(self._machine.died(self._engine_ms, self._wall_ms, node, device, quiet=quiet))
 
@@ -246,8 +253,20 @@ class BatchBuilder:
             self.condition({"key": f"EDGE.{node}.SPOOL", "standing": bool(value), "facts": {}})
         elif name == CLOCK_SYNCED:
             self.condition({"key": f"EDGE.{node}.CLOCK", "standing": not value, "facts": {}})
-        elif name == TRANSPORT_BLOCKED:
+        elif name == TRANSPORT_BLOCKED and not self._explained(node, blocked=bool(value)):
             self.condition({"key": f"EDGE.{node}.TRANSPORT", "standing": bool(value), "facts": {}})
+
+    def _explained(self, node: str, *, blocked: bool) -> bool:
+        """Tell whether a node's transport is blocked only as far as our own trouble explains."""
+        if blocked:
+            return self._own.blocked(node, self._engine_ms)
+        self._own.free(node)
+        return False
+
+    def unexplained(self) -> None:
+        """Tell of transports that are blocked still, although no trouble of ours explains it any more."""
+        for node in self._own.unexplained(self._engine_ms):
+            self.condition({"key": f"EDGE.{node}.TRANSPORT", "standing": True, "facts": {}})
 
     def _suspect(self, node: str, suspicion: Suspicion) -> None:
         """Raise a security alarm, at most once a minute of each kind and node: who attacks must not fill the list."""

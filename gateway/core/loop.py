@@ -22,6 +22,7 @@ from gateway.core.batching import BatchBuilder
 from gateway.core.engine_clock import EngineClock
 from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
 from gateway.core.machine import LateWant, Machine, Stretch
+from gateway.core.own_trouble import OWN_KEYS, OwnTrouble
 from gateway.core.ports import RunBlocking
 from gateway.core.recover import Recovered
 from gateway.core.sessions import Sessions
@@ -38,6 +39,7 @@ HOUSEKEEPING_MS: Final = 500
 DROPPED_OVER_MS: Final = 60_000
 STATE_EVERY_MS: Final = 1_000
 STALL_MS: Final = 500  # a commit that takes longer no longer holds its notices back
+HUNG_MS: Final = 3_000  # and with one that takes so long, edges miss their acknowledgements: that is an alarm
 UNCOMMITTED_BYTES_MAX: Final = 64 * 1024 * 1024
 LIVE_ACK_MS: Final = 1_000
 NODE_GRACE_MS: Final = 30_000  # after our own start or link loss a node may take so long to be born again
@@ -113,7 +115,9 @@ class CoreLoop:
         self._clock, self._wall_ms, self._fetch_late = clock, wall_ms, fetch_late
         self.counters = Counters(committed_pos=next_pos - 1)
         self._run_blocking = run_blocking
-        self._builder = BatchBuilder(machine, next_pos, random)
+        self._own = OwnTrouble(clock.now())
+        self._hung, self._hung_looks = False, 0
+        self._builder = BatchBuilder(machine, next_pos, random, self._own)
         self._inbox: deque[tuple[str, bytes]] = deque()
         self._inbox_bytes = 0
         self._backlog: deque[tuple[str, bytes]] = deque()
@@ -172,6 +176,8 @@ class CoreLoop:
 
     def fact(self, key: str, standing: bool | None, facts: dict[str, Any] | None = None) -> None:
         """Report a system condition; it becomes an entry of the next cycle."""
+        if key in OWN_KEYS:
+            self._own.seen(self._clock.now())
         self._facts.append({"key": key, "standing": standing, "facts": facts or {}})
         self.wake.set()
 
@@ -182,10 +188,12 @@ class CoreLoop:
 
     def link_up(self) -> None:
         """The source is connected and listens."""
+        self._own.seen(self._clock.now())
         self.sessions.link_up(self._clock.now())
 
     def link_lost(self) -> None:
         """Core's own MQTT link is gone: nothing is known of any node until it is born again."""
+        self._own.seen(self._clock.now())
         self.sessions.link_lost(self._clock.now())
         self.wake.set()
 
@@ -234,6 +242,8 @@ class CoreLoop:
             self._starting = None
         build.unlogged = self._unlogged = self._unlogged or overflow
         self.counters.overflow = self._unlogged
+        if self._unlogged or self._dropped_ms is not None:
+            self._own.seen(engine_ms)
         self._take_messages(engine_ms, wall_ms)
         if not self._unlogged and not self.backlog_refused:
             self._take_blocks(wall_ms)
@@ -331,6 +341,8 @@ class CoreLoop:
         for node in self.sessions.overdue(engine_ms, NODE_GRACE_MS):
             self._builder.died(node, "", quiet=False)
         self._watch_inbox(engine_ms)
+        self._watch_disk(engine_ms)
+        self._builder.unexplained()
         self.counters.nodes = self.sessions.view(self.machine)
         self.counters.alarms = self._builder.alarm_counts()
 
@@ -343,6 +355,23 @@ class CoreLoop:
         elif self._dropped_ms is not None and engine_ms - self._dropped_ms >= DROPPED_OVER_MS:
             self._dropped_ms = None
             self._builder.condition({"key": "CORE.INBOX.DROPPED", "standing": False, "facts": {"dropped": dropped}})
+
+    def _watch_disk(self, engine_ms: int) -> None:
+        """A commit that does not come back fails no less than one that the disk refuses: one alarm, until it is done.
+
+        Looked at twice: a loop that itself stood still has not heard yet of what was committed meanwhile.
+        """
+        waited_ms = engine_ms - self._flight[0].since_ms if self._flight else 0
+        self._hung_looks = self._hung_looks + 1 if waited_ms >= HUNG_MS else 0
+        if self._hung_looks:
+            self._own.seen(engine_ms)
+        if self._hung_looks > 1 and not self._hung:
+            self._hung = True
+            facts = {"reason": f"a commit takes longer than {HUNG_MS // 1000} s"}
+            self._builder.condition({"key": "CORE.LEDGER.WRITE", "standing": True, "facts": facts})
+        elif self._hung and waited_ms < STALL_MS:
+            self._hung = False
+            self._builder.condition({"key": "CORE.LEDGER.WRITE", "standing": False, "facts": {}})
 
     # -- commits --
 

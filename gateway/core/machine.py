@@ -223,7 +223,8 @@ class Machine:
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.SPOOL", standing=bool(facts["spool_fault"]))
         transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.CLOCK", standing=not facts["clock_synced"])
         blocked = bool(facts.get("transport_blocked"))
-        transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.TRANSPORT", standing=blocked)
+        if not facts.get("transport_explained"):  # by trouble of our own: neither raised nor lowered
+            transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.TRANSPORT", standing=blocked)
         if findings.losses:
             named = [f"{loss.stream}:{loss.first}-{loss.last} {loss.cause}" for loss in findings.losses[:8]]
             what: dict[str, Fact] = {"ranges": len(findings.losses), "what": "; ".join(named)}

@@ -112,6 +112,12 @@ class Bench:
             self.writer.commit(self.loop)
         await self.fetched()
 
+    async def wait(self, for_ms: float) -> None:
+        """Let time pass in which the loop goes on turning."""
+        while for_ms > 0:
+            await self.cycle(min(for_ms, 900))
+            for_ms -= 900
+
     async def fetched(self) -> None:
         """Let a running history fetch end."""
         if self.loop._late_task is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from alerting import Act, ActKind, State
 from gateway.core.batching import SUSPICION_EVERY_MS
+from gateway.core.own_trouble import EXPLAINS_MS
 from gateway.core.sessions import DEATHS_MAX, DEATHS_WITHIN_MS
 from tests.gateway.bench import Bench
 from tests.gateway.field import (
@@ -278,6 +279,7 @@ def test_commands_that_an_edge_refused_are_a_security_alarm(tmp_path: Path) -> N
 def test_an_edge_whose_transport_was_blocked_is_a_standing_alarm_until_it_says_otherwise(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         edge = await born(bench)
+        await bench.wait(EXPLAINS_MS)
         birth = node_birth(0, edge.live, 4, extra=[flag(TRANSPORT_BLOCKED, True)])
         bench.deliver([(address(MessageKind.NBIRTH, "E1"), birth)])
         await bench.cycle()

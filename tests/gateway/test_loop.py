@@ -65,9 +65,9 @@ def test_while_a_commit_stalls_acks_stop_and_alarms_go_out_from_memory(tmp_path:
         assert bench.loop.acks == {}
         for _ in range(20):
             await bench.cycle(200, commit=False)
-        assert bench.said.unjournaled == [early], "once is enough: the courier keeps trying"
+        assert bench.said.unjournaled.count(early) == 1, "once is enough: the courier keeps trying"
         bench.writer.commit(bench.loop)
-        assert [row.id for row in bench.said.rows if row.lane == "yellow"] == [early], "again, now with a sequence"
+        assert [row.id for row in bench.said.rows if row.lane == "yellow"].count(early) == 1, "again, now with a sequence"
         assert all(row.sequence >= 1 for row in bench.said.rows)
         assert bench.loop.acks[edge.node, edge.live] == 3
         await bench.cycle()
