@@ -42,6 +42,7 @@ RECONNECT_FIRST_S: Final = 0.1
 RECONNECT_MAX_S: Final = 2.0
 RETAINED_S: Final = 0.2  # a retained STATE comes right behind its subscription
 ANSWER_S: Final = 0.8
+QUESTIONS: Final = 3
 STATE_MS_END: Final = 1 << 53  # what every JSON reader takes for an integer
 _NODE_KINDS: Final = ("NBIRTH", "NDEATH", "NDATA")
 _DEVICE_KINDS: Final = ("DBIRTH", "DDEATH", "DDATA")
@@ -132,8 +133,11 @@ class MqttSource:
             await link.subscribe([(topic, 1)])
             if not await self._hears_online(link, topic, RETAINED_S):
                 return False
-            await link.publish(topic, encode_state(online=False, timestamp_ms=0), qos=1)
-            return await self._hears_online(link, topic, ANSWER_S)
+            for _ in range(QUESTIONS):  # one answer may be a word of the dead one that was long on its way
+                await link.publish(topic, encode_state(online=False, timestamp_ms=0), qos=1)
+                if not await self._hears_online(link, topic, ANSWER_S):
+                    return False
+            return True
 
     async def _hears_online(self, link: MqttLink, topic: str, timeout_s: float) -> bool:
         """Tell whether an online STATE comes in time. Only STATE is subscribed at this moment."""

@@ -110,6 +110,27 @@ def test_a_core_that_died_without_a_word_keeps_nobody_out_for_long(tmp_path: Pat
     virtual(story)
 
 
+@pytest.mark.fault("F32")
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_late_word_of_a_core_that_is_dead_is_no_answer(tmp_path: Path, late: int) -> None:
+    """What it said before it died may be on its way when the next one asks."""
+
+    async def story() -> None:
+        broker = MemoryBroker()
+        async with MemoryConnector(broker).connect("long gone") as ghost:
+            word = encode_state(online=True, timestamp_ms=5)
+            await ghost.publish(state_topic(HOST), word, qos=1, retain=True)
+            async with core_on(broker, tmp_path / "one", "a" * 32) as core:
+                for _ in range(late):
+                    await asyncio.sleep(ANSWER_S / 2)
+                    await ghost.publish(state_topic(HOST), word, qos=1, retain=True)
+                await asyncio.sleep(RETAINED_S + ANSWER_S + 0.2)
+                assert not core.done()
+                assert decode_state(broker.retained[state_topic(HOST)]) == HostState(online=True, timestamp_ms=1_000_000)
+
+    virtual(story)
+
+
 @pytest.mark.fault("F27")
 @pytest.mark.parametrize("heard_s", [0.0, 0.5, 3.0], ids=["kept by the broker", "while it asks", "in its session"])
 @pytest.mark.parametrize("said_ms", [1_000_000, 5_000_000])
