@@ -10,12 +10,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import async_solipsism
 import pytest
 
 from alerting import State
 from gateway.core import ACTS_NAME, HEARTBEAT_NAME, LEDGER_NAME, Core, DataFolderBusyError, LedgerOlderError, send_act
-from gateway.core.ledger import Ledger
+from gateway.core.app import STALL_NAME
+from gateway.core.ledger import Batch, Ledger
+from gateway.core.ports import Ports
+from gateway.core.reader import LedgerReader
 from gateway.core.snapshots import Snapshot, newest_position, write_snapshot
+from gateway.core.stall import StallNote
+from gateway.core.writer import Ballast, GroupCommit, OnCommitted, OnTrouble
 from tests.gateway.field import LEVEL, Edge, site
 from wire import MemoryBroker, MemoryConnector, decode_command
 
@@ -188,3 +194,75 @@ def test_trouble_with_the_disk_is_an_alarm_that_ends(tmp_path: Path, caplog: pyt
     )
     ledger.close()
     assert [kind for (kind,) in rows] == ["raised", "returned"]
+
+
+class HeldWriter:
+    """Takes batches as the writer thread does, and commits what waits when told."""
+
+    failure, alive = None, True
+
+    def __init__(self, ledger: Ledger, on_committed: OnCommitted, on_trouble: OnTrouble, _: Ballast | None = None) -> None:
+        self._commits = GroupCommit(ledger, on_committed, on_trouble)
+        self._waiting: list[Batch] = []
+
+    def start(self) -> None:
+        """There is no thread."""
+
+    def submit(self, batch: Batch) -> None:
+        self._waiting.append(batch)
+
+    def commit(self) -> None:
+        part, self._waiting = self._waiting, []
+        if part:
+            assert self._commits.attempt(part) is None
+
+    def close(self, timeout_s: float) -> bool:
+        self.commit()
+        return True
+
+
+@pytest.mark.fault("F69")
+def test_a_stall_that_ended_the_core_before_is_told_at_the_next_start_and_forgotten_once_that_is_committed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "core"
+    folder.mkdir()
+    left = folder / STALL_NAME
+    StallNote(left).leave(7.5, 1_700_000_000_000)
+    writers: list[HeldWriter] = []
+
+    async def inline(work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return work(*args, **kwargs)
+
+    def writer(*parts: Any) -> HeldWriter:
+        writers.append(HeldWriter(*parts))
+        return writers[-1]
+
+    def on_record() -> list[tuple[str]]:
+        reader = LedgerReader.open(folder / LEDGER_NAME)
+        try:
+            return reader.rows("SELECT body FROM alarm WHERE subject = 'CORE.EVALUATOR.STALLED'")
+        finally:
+            reader.close()
+
+    async def story() -> None:
+        ports = Ports(monotonic=asyncio.get_running_loop().time, run_blocking=inline, writer=writer, beside=False)
+        core = Core(site(receivers=0), folder, MemoryConnector(MemoryBroker()), {}, folder, ports=ports)
+        stop = asyncio.Event()
+        task = asyncio.create_task(core.run(stop))
+        await asyncio.sleep(2)
+        told = [alarm for alarm in core.loop.machine.engine.alarms() if alarm.tag == "CORE.EVALUATOR.STALLED"]
+        assert [alarm.facts for alarm in told] == [{"seconds": 7.5, "at_ms": 1_700_000_000_000, "restarted": True}]
+        assert (left.exists(), on_record()) == (True, []), "a core that is killed now leaves it to the next one"
+        writers[0].commit()
+        await asyncio.sleep(1)
+        assert (left.exists(), len(on_record())) == (False, 1)
+        writers[0].commit()
+        stop.set()
+        while not task.done():
+            writers[0].commit()
+            await asyncio.sleep(0.01)
+        await task
+
+    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        runner.run(story())
