@@ -14,7 +14,7 @@ from alerting import AlarmState, Category, State
 from cli import alarms
 from gateway.core import LEDGER_NAME
 from gateway.core.schema import TABLES
-from tests.cli.test_commands import run
+from tests.cli.invoking import run
 
 HOUR_MS = 3_600_000
 START_MS = 1_795_000_000_000

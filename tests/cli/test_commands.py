@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from cli.commands import app
 from config import DEMO_SITE, load_edge
+from tests.cli.invoking import run
 from tests.config.documents import SOUND, spoiled
 
 SECRET = "whsec_" + "A" * 40
@@ -24,12 +23,6 @@ def _secrets_and_language(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", "en")
     for name in ("HAZARDGATE_SECRET_CITY", "HAZARDGATE_SECRET_PARK", "CITY_SECRET"):
         monkeypatch.setenv(name, SECRET)
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from cli.simulate import receiver_port
 from config import DEMO_SITE, SiteConfig, load_site, parse_site
-from tests.cli.test_commands import run
+from tests.cli.invoking import run
 from tests.config.documents import SOUND
 
 SECRETS = dict.fromkeys(("HAZARDGATE_SECRET_CITY", "HAZARDGATE_SECRET_PARK"), "whsec_" + "A" * 40)

@@ -12,32 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from cli.commands import app
 from config import DEMO_SITE
 from gateway.serve import openapi_document
+from tests.cli.invoking import run
 
 ROOT = Path(__file__).parents[2]
 SITE = str(DEMO_SITE)
 
 
 @pytest.fixture(autouse=True)
-def _english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _english(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", "en")
     monkeypatch.setattr("os.nice", lambda _: 0)  # the tests' own process is not to be slowed down
     monkeypatch.setattr("os.sched_setscheduler", lambda *_: None)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers  # `serve` sets up logging to a stream that ends with the test
-    root.setLevel(level)
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def test_a_token_is_shown_once_and_then_only_its_standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +88,14 @@ def test_a_folder_that_is_none_of_ours_gets_no_tokens(tmp_path: Path, command: t
     result = run("token", *command, "--data", wrong)
     assert (result.exit_code, "holds neither core/ nor serve/" in result.output) == (2, True)
     assert not wrong.exists()
+
+
+def test_the_log_of_a_command_ends_with_it(places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers[:]
+    assert run("serve", SITE, "--data", places["broken"], "--port", 0).exit_code == 2
+    assert logging.getLogger().handlers == before
+    logging.getLogger("gateway.serve").warning("of the next test")
+    assert "Logging error" not in capsys.readouterr().err
 
 
 REFUSALS = [
