@@ -543,6 +543,25 @@ def test_the_cursor_stays_with_its_alarm_and_goes_when_it_goes() -> None:
     play(story, gateway)
 
 
+def test_a_list_that_loses_a_line_stays_at_its_top_where_the_cursor_is_out_of_sight() -> None:
+    gateway = FakeGateway()
+    gateway.alarms = [fake.alarm(f"b{at:02}", grade=1, start_ms=99 - at) for at in range(20)]
+
+    async def story(seen: Watched) -> None:
+        rows = seen.app._main.list
+        acked = fake.alarm("b00", grade=1, start_ms=99, state="ACTIVE_ACKED", acked_by="li", revision=2)
+        await seen.gateway.send("alarms", {"items": [acked]})
+        await seen.until(lambda: rows.keys_in_sight[0] == "b01")
+        assert rows.chosen == "b00"
+        height = rows.size.height
+        await seen.gateway.send("health", fake.health(degraded=True, reasons=["receiver.down"], standing={"1": 20}))
+        await seen.until(lambda: rows.size.height < height)
+        await seen.shows("Note: a receiver is down")
+        assert rows.keys_in_sight[0] == "b01"
+
+    play(story, gateway)
+
+
 def test_an_alarm_out_of_sight_is_shown_before_it_is_acted_on() -> None:
     gateway = FakeGateway()
     gateway.alarms = [fake.alarm("a1", grade=1)]
