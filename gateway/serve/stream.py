@@ -108,7 +108,7 @@ class Hub:
                 self._forget()  # nobody can resume across it
             numbered = replace(event, number=self._next, at_s=now)
             body = numbered.to_bytes()
-            self._ring.append((numbered, body))
+            self._ring.append((replace(numbered, data=b""), body))  # the data once: as they are sent
             self._next += 1
             self._bytes += len(body)
         while self._ring and (
