@@ -50,7 +50,8 @@ class AlarmState:
         value: what the tag showed at the last step of this alarm, in `unit`; None where it was BAD.
         code: quality code of that value (`wire.describe` puts it in words).
         setpoint: in `unit`; None for faults and system alarms.
-        start_ms, returned_ms, end_ms: raised, back to normal (销警), closed.
+        start_ms, returned_ms, end_ms: raised, back to normal (销警), closed; never one before another, whatever clocks
+            they were read from.
         reason, measure: what the person who closed it gave.
         late: found by a run over history; it never was a current level.
         linked: for a late alarm, the id of the current alarm this excursion lives on in.

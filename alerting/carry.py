@@ -84,6 +84,7 @@ def read_into(evaluator: Evaluator, header: dict[str, Any], columns: Columns) ->
     carried = carry(evaluator.limits, header, columns)
     tags, rows = evaluator.columns()
     kept = carried.tag >= 0
+    columns = {"tag.excused_ms": np.zeros(len(kept), np.int64), **columns}  # dumps from before there were excuses
     for name in TAG_STATE:
         tags[name][carried.tag[kept]] = columns[f"tag.{name}"][kept]
     renamed = carried.tag[kept & ~carried.same_unit]

@@ -144,6 +144,19 @@ class AlarmEngine:
         self._evaluator.downtime(ms)
         self.changes += 1
 
+    def excuse(self, engine_ms: int, tags: Iterable[int], until_ms: int) -> None:
+        """The gateway itself did not listen: until engine time `until_ms` silence raises no fault of these tags.
+
+        They are BAD/STALE as ever; whoever is still silent then raises the fault.
+        """
+        self._advance(engine_ms)
+        self.changes += self._evaluator.excuse(engine_ms, _numbers(tags), until_ms)
+
+    def excuse_ends(self, engine_ms: int, tags: Iterable[int], until_ms: int) -> None:
+        """These tags have been asked again: no excuse of theirs lasts beyond `until_ms`."""
+        self._advance(engine_ms)
+        self.changes += self._evaluator.excuse_ends(_numbers(tags), until_ms)
+
     def review(self, engine_ms: int, cause: str) -> list[Transition]:
         """Hold what is known now against the limits, as after a change of them. Raises only.
 

@@ -44,7 +44,7 @@ TAGS_NOTED_MIN = 1_024
 TAG_STATE: dict[str, Any] = {
     "value": np.float64, "code": np.uint8, "source_ms": np.int64, "heard": np.bool_, "known": np.bool_,
     "silent": np.bool_, "only_raise": np.bool_, "seen_engine_ms": np.int64, "last_stream": np.int64,
-    "last_sequence": np.int64,
+    "last_sequence": np.int64, "excused_ms": np.int64,
 }
 ROW_STATE: dict[str, Any] = {
     "phase": np.uint8, "since_source_ms": np.int64, "since_stream": np.int64, "since_engine_ms": np.int64,
@@ -68,6 +68,7 @@ class Evaluator:
         self.fault_row = limits.rows
         self.last = LastSamples(tags, engine_ms)
         self.heard, self.known, self.silent, self.only_raise = (np.zeros(tags, np.bool_) for _ in range(4))
+        self.excused_ms = np.zeros(tags, np.int64)  # until then silence is not the tag's fault; 0 is never
         self.phase = np.zeros(rows, np.uint8)
         self.since_source_ms, self.since_stream = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self.since_engine_ms = np.zeros(rows, np.int64)
@@ -155,7 +156,7 @@ class Evaluator:
             self._watch_entering()
         if engine_ms >= self._stale_due_ms:
             ripe = np.flatnonzero(self._stale_at() <= engine_ms).tolist()
-            for tag in ripe:
+            for tag in ripe:  # fallen silent just now, or the time it was excused for is over
                 self._go_stale(tag, engine_ms, at_ms, steps)
             changed = changed or bool(ripe)
             self._watch_silence()
@@ -179,6 +180,24 @@ class Evaluator:
         self.since_engine_ms[running] += ms
         if self.entering:
             self._entering_due_ms += ms
+        self.excused_ms[self.silent & (self.excused_ms > 0)] += ms
+        self._watch_silence()
+
+    def excuse(self, engine_ms: int, tags: Iterable[int], until_ms: int) -> bool:
+        """Until then the silence of these tags is not held against them: they go stale, and raise no fault for it.
+
+        A tag that is silent already gets no more time, or one excuse after the other would hide it for ever.
+        """
+        fresh = [tag for tag in tags if not self._silent_at[tag] and until_ms > max(engine_ms, self.excused_ms[tag])]
+        self.excused_ms[fresh] = until_ms
+        return bool(fresh)
+
+    def excuse_ends(self, tags: Iterable[int], until_ms: int) -> bool:
+        """No excuse of these tags lasts longer than until then. Tells whether one would have."""
+        shorter = [tag for tag in tags if self.excused_ms[tag] > until_ms]
+        self.excused_ms[shorter] = until_ms
+        self._watch_silence()
+        return bool(shorter)
 
     def review(self, engine_ms: int, cause: str) -> tuple[bool, list[Step]]:
         """Hold what is known of every tag against rows that are normal. Returns as `tick` does.
@@ -215,7 +234,10 @@ class Evaluator:
         assert phase in (NORMAL, ACTIVE), "delays are never dictated"
         self._phase_at[row] = phase
         self.entering.discard(row)
-        self.settle(self._tag_of(row))
+        tag = self._tag_of(row)
+        if row >= self.fault_row:
+            self.excused_ms[tag] = 0
+        self.settle(tag)
 
     # -- facts out ---------------------------------------------------------------------------------------
 
@@ -343,7 +365,9 @@ class Evaluator:
             if self._phase_at[row] == LEAVING:
                 self._phase_at[row] = ACTIVE
         row = self.fault_row + tag
-        if self._in_service[tag] and self._phase_at[row] != ACTIVE:
+        excused = not died and self._phase_at[row] == NORMAL and self.excused_ms[tag] > engine_ms
+        if self._in_service[tag] and self._phase_at[row] != ACTIVE and not excused:
+            self.excused_ms[tag] = 0
             if self._heard_at[tag]:
                 at_ms = int(self.last.source_ms[tag]) + engine_ms - self.last.seen_ms(tag)
             elif at_ms is None:
@@ -396,10 +420,18 @@ class Evaluator:
         self._stale_due_ms = int(due.min()) if len(due) else NEVER_MS
 
     def _stale_at(self) -> NDArray[np.int64]:
-        """Return int64[tags]: engine time at which silence makes each tag stale."""
+        """Return int64[tags]: engine time at which silence makes each tag stale, or a fault where it was excused."""
         due = self.last.seen_engine_ms() + self.limits.stale_after_ms
         due[self.silent | ~self.limits.in_service] = NEVER_MS
+        excused = self._excused()
+        due[excused] = self.excused_ms[excused]
         return due
+
+    def _excused(self) -> NDArray[np.bool_]:
+        """Return bool[tags]: silent without a fault, for as long as the excuse lasts."""
+        normal = self.phase[self.fault_row :] == NORMAL
+        excused: NDArray[np.bool_] = self.silent & normal & self.limits.in_service & (self.excused_ms > 0)
+        return excused
 
     def _tag_of(self, row: int) -> int:
         return row - self.fault_row if row >= self.fault_row else int(self.limits.row_tag[row])

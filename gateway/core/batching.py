@@ -42,6 +42,7 @@ from wire import CLOCK_SYNCED, SPOOL_FAULT, TRANSPORT_BLOCKED, BlockError, decod
 QUARANTINE_EVERY_MS: Final = 60_000  # a node that sends rubbish fills neither the ledger nor the alarm list
 QUARANTINE_BYTES_MAX: Final = 262_144
 SUSPICION_EVERY_MS: Final = 60_000
+NODE_GRACE_MS: Final = 30_000  # after our own start, stall or link loss a node may take so long to be heard again
 
 
 class BatchBuilder:
@@ -245,8 +246,10 @@ class BatchBuilder:
         """A node's or device's session ended."""
         if not device:
             self._own.free(node)
-        self._add(EntryKind.DIED, pack_json({"quiet": quiet}), node, device)
-        self._transitions(self._machine.died(self._engine_ms, self._wall_ms, node, device, quiet=quiet))
+        grace_ms = NODE_GRACE_MS if quiet else 0
+        self._add(EntryKind.DIED, pack_json({"quiet": quiet, "grace_ms": grace_ms}), node, device)
+        found = self._machine.died(self._engine_ms, self._wall_ms, node, device, quiet=quiet, grace_ms=grace_ms)
+        self._transitions(found)
 
     def _node_fact(self, node: str, name: str, value: bool | int | str) -> None:
         if name == SPOOL_FAULT:
@@ -334,8 +337,14 @@ class BatchBuilder:
 
     def start(self, downtime_ms: int, *, believed: bool, restored: bool) -> None:
         """Core started."""
-        self._add(EntryKind.START, pack_json({"downtime_ms": downtime_ms, "believed": believed, "restored": restored}), "")
-        self._machine.start(downtime_ms, restored=restored)
+        facts = {"downtime_ms": downtime_ms, "believed": believed, "restored": restored, "grace_ms": NODE_GRACE_MS}
+        self._add(EntryKind.START, pack_json(facts), "")
+        self._machine.start(self._engine_ms, downtime_ms, NODE_GRACE_MS, restored=restored)
+
+    def was_away(self, away_ms: int) -> None:
+        """Core's own loop stood still for so long."""
+        self._add(EntryKind.TICK, pack_json({"away_ms": away_ms, "grace_ms": NODE_GRACE_MS}), "")
+        self._machine.was_away(self._engine_ms, NODE_GRACE_MS)
 
     def configured(self, revision: bytes) -> None:
         """Another configuration holds from here (`recover` has carried the state over): the present meets its limits."""

@@ -21,7 +21,7 @@ class EntryKind(StrEnum):
 
     FRAME = "F"  # one live frame: body is `pack_columns`
     BLOCK = "B"  # one spool block, committed as it came
-    TICK = "T"  # a tick that changed something
+    TICK = "T"  # a tick that changed something; with a JSON body, the loop had stood still
     BORN = "N"  # a node's birth: body is JSON
     DIED = "D"  # a node's or a device's death: body is JSON
     ACT = "A"  # an operator act

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from alerting import Act, ActRefusedError, Transition
 from alerting.delivery import Attempt, NoticePlanner, OutboxRow
-from gateway.core.batching import BatchBuilder
+from gateway.core.batching import NODE_GRACE_MS, BatchBuilder
 from gateway.core.engine_clock import EngineClock
 from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
 from gateway.core.machine import LateWant, Machine, Stretch
@@ -42,7 +42,10 @@ STALL_MS: Final = 500  # a commit that takes longer no longer holds its notices 
 HUNG_MS: Final = 3_000  # and with one that takes so long, edges miss their acknowledgements: that is an alarm
 UNCOMMITTED_BYTES_MAX: Final = 64 * 1024 * 1024
 LIVE_ACK_MS: Final = 1_000
-NODE_GRACE_MS: Final = 30_000  # after our own start or link loss a node may take so long to be born again
+STOOD_STILL_MS: Final = 1_000  # between two cycles: far above a tick, and as long as a silence may be
+STALL_TOLD_MS: Final = 3_000  # the watchdog tells of a stall then, unless it was stopped with the loop
+AWAY_TOLD_MS: Final = 10_000
+STALLED_KEY: Final = "CORE.EVALUATOR.STALLED"
 ACTS_WAITING_MAX: Final = 64
 REBIRTHS_MAX: Final = 1_000
 TRANSITIONS_LOGGED_MAX: Final = 20  # a tick
@@ -133,6 +136,7 @@ class CoreLoop:
         self._held = False  # a batch is held back until a state record can go with it
         self._state_ms = -STATE_EVERY_MS
         self._last_tick_ms = 0
+        self._last_cycle_ms: int | None = None
         self._late_want: tuple[LateWant, int] | None = None  # and the log position that holds it
         self._late_task: asyncio.Task[Stretch | None] | None = None
         self._late_checked_pos = -1
@@ -240,6 +244,9 @@ class CoreLoop:
         if self._starting is not None:
             self._starting()
             self._starting = None
+        elif self._last_cycle_ms is not None and engine_ms - self._last_cycle_ms >= STOOD_STILL_MS:
+            self._stood_still(engine_ms - self._last_cycle_ms)
+        self._last_cycle_ms = engine_ms
         build.unlogged = self._unlogged = self._unlogged or overflow
         self.counters.overflow = self._unlogged
         if self._unlogged or self._dropped_ms is not None:
@@ -275,11 +282,19 @@ class CoreLoop:
         self.counters.duplicates_dropped = build.duplicates
         self.counters.refused = self.sessions.refused
 
+    def _stood_still(self, away_ms: int) -> None:
+        """The loop did not turn for a while: nobody was heard, so nobody's silence is a fault yet."""
+        log.warning("the loop stood still for %d ms", away_ms)
+        self._builder.was_away(away_ms)
+        if away_ms >= STALL_TOLD_MS and all(told["key"] != STALLED_KEY for told in self._facts):
+            self.fact(STALLED_KEY, None, {"seconds": round(away_ms / 1000, 1)})
+
     def _start_entries(self, downtime_ms: int, recovered: Recovered, *, believed: bool, restored: bool) -> None:
         build, differences, detached = self._builder, recovered.differences, recovered.detached
         build.start(downtime_ms, believed=believed, restored=restored)
         if recovered.revision is not None:
             build.configured(recovered.revision)
+            build.was_away(downtime_ms)  # tags that have come with it too
         if differences:  # the next replay would meet them again, and go on from a state that is not this one
             build.state_record()
         for name, node in list(self.machine.nodes.items()):
@@ -287,6 +302,10 @@ class CoreLoop:
                 build.died(name, "", quiet=True)
         if not believed:
             build.condition({"key": "CORE.CLOCK.DOWNTIME", "standing": None, "facts": {}})
+        if downtime_ms >= AWAY_TOLD_MS:
+            now_ms = self._wall_ms()
+            away = {"seconds": downtime_ms // 1000, "from_ms": now_ms - downtime_ms, "to_ms": now_ms}
+            build.condition({"key": "CORE.PROCESS.AWAY", "standing": None, "facts": away})
         if differences:
             facts = {"count": len(differences), "first": differences[0]}
             build.condition({"key": "CORE.REPLAY.DIFFERS", "standing": None, "facts": facts})

@@ -36,6 +36,7 @@ from gateway.core.books import UNFINISHED_LISTED_MAX, BirthFindings, Loss, NodeB
 from gateway.core.conditions import system_condition
 from wire import SampleBatch, StreamSpan
 
+BORN_SETTLED_MS: Final = 5_000  # by then what a birth tells has been evaluated
 LATE_FRAMES_MAX: Final = 1_000  # frames one late run may take, so that a cycle stays short
 
 
@@ -200,6 +201,7 @@ class Machine:
     def born(self, engine_ms: int, at_ms: int, node_name: str, facts: dict[str, Any]) -> tuple[BirthFindings, list[Transition]]:
         """Take in a birth. `facts` is the body of its log entry (see `birth_facts`)."""
         node = self.node(node_name)
+        self.engine.excuse_ends(engine_ms, node.tags, engine_ms + BORN_SETTLED_MS)
         unended, node.online = node.online, True
         node.unmarked_stream, node.unmarked_count = facts["unmarked_stream"], 0
         spans = [StreamSpan(*row) for row in facts["spans"]]
@@ -235,11 +237,14 @@ class Machine:
             self.engine.raise_only(node.tags, True)
         return findings, transitions
 
-    def died(self, engine_ms: int, at_ms: int, node_name: str, device: str, *, quiet: bool) -> list[Transition]:
+    def died(
+        self, engine_ms: int, at_ms: int, node_name: str, device: str, *, quiet: bool, grace_ms: int = 0
+    ) -> list[Transition]:  # fmt: skip
         """A node's or a device's session ended: values go STALE, levels stand, history begins here.
 
         Args:
             quiet: it was our own link or process that ended; the node is only unknown, and silence will tell.
+            grace_ms: how long after a quiet end its silence is no fault of its tags.
         """
         node = self.node(node_name)
         if device:
@@ -249,6 +254,7 @@ class Machine:
             self._fork(node, node.book.live, self._evaluated(node, node.book.live))
         node.online = False
         if quiet:
+            self.engine.excuse(engine_ms, node.tags, engine_ms + grace_ms)
             return []
         transitions = self.engine.stale(engine_ms, node.tags, at_ms)
         return transitions + self._condition(engine_ms, at_ms, f"EDGE.{node_name}.OFFLINE", standing=True)
@@ -319,16 +325,22 @@ class Machine:
                 self.engine.raise_only(node.tags, False)
         return transitions + self.engine.act(engine_ms, act)
 
-    def start(self, downtime_ms: int, *, restored: bool) -> None:
+    def start(self, engine_ms: int, downtime_ms: int, grace_ms: int, *, restored: bool) -> None:
         """Core started: the time it was down ages staleness only.
 
         Args:
+            grace_ms: how long from now silence is no fault of any tag.
             restored: on a ledger from a backup, which may know less than the nodes.
         """
         self.engine.downtime(downtime_ms)
+        self.was_away(engine_ms, grace_ms)
         if restored:
             for node in self.nodes.values():
                 node.restored = True
+
+    def was_away(self, engine_ms: int, grace_ms: int) -> None:
+        """Core itself did not listen for a while: what it could not hear is no fault of the tags for this long."""
+        self.engine.excuse(engine_ms, range(len(self.site.tags)), engine_ms + grace_ms)
 
     # -- history --
 

@@ -201,13 +201,17 @@ class Replay:
                 dropped = [(item.first, item.last, item.reason) for item in block.dropped]
                 frames = self._frames.frames(entry)
                 return machine.block(engine_ms, entry.node, block.stream, block.first, block.last, frames, dropped)[2]
+            case EntryKind.TICK if entry.body:
+                machine.was_away(engine_ms, unpack_json(entry.body)["grace_ms"])
+                return []
             case EntryKind.TICK:
                 return machine.tick(engine_ms, at_ms)
             case EntryKind.BORN:
                 return machine.born(engine_ms, at_ms, entry.node, unpack_json(entry.body))[1]
             case EntryKind.DIED:
-                quiet = bool(unpack_json(entry.body)["quiet"])
-                return machine.died(engine_ms, at_ms, entry.node, entry.device, quiet=quiet)
+                facts = unpack_json(entry.body)
+                quiet, grace_ms = bool(facts["quiet"]), facts.get("grace_ms", 0)
+                return machine.died(engine_ms, at_ms, entry.node, entry.device, quiet=quiet, grace_ms=grace_ms)
             case EntryKind.CONDITION:
                 return machine.condition(engine_ms, at_ms, unpack_json(entry.body))
             case EntryKind.ACT:
@@ -221,7 +225,7 @@ class Replay:
                 return self._late(entry)
             case EntryKind.START:
                 facts = unpack_json(entry.body)
-                machine.start(facts["downtime_ms"], restored=facts["restored"])
+                machine.start(engine_ms, facts["downtime_ms"], facts.get("grace_ms", 0), restored=facts["restored"])
                 return []
             case EntryKind.CONFIG:
                 self.machine, _ = carried_over(machine, _site_then(entry.body, self._site))

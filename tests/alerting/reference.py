@@ -42,6 +42,7 @@ class Row:
 
     limit: Limit
     active: bool = False
+    since_ms: int = 0
     on: Timer | None = None
     off: Timer | None = None
 
@@ -66,7 +67,7 @@ class Row:
                 if self.on is None:
                     self.on = Timer(sent.source_ms, sent.stream, engine_ms)
                 if self.limit.on_ms == 0 or self.on.elapsed_ms(sent, engine_ms) >= self.limit.on_ms:
-                    self.active, self.on = True, None
+                    self.active, self.since_ms, self.on = True, sent.source_ms, None
                     return "raised"
             elif trusted:
                 self.on = None
@@ -92,6 +93,9 @@ class Instrument:
     seen_engine_ms: int
     rows: list[Row] = field(init=False)
     fault: bool = False
+    fault_since_ms: int = 0
+    excused_ms: int | None = None  # engine time until which silence is no fault
+    pending: bool = False  # silent, and excused
     failing: Timer | None = None
     stale: bool = False
     known: bool = False
@@ -114,25 +118,26 @@ class ReferenceEngine:
         one = self.instruments[sent.tag]
         bad = math.isnan(sent.value)
         trusted = sent.code == 192 and sent.tag not in self.only_raise
-        one.seen_engine_ms, one.source_ms, one.stale = engine_ms, sent.source_ms, False
+        one.seen_engine_ms, one.source_ms, one.stale, one.pending = engine_ms, sent.source_ms, False, False
         one.stream = sent.stream
         seen = []
         for row in one.rows:
             kind = row.sample(sent, trusted, engine_ms)
-            if kind:
-                seen.append(Seen(one.tag.name, row.limit.name, kind, sent.source_ms))
+            if kind:  # what ends has not ended before it began
+                seen.append(Seen(one.tag.name, row.limit.name, kind, max(sent.source_ms, row.since_ms)))
         if one.tag.in_service:
             if bad and not one.fault:
                 if one.failing is None:
                     one.failing = Timer(sent.source_ms, sent.stream, engine_ms)
                 if one.tag.fault_ms == 0 or one.failing.elapsed_ms(sent, engine_ms) >= one.tag.fault_ms:
-                    one.fault, one.failing = True, None
+                    one.fault, one.fault_since_ms, one.failing = True, sent.source_ms, None
                     seen.append(Seen(one.tag.name, "FAULT", "raised", sent.source_ms))
             elif trusted:
                 one.failing = None
                 if one.fault:
                     one.fault = False
-                    seen.append(Seen(one.tag.name, "FAULT", "returned", sent.source_ms))
+                    at_ms = max(sent.source_ms, one.fault_since_ms)
+                    seen.append(Seen(one.tag.name, "FAULT", "returned", at_ms))
         one.known = one.known or trusted
         return seen
 
@@ -143,12 +148,12 @@ class ReferenceEngine:
             for row in one.rows:
                 if row.on is not None and engine_ms - row.on.engine_ms >= row.limit.on_ms:
                     at_ms = row.on.source_ms + engine_ms - row.on.engine_ms
-                    row.active, row.on = True, None
+                    row.active, row.since_ms, row.on = True, at_ms, None
                     seen.append(Seen(one.tag.name, row.limit.name, "raised", at_ms))
         for one in self.instruments:
             if one.failing is not None and engine_ms - one.failing.engine_ms >= one.tag.fault_ms:
                 at_ms = one.failing.source_ms + engine_ms - one.failing.engine_ms
-                one.fault, one.failing = True, None
+                one.fault, one.fault_since_ms, one.failing = True, at_ms, None
                 seen.append(Seen(one.tag.name, "FAULT", "raised", at_ms))
         for one in self.instruments:
             silent = engine_ms - one.seen_engine_ms >= one.tag.stale_ms
@@ -167,18 +172,36 @@ class ReferenceEngine:
             for timer in timers:
                 if timer is not None:
                     timer.engine_ms += ms
+            if one.pending and one.excused_ms is not None:
+                one.excused_ms += ms
+
+    def excuse(self, engine_ms: int, ms: int, tags: list[int] | None = None) -> None:
+        """Nobody listened to these tags, or any: who is not silent yet may be so for a while."""
+        for one in self.instruments if tags is None else [self.instruments[tag] for tag in tags]:
+            if not one.stale:
+                one.excused_ms = max(one.excused_ms or 0, engine_ms + ms)
+
+    def excuse_ends(self, tags: list[int], until_ms: int) -> None:
+        """They have been asked again."""
+        for one in (self.instruments[tag] for tag in tags):
+            if one.excused_ms is not None:
+                one.excused_ms = min(one.excused_ms, until_ms)
 
     def _silence(self, one: Instrument, engine_ms: int, *, died: bool = False) -> list[Seen]:
-        if one.stale:
+        if one.stale and (died or not one.pending or (one.excused_ms or 0) > engine_ms):
             return []
         one.stale = True
         for row in one.rows:
             row.off = None
         if one.fault or not one.tag.in_service:
             return []
+        if not died and one.failing is None and (one.excused_ms or 0) > engine_ms:
+            one.pending = True
+            return []
+        one.pending, one.excused_ms = False, None
         at_ms = engine_ms if one.source_ms is None else one.source_ms + engine_ms - one.seen_engine_ms
         if died and (one.failing is not None or one.tag.fault_ms > 0):
             one.failing = one.failing or Timer(at_ms, one.stream, engine_ms)  # a death's fault waits for its delay
             return []
-        one.fault, one.failing = True, None
+        one.fault, one.fault_since_ms, one.failing = True, at_ms, None
         return [Seen(one.tag.name, "FAULT", "raised", at_ms)]

@@ -35,6 +35,7 @@ import numpy as np
 from config import EdgeFile, SiteConfig, export_edge
 from edge import SpooledSample
 from gateway.core import LedgerReader
+from gateway.core.machine import BORN_SETTLED_MS
 from tests.alerting.plant import Limit, Sent, Tag
 from tests.alerting.reference import ReferenceEngine, Seen
 from wire import Native, decode_block, frames_of, native_value
@@ -320,8 +321,10 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
         """What a tag did that was never heard is dated by the gateway's clock: there is no other."""
         unheard = {tag.id for tag, one in zip(site.tags, engine.instruments, strict=True) if one.source_ms is None}
         for one in found:
-            wall_less_engine_ms = silent_since.get(one.tag, entry.at_ms - entry.engine_ms)
-            yield one._replace(at_ms=one.at_ms + wall_less_engine_ms) if one.tag in unheard else one
+            if one.tag in unheard:
+                one = one._replace(at_ms=one.at_ms + silent_since.get(one.tag, entry.at_ms - entry.engine_ms))
+                engine.instruments[site.tag_index[one.tag]].fault_since_ms = one.at_ms
+            yield one
 
     for entry in log:
         for frame in entry.frames:
@@ -333,9 +336,12 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
             current.add((*key, frame.sequence))
             for tag, value, code, at_ms in frame.samples:
                 seen += engine.sample(entry.engine_ms, Sent(tag, value, code, at_ms, frame.stream, frame.sequence))
-        if entry.kind == "T":
+        if entry.kind == "T" and entry.facts:
+            engine.excuse(entry.engine_ms, int(str(entry.facts["grace_ms"])))
+        elif entry.kind == "T":
             seen += dated(entry, engine.tick(entry.engine_ms))
         elif entry.kind == "N":
+            engine.excuse_ends(tags_of[entry.node], entry.engine_ms + BORN_SETTLED_MS)
             live[entry.node] = int(str(entry.facts["live"]))
             unmarked[entry.node] = int(str(entry.facts["unmarked_stream"]))
         elif entry.kind == "D":
@@ -345,8 +351,11 @@ def present_steps(log: Iterable[Entry], site: SiteConfig) -> tuple[list[Step], s
                     if not engine.instruments[tag].stale:
                         silent_since[site.tags[tag].id] = entry.at_ms - entry.engine_ms
                 seen += dated(entry, engine.death(entry.engine_ms, tags_of[entry.node]))
+            else:
+                engine.excuse(entry.engine_ms, int(str(entry.facts["grace_ms"])), tags_of[entry.node])
         elif entry.kind == "W":
             engine.downtime(int(str(entry.facts["downtime_ms"])))
+            engine.excuse(entry.engine_ms, int(str(entry.facts["grace_ms"])))
     return list(_after_their_beginning(seen)), current
 
 
