@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 PERIOD_S: Final = 0.5
 STALL_SAID_S: Final = 3.0
 STALL_FATAL_S: Final = 7.0  # the supervisor starts core anew, which replays to the same state
+FROZEN_S: Final = 2.0
 STALL_EXIT_CODE: Final = 70
 
 
@@ -64,8 +65,13 @@ class Watchdog:
 
     def _run(self) -> None:
         seen, since, said = self._cycles(), time.monotonic(), False
-        while not self._stop.wait(PERIOD_S):
+        while True:
+            rested = time.monotonic()
+            if self._stop.wait(PERIOD_S):
+                return
             cycles, now = self._cycles(), time.monotonic()
+            if now - rested >= FROZEN_S:  # the whole process stood still, this thread too: the loop gets its chance first
+                since = now
             gone = self._gone()
             if gone:
                 log.critical("%s; core ends before it acknowledges anything more", gone)

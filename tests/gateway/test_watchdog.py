@@ -59,6 +59,39 @@ def test_a_loop_that_stands_still_is_said_once_and_then_ended(tmp_path: Path) ->
     assert len(loop.said) >= 2
 
 
+class FrozenWait:
+    """The watchdog's own rest: one of them lasts as long as the whole process was stopped."""
+
+    def __init__(self, rests_s: list[float]) -> None:
+        self.now_s, self._rests = 1_000.0, iter(rests_s)
+
+    def wait(self, _: float) -> bool:
+        rest_s = next(self._rests, None)
+        self.now_s += rest_s or 0.0
+        return rest_s is None
+
+
+@pytest.mark.fault("F69")
+@pytest.mark.parametrize(
+    ("rests_s", "ended"),
+    [
+        pytest.param([0.005, 28.0, 0.005, 0.005], False, id="a process that was stopped as a whole has not stalled"),
+        pytest.param([0.005, 28.0, *[0.05] * 6], True, id="but a loop that still does not turn afterwards has"),
+        pytest.param([0.05] * 6, True, id="a loop that stands still in a running process"),
+    ],
+)
+def test_a_stopped_process_is_not_taken_for_a_stalled_loop(
+    rests_s: list[float], ended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, wait = Loop(), FrozenWait(rests_s)
+    loop.turning = False
+    watchdog = Watchdog(loop.cycles, dict, tmp_path / "heartbeat.json", loop.said.append, fatal=loop.fatal.set)
+    monkeypatch.setattr(watchdog, "_stop", wait)
+    monkeypatch.setattr(watchdog_file.time, "monotonic", lambda: wait.now_s)
+    watchdog._run()
+    assert loop.fatal.is_set() is ended
+
+
 @pytest.mark.fault("F69")
 def test_a_loop_that_turns_again_takes_back_what_was_left_for_the_next_start(tmp_path: Path) -> None:
     loop, turned = Loop(), threading.Event()
