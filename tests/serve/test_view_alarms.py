@@ -166,7 +166,7 @@ def test_a_system_alarm_is_told_in_words(chain: Chain) -> None:
 def test_changes_name_the_alarms(chain: Chain) -> None:
     changes = chain.scan({PRESSURE: 1.5}, 100)
     assert changes.alarms == ()
-    changes = chain.scan({PRESSURE: 1.5}, 3_000)
+    changes = chain.scan({PRESSURE: 1.5}, 2_500)
     assert list(changes.alarms) == [view.alarm.id for view in chain.view.alarms(tag=PRESSURE).items]
     assert changes.deliveries
     assert chain.tag(PRESSURE).worst_grade == 3
