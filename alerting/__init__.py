@@ -4,7 +4,16 @@ Pure: no clock, socket, file or log. Facts go in stamped with time, transitions 
 """
 
 from alerting.acts import ACT_TEXT_MAX, Act, ActKind, SystemCondition
-from alerting.alarm import FAULT_LIMIT, SYSTEM_LIMIT, AlarmState, Category, Fact, Transition, TransitionKind
+from alerting.alarm import (
+    FAULT_LIMIT,
+    LATE_REVISION_FIRST,
+    SYSTEM_LIMIT,
+    AlarmState,
+    Category,
+    Fact,
+    Transition,
+    TransitionKind,
+)
 from alerting.conditioning import condition
 from alerting.engine import AlarmEngine, TagStates
 from alerting.errors import (
@@ -23,6 +32,7 @@ from alerting.times import in_zone, utc_text, zone_text
 __all__ = [
     "ACT_TEXT_MAX",
     "FAULT_LIMIT",
+    "LATE_REVISION_FIRST",
     "NEXT",
     "SYSTEM_LIMIT",
     "Act",

@@ -34,6 +34,10 @@ class TransitionKind(StrEnum):
     CLOSED = "closed"
 
 
+LATE_REVISION_FIRST = len(TransitionKind) + 1
+"""The revision in which a run over history raises. An alarm takes each kind of step once at most, so this is above
+all that was told of the same alarm as present, from memory, by a core that was killed before it could commit."""
+
 FAULT_LIMIT = "FAULT"
 SYSTEM_LIMIT = "SYSTEM"
 
@@ -57,7 +61,7 @@ class AlarmState:
         linked: for a late alarm, the id of the current alarm this excursion lives on in.
         cause_zh, cause_en: for faults, why the tag is BAD, in words.
         facts: for system alarms, what the condition reported.
-        revision: from 1, one more with every step; the highest is the truth.
+        revision: from 1, for a late alarm from `LATE_REVISION_FIRST`, one more with every step; the highest is the truth.
     """
 
     id: str

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.alarm import Transition, TransitionKind
+from alerting.alarm import LATE_REVISION_FIRST, Transition, TransitionKind
 from alerting.carry import read_into, written
 from alerting.dump import pack, unpack
 from alerting.engine import AlarmEngine
@@ -148,7 +148,7 @@ class HistoryFork:
 
     def _raised(self, step: Step) -> Transition | None:
         book, site_row = self._engine.book, int(self._site_row[step.row])
-        alarm = replace(book.raised_alarm(site_row, step, 0), late=True)
+        alarm = replace(book.raised_alarm(site_row, step, 0), late=True, revision=LATE_REVISION_FIRST)
         known = self._known(step.row, alarm.id, step.at_ms)
         if known is not None:
             self._inside[step.row] = known

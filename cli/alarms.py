@@ -68,7 +68,7 @@ def _start_values(reader: LedgerReader, alarms: list[dict[str, Any]]) -> dict[st
     returned = json.dumps([alarm["id"] for alarm in alarms if _has_returned(alarm)])
     rows = reader.rows(
         "SELECT alarm_id, body ->> '$.alarm.value' FROM transition"
-        " WHERE revision = 1 AND alarm_id IN (SELECT value FROM json_each(?))", (returned,)
+        " WHERE kind = 'raised' AND alarm_id IN (SELECT value FROM json_each(?))", (returned,)
     )  # fmt: skip
     return {str(alarm_id): None if value is None else float(value) for alarm_id, value in rows}
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from alerting import Transition
+from alerting import LATE_REVISION_FIRST, Transition
 from alerting.delivery import NoticePlanner
 from cli.crossings import demands
 from cli.json_files import read_json_file
@@ -187,7 +187,9 @@ def _missing_in_journal(reader: LedgerReader, site: SiteConfig, outbox: set[tupl
     ):
         missing.append(say(f"报警 {alarm} 没有入账", f"alarm {alarm} is not in the journal"))
     for (alarm,) in reader.rows(
-        "SELECT alarm_id FROM transition GROUP BY alarm_id HAVING count(*) <> max(revision) LIMIT ?", (LISTED_MAX,)
+        "SELECT alarm_id FROM transition GROUP BY alarm_id"
+        " HAVING min(revision) NOT IN (1, ?) OR count(*) <> max(revision) - min(revision) + 1 LIMIT ?",
+        (LATE_REVISION_FIRST, LISTED_MAX),
     ):
         missing.append(say(f"报警 {alarm} 的步骤有缺号", f"the steps of alarm {alarm} have gaps"))
     return missing

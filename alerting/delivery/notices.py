@@ -41,7 +41,7 @@ class NoticePlanner:
             body, lane = message(step, self._words), Grade(step.alarm.grade).word
             notices += [
                 Notice(
-                    notice_id(step.id, receiver),
+                    notice_id(step.id, step.revision, receiver),
                     step.id,
                     step.alarm_id,
                     step.revision,

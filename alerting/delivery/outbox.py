@@ -88,9 +88,13 @@ class Attempt:
     unjournaled: bool
 
 
-def notice_id(transition_id: str, receiver: str) -> str:
-    """Return the id of the notice of a transition to a receiver: the same after any restart or restore."""
-    return hashlib.sha256(f"{transition_id}\n{receiver}".encode()).hexdigest()[:32]
+def notice_id(transition_id: str, revision: int, receiver: str) -> str:
+    """Return the id of the notice of a transition to a receiver: the same after any restart or restore.
+
+    A step that was told from memory, and is found again as late because core was killed before it could commit,
+    has another revision. It is news, so it must not look like a repetition.
+    """
+    return hashlib.sha256(f"{transition_id}\n{revision}\n{receiver}".encode()).hexdigest()[:32]
 
 
 def number(

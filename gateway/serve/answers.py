@@ -171,7 +171,7 @@ class AlarmAnswer(BaseModel):
     facts: dict[str, Fact]
     equipment: str
     hazard_source: str
-    revision: int = Field(description="from 1, one more with every step; the highest is the truth")
+    revision: int = Field(description="from 1, of a late alarm from 5, one more with every step; the highest is the truth")
 
 
 class TransitionAnswer(BaseModel):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from alerting import AlarmState, Category, Transition
+from alerting import AlarmState, Category, Transition, TransitionKind
 from config import SiteConfig
 from gateway.core.conditions import SENTENCES
 from gateway.serve.models import AlarmListing, AlarmPage, AlarmView, Position
@@ -161,7 +161,7 @@ def read_start_value(file: LedgerFile, alarm: AlarmState) -> float | None:
     """Return what the alarm showed when it was raised."""
     if alarm.revision == 1:
         return alarm.value
-    rows = file.rows("SELECT body FROM transition WHERE alarm_id = ? AND revision = 1", (alarm.id,))
+    rows = file.rows("SELECT body FROM transition WHERE alarm_id = ? AND kind = 'raised'", (alarm.id,))
     return AlarmState.from_json(json.loads(rows[0][0])["alarm"]).value if rows else None
 
 
@@ -176,5 +176,5 @@ def read_alarm(file: LedgerFile, words: AlarmWords, alarm_id: str) -> AlarmView 
             f"SELECT body FROM transition WHERE alarm_id = ? ORDER BY revision LIMIT {TRANSITIONS_SHOWN_MAX}", (alarm_id,)  # noqa: S608
         )
     )
-    value = next((step.alarm.value for step in steps if step.revision == 1), found[0].value if not steps else None)
+    value = next((step.alarm.value for step in steps if step.kind is TransitionKind.RAISED), found[0].value if not steps else None)
     return words.view(found[0], value, steps)

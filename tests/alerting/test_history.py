@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alerting import (
+    LATE_REVISION_FIRST,
     Act,
     ActKind,
     ActRefusedError,
@@ -18,6 +19,7 @@ from alerting import (
     State,
     Transition,
 )
+from alerting.delivery import notice_id
 from tests.alerting.plant import COMM, GOOD, RANGE, Limit, Sent, Tag, batch, table, words
 
 H10 = Tag("T1.PRESSURE", (Limit("H", 10),))
@@ -94,7 +96,7 @@ class TestHoleFilledLater:
         node = Node(frames(5), frames(12, first=6))
         raised, returned = node.fill(frames(12, 5, first=2))
         assert raised.alarm.linked == node.live[0].alarm_id
-        assert (returned.alarm.linked, returned.revision) == (None, 2)
+        assert (returned.alarm.linked, returned.revision) == (None, LATE_REVISION_FIRST + 1)
         told = node.samples(frames(5, first=7))
         assert [made.alarm_id for made in told] == [node.live[0].alarm_id]
 
@@ -140,6 +142,30 @@ class TestHoleFilledLater:
         hole = frames(12, 5, 12, first=2)
         assert words(node.fill(hole)) == ["H raised", "H returned", "H raised"]
         assert again.samples(batch(hole)) == []
+
+
+class TestFoundAgainAfterAKill:
+    """What was told from memory and never committed comes back with the backlog: it is news, and it is the truth."""
+
+    @staticmethod
+    def told_twice() -> tuple[list[Transition], list[Transition]]:
+        """Return all steps of one alarm in the life that was lost, and those of the run over the same frames."""
+        lost = AlarmEngine(table(H10), NOW_MS)
+        told = lost.samples(NOW_MS, batch(frames(5, 12)))
+        told += lost.act(NOW_MS, Act(ActKind.ACKNOWLEDGE, told[0].alarm_id, "wang", NOW_MS))
+        told += lost.samples(NOW_MS, batch(frames(5, first=3)))
+        told += lost.act(NOW_MS, Act(ActKind.CLOSE, told[0].alarm_id, "wang", NOW_MS, "leak", "sealed"))
+        again = Node([], [])
+        return told, again.fork.samples(batch(frames(5, 12, 5)))
+
+    def test_it_is_the_same_alarm_above_every_revision_told(self) -> None:
+        told, late = self.told_twice()
+        assert [made.id for made in late] == [told[0].id, told[2].id]
+        assert [made.revision for made in told + late] == [1, 2, 3, 4, 5, 6]
+
+    def test_its_notices_are_no_repetitions(self) -> None:
+        told, late = self.told_twice()
+        assert len({notice_id(made.id, made.revision, "CITY") for made in told + late}) == 6
 
 
 class TestLateAlarms:

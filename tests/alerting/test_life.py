@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 
 from alerting import (
+    LATE_REVISION_FIRST,
     NEXT,
     Act,
     ActKind,
@@ -64,6 +65,12 @@ class TestTable:
             assert State.CLOSED not in steps
             for before, after in steps.items():
                 assert before is None or before.active or not after.active, event
+
+    def test_no_life_has_as_many_steps_as_the_first_late_revision(self) -> None:
+        def longest(state: State | None) -> int:
+            return max((1 + longest(after) for (before, _), after in self.STEPS.items() if before is state), default=0)
+
+        assert longest(None) == LATE_REVISION_FIRST - 1
 
 
 class TestActs:

@@ -122,8 +122,8 @@ class TestIds:
 
 def test_the_public_face_is_exactly_this() -> None:
     assert sorted(alerting.__all__) == sorted({
-        "ACT_TEXT_MAX", "FAULT_LIMIT", "NEXT", "SYSTEM_LIMIT", "Act", "ActKind", "ActRefusedError", "AlarmEngine",
-        "AlarmState", "AlertingError", "Category", "CorruptDumpError", "Event", "Fact", "FrameKey", "HistoryFork",
+        "ACT_TEXT_MAX", "FAULT_LIMIT", "LATE_REVISION_FIRST", "NEXT", "SYSTEM_LIMIT", "Act", "ActKind", "ActRefusedError",
+        "AlarmEngine", "AlarmState", "AlertingError", "Category", "CorruptDumpError", "Event", "Fact", "FrameKey", "HistoryFork",
         "LimitTable", "LimitTableError", "Observed", "State", "SystemCondition", "TagStates", "Transition",
         "TransitionKind", "UnknownAlarmError", "condition", "in_zone", "next_state", "utc_text",
         "zone_text"})

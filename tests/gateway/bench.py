@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alerting import AlarmState, Transition
-from alerting.delivery import NoticePlanner, OutboxRow
+from alerting.delivery import Notice, NoticePlanner, OutboxRow
 from config import SiteConfig
 from gateway.core.engine_clock import EngineClock, downtime
 from gateway.core.ledger import Batch, Committed, Ledger
@@ -56,6 +56,7 @@ class Sayings:
 
     rows: list[OutboxRow] = field(default_factory=list)
     unjournaled: list[str] = field(default_factory=list)
+    from_memory: list[Notice] = field(default_factory=list)
 
 
 class Bench:
@@ -93,7 +94,11 @@ class Bench:
         self.loop.writer = self.writer  # type: ignore[assignment]
         self.said = Sayings()
         self.loop.on_rows = self.said.rows.extend
-        self.loop.on_unjournaled = lambda batch: self.said.unjournaled.extend(notice.id for notice in batch.notices)
+        self.loop.on_unjournaled = self._unjournaled
+
+    def _unjournaled(self, batch: Batch) -> None:
+        self.said.from_memory += batch.notices
+        self.said.unjournaled += [notice.id for notice in batch.notices]
 
     def wall_ms(self) -> int:
         return T0_MS + int(self.now_s * 1000)

@@ -50,8 +50,8 @@ class AllArrive:
     def __init__(self, site: Site, plant: Plant) -> None:
         self._site, self._plant = site, plant
         self.told: dict[tuple[str, str], Told] = {}  # (receiver, alarm)
-        self._steps: dict[str, tuple[int, tuple[str, str, int, str]]] = {}
-        self._ids: dict[tuple[str, str], str] = {}
+        self._steps: dict[str, tuple[int, tuple[str, str, int, str, bool]]] = {}
+        self._ids: dict[tuple[str, str, int], str] = {}
         self._numbers: dict[str, tuple[int, tuple[str, str, int]]] = {}
         self._lanes: dict[tuple[str, str, str], dict[int, tuple[str, int]]] = defaultdict(dict)
         self._kept: set[tuple[str, str]] = set()  # (receiver, transition), with a sequence
@@ -80,11 +80,12 @@ class AllArrive:
             self._twins.add(event.fault.part)
 
     def _same_id(self, mark: int, event: Noticed) -> Iterator[Violation]:
-        step = (event.receiver, event.transition, event.revision, event.kind)
+        """What is found again as late, after the core that had told it from memory was killed, has a new revision."""
+        step = (event.receiver, event.transition, event.revision, event.kind, event.late)
         before, known = self._steps.setdefault(event.notice, (mark, step))
         if known != step:
             yield Violation("P3", event.at_s, f"notice {event.notice} told {known}, then {step}", (before, mark))
-        identity = self._ids.setdefault((event.receiver, event.transition), event.notice)
+        identity = self._ids.setdefault((event.receiver, event.transition, event.revision), event.notice)
         if identity != event.notice:
             what = f"transition {event.transition} came to {event.receiver} as notice {identity} and as {event.notice}"
             yield Violation("P3", event.at_s, what, (mark,))

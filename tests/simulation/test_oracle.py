@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -253,10 +254,11 @@ def test_a_notice_keeps_its_id_on_every_attempt(history: History) -> None:
     assert history.broken() == ["P3"]
 
 
-def test_an_id_never_tells_two_things(history: History) -> None:
+@pytest.mark.parametrize("otherwise", [{"revision": 5}, {"late": True}], ids=str)
+def test_an_id_never_tells_two_things(history: History, otherwise: dict[str, Any]) -> None:
     history.excursion(60.0, 20.0)
     told = next(history.record.of(Noticed))
-    history.add(replace(told, revision=5))
+    history.add(replace(told, **otherwise))
     assert history.broken() == ["P3"]
 
 

@@ -24,7 +24,7 @@ BODY = '{"type":"alarm.raised","timestamp":"t","data":{"site":"DEMO","late":fals
 
 def notice(alarm: str = "a1", revision: int = 1, *, lane: str = "red", receiver: str = "CITY") -> Notice:
     step = f"{alarm}/{revision}"
-    return Notice(notice_id(step, receiver), step, alarm, revision, receiver, lane, START_WALL_MS, BODY)
+    return Notice(notice_id(step, revision, receiver), step, alarm, revision, receiver, lane, START_WALL_MS, BODY)
 
 
 def row(

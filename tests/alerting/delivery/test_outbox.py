@@ -11,10 +11,13 @@ from alerting.delivery import notice_id, number
 from tests.alerting.delivery.senders import notice
 
 
-def test_a_notice_id_is_stable_and_apart_per_receiver_and_transition() -> None:
-    assert notice_id("t1", "CITY") == notice_id("t1", "CITY") == "fe3ee3afdea5947054be47a677708185"
-    ids = {notice_id(step, receiver) for step in ("t1", "t2", "t1C") for receiver in ("CITY", "ITY", "PARK")}
-    assert len(ids) == 9
+def test_a_notice_id_is_stable_and_apart_per_receiver_transition_and_revision() -> None:
+    assert notice_id("t1", 1, "CITY") == notice_id("t1", 1, "CITY") == "7a282beca796e84285a7231977da3b18"
+    ids = {
+        notice_id(step, revision, receiver)
+        for step in ("t1", "t2", "t1C") for revision in (1, 11, 5) for receiver in ("CITY", "ITY", "PARK")
+    }  # fmt: skip
+    assert len(ids) == 27
     assert all(len(found) == 32 and int(found, 16) >= 0 for found in ids)
 
 
