@@ -171,9 +171,10 @@ class HistoryFork:
 
     def _returned(self, step: Step) -> Transition | None:
         inside = self._inside.pop(step.row, None)
+        for occurrence in self._current.get(step.row, ()):
+            # A current alarm that a late one was linked to ends here, too, whatever the present saw of it.
+            occurrence.left |= occurrence.alarm_id == inside or occurrence.covers(step.at_ms)
         if inside is not None:
-            for occurrence in self._current.get(step.row, ()):
-                occurrence.left = occurrence.left or occurrence.alarm_id == inside
             return None
         book = self._engine.book
         late = book.alarms.get(self._standing.pop(step.row))

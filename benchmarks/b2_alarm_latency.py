@@ -151,19 +151,25 @@ def _peer(name: str, program: str) -> str:
     return f"{name}: not installed here; not measured"
 
 
+async def set_up(folder: Path, chance: random.Random, ends: AsyncExitStack) -> tuple[Chain, BareChain, RawDisk]:
+    """Start B2's chain without ours, its wandering plant, the bare chain and the raw disk; all end with `ends`."""
+    chain = await ends.enter_async_context(
+        running_chain(folder, tags=TAGS, devices=DEVICES, seed=chance.randrange(2**32))
+    )
+    stop = asyncio.Event()
+    ends.callback(stop.set)
+    wandering = asyncio.create_task(chain.plant.run(stop), name="wander")
+    ends.callback(wandering.cancel)
+    bare = await BareChain.start(folder, chain, ends)
+    disk = RawDisk(folder)
+    ends.callback(disk.close)
+    return chain, bare, disk
+
+
 async def _measure(folder: Path, steps: int, chance: random.Random) -> Measured:
     measured = Measured()
     async with AsyncExitStack() as ends:
-        chain = await ends.enter_async_context(
-            running_chain(folder, tags=TAGS, devices=DEVICES, seed=chance.randrange(2**32))
-        )
-        stop = asyncio.Event()
-        ends.callback(stop.set)
-        wandering = asyncio.create_task(chain.plant.run(stop), name="wander")
-        ends.callback(wandering.cancel)
-        bare = await BareChain.start(folder, chain, ends)
-        disk = RawDisk(folder)
-        ends.callback(disk.close)
+        chain, bare, disk = await set_up(folder, chance, ends)
 
         async def alone(_: int) -> None:
             measured.bare_alone.append(await bare.once())

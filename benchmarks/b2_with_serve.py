@@ -25,19 +25,18 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.b2_alarm_latency import (
-    DEVICES,
     DURABILITY,
     P99_MS,
     SETTLE_S,
     STEPS,
     TAGS,
-    BareChain,
     Measured,
     first_webhook,
+    set_up,
     side_by_side,
 )
-from benchmarks.chain import POLL_S, Chain, Helper, answers, cpu_s, free_port, running_chain, stop_child
-from benchmarks.harness import BenchmarkError, Outcome, RawDisk, spread, spread_cells
+from benchmarks.chain import POLL_S, Chain, Helper, answers, cpu_s, free_port, stop_child
+from benchmarks.harness import BenchmarkError, Outcome, spread, spread_cells
 from benchmarks.receiver import missing_sequences
 from cli.children import Child
 
@@ -141,16 +140,7 @@ def _count(pair: Pair, prefix: str) -> int:
 async def _measure(folder: Path, steps: int, chance: random.Random) -> tuple[list[Pair], int]:
     pairs: list[Pair] = []
     async with AsyncExitStack() as ends:
-        chain = await ends.enter_async_context(
-            running_chain(folder, tags=TAGS, devices=DEVICES, seed=chance.randrange(2**32))
-        )
-        stop = asyncio.Event()
-        ends.callback(stop.set)
-        wandering = asyncio.create_task(chain.plant.run(stop), name="wander")
-        ends.callback(wandering.cancel)
-        bare = await BareChain.start(folder, chain, ends)
-        disk = RawDisk(folder)
-        ends.callback(disk.close)
+        chain, bare, disk = await set_up(folder, chance, ends)
         await chain.start_ours()
         await first_webhook(chain)
         token = await make_token(folder)

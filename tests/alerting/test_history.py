@@ -100,6 +100,16 @@ class TestHoleFilledLater:
         told = node.samples(frames(5, first=7))
         assert [made.alarm_id for made in told] == [node.live[0].alarm_id]
 
+    def test_one_that_the_next_hole_lets_end_hides_no_second_excursion_there(self) -> None:
+        """The present saw neither; by it the alarm stood until long after."""
+        node = Node(frames(5), frames(12, first=3))
+        (first,) = node.fill(frames(12, first=2))
+        with_live = node.samples(frames(5, first=9))
+        assert [made.alarm_id for made in with_live] == [node.live[0].alarm_id, first.alarm_id]
+        node.after = frames(5, first=9)
+        assert [(word, made.at_ms) for made in node.fill(frames(5, 5, 14, 5, 5, first=4)) for word in words([made])] == [
+            ("H raised", 6000), ("H returned", 7000)]  # fmt: skip
+
     def test_steps_seen_live_are_not_repeated(self) -> None:
         after = frames(12, 5, 12, 5, first=6)
         node = Node(frames(5, 5), after)
@@ -313,3 +323,23 @@ def test_live_and_late_together_tell_every_step_of_the_whole_stream_once(
     # Past the hole the run is inside the same excursions as the whole engine: what it tells is true.
     assert {made.id for made in late if made.kind == "raised"} <= {made.id for made in told}
     assert {made.id for made in late} <= {made.id for made in told}
+
+
+@pytest.mark.fault("F25")
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([5.0, 9.5, 12.0, 25.0])), min_size=4, max_size=30), st.data())
+def test_one_run_over_hole_after_hole_finds_every_raise_that_was_in_one(
+        story: list[tuple[bool, float]], data: st.DataObject) -> None:
+    """The run catches up in the middle and goes on, as it does while a delay runs or no session is open."""
+    sent = [Sent(0, value, GOOD, at * 1000, 7, at) for at, (_, value) in enumerate(story, 1)]
+    cut = data.draw(st.integers(1, len(sent)))
+    node = Node([], [], TWO[0])
+    told = []
+    for part in (sent[:cut], sent[cut:]):
+        told += node.samples([one for one in part if story[one.sequence - 1][0]])
+        told += node.fork.samples(batch(part)) if part else []
+    raised = {made.id for made in told if made.kind == "raised"}
+    whole = AlarmEngine(table(TWO[0]), NOW_MS).samples(NOW_MS, batch(sent))
+    hidden = [made for made in whole if made.kind == "raised" and not story[made.at_ms // 1000 - 1][0]]
+    assert {made.id for made in hidden} <= raised
+    assert len({made.id for made in told}) == len(told)
