@@ -85,11 +85,12 @@ class AlarmBook:
         self.linked.setdefault(current_id, []).append(late.id)
 
     def unlink(self, late: AlarmState) -> None:
-        """The late alarm's excursion has ended on its own."""
-        if late.linked is not None and late.id in self.linked.get(late.linked, ()):
-            self.linked[late.linked].remove(late.id)
-            if not self.linked[late.linked]:
-                del self.linked[late.linked]
+        """The late alarm's excursion has ended on its own, or it is gone."""
+        current_id = next((current for current, late_ids in self.linked.items() if late.id in late_ids), None)
+        if current_id is not None:
+            self.linked[current_id].remove(late.id)
+            if not self.linked[current_id]:
+                del self.linked[current_id]
 
     def returned_with(self, current: Transition) -> list[Transition]:
         """Return the transitions of late alarms that live on in a current alarm which has just returned."""

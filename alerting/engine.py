@@ -282,7 +282,7 @@ class AlarmEngine:
                 made = book.returned(book.row_alarm.pop(step.row), step, engine_ms)
             transitions.append(made)
             for fork in forks:
-                fork.note(step.row, made)
+                fork.note(step, made)
             if not step.raised:
                 transitions += book.returned_with(made)
         return transitions

@@ -8,8 +8,10 @@ step that is known already to nothing new.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +22,30 @@ from alerting.dump import pack, unpack
 from alerting.engine import AlarmEngine
 from alerting.errors import CorruptDumpError
 from alerting.evaluator import Evaluator
-from alerting.observed import Observed
-from alerting.phases import ENTERING, LEAVING
+from alerting.observed import FrameKey, Observed
+from alerting.phases import ACTIVE, ENTERING, LEAVING
 from alerting.step import Step
 
 _DUMP_KIND = "fork"
+BEFORE = FrameKey(0, 0)
+APART_MS_MAX = 600_000  # a value may stay inside its deadband for days, and every frame is run twice meanwhile
 
 
 @dataclass(slots=True)
 class Occurrence:
-    """A current alarm that stood or began while this fork lived. `left` once the fork has seen it end."""
+    """A current alarm that stood or began while this fork lived.
+
+    Attributes:
+        begun, ended: the frames after which it stood and stood no more; (0, 0) is before the fork, None not yet.
+        left: the fork has seen it end.
+    """
 
     alarm_id: str
     start_ms: int
+    begun: FrameKey = BEFORE
     returned_ms: int | None = None
+    ended: FrameKey | None = None
     left: bool = False
-
-    def covers(self, at_ms: int) -> bool:
-        """Tell whether the alarm stood at a time."""
-        return self.start_ms <= at_ms and (self.returned_ms is None or at_ms < self.returned_ms)
 
 
 class HistoryFork:
@@ -57,6 +64,8 @@ class HistoryFork:
         self._standing: dict[int, str] = {}  # own row -> late alarm this run has raised
         self._inside: dict[int, str] = {}  # own row -> alarm of somebody else this run is inside of
         self._current: dict[int, list[Occurrence]] = {}  # own row -> current alarms since the fork
+        self._apart_ms: int | None = None  # since when, by the run's stamps, it stands otherwise than the present
+        self._place: dict[int, int] = {BEFORE.stream: 0}  # stream -> its place in the order they were run
         engine._forks.add(self)
 
     @staticmethod
@@ -80,6 +89,8 @@ class HistoryFork:
         Returns:
             The transitions that are new, all marked late, with engine_ms 0.
         """
+        for frame in observed.frames:
+            self._place.setdefault(frame.stream, len(self._place))
         own_tag = self._own_tag[observed.tag]
         mine = own_tag >= 0
         if not mine.all():
@@ -92,10 +103,17 @@ class HistoryFork:
         found = [self._raised(step) if step.raised else self._returned(step) for step in steps]
         transitions = [transition for transition in found if transition is not None]
         self._engine.changes += len(transitions)
+        if not self._apart():
+            self._apart_ms = None
+        elif self._apart_ms is None and len(observed):
+            self._apart_ms = int(observed.source_ms.max())
         return transitions
 
     def waits(self, stream: int) -> bool:
-        """Tell whether a delay runs whose end is still to be seen: the present may never have seen its first sample.
+        """Tell whether something is still to be seen: the end of a delay, or that the present sees what this run sees.
+
+        Where a hole hid a step and the value has stayed inside the deadband since, the two stand apart. A run that
+        ended then would leave its alarm to a person, and the next one would not know what it had seen.
 
         A tag that turned BAD or is heard no more would keep the run waiting for ever. One that is well is heard again
         before it is stale: past its delay and that time by the newest stamp of `stream`, the run's own, nothing comes.
@@ -103,40 +121,61 @@ class HistoryFork:
         evaluator, limits = self._evaluator, self._evaluator.limits
         phase = evaluator.phase
         running = (phase == ENTERING) | (phase == LEAVING)
-        if not running.any():
+        apart = self._apart()
+        if not apart and not running.any():
             return False
         last = evaluator.last.columns()
         stamps = last["source_ms"][last["last_stream"] == stream]
         if not len(stamps):
             return True
+        now_ms = int(stamps.max())
+        if apart and (self._apart_ms is None or abs(now_ms - self._apart_ms) <= APART_MS_MAX):
+            return True
         bound_ms = evaluator.rules.on_ms.copy()
         bound_ms[: limits.rows] = np.maximum(bound_ms[: limits.rows], evaluator.rules.off_ms)
         bound_ms += limits.stale_after_ms[np.concatenate([limits.row_tag, np.arange(limits.tags)])]
         # Both ways: behind a clock that was set back, too, no end would ever be seen.
-        return bool((np.abs(stamps.max() - evaluator.since_source_ms[running]) <= bound_ms[running]).any())
+        return bool((np.abs(now_ms - evaluator.since_source_ms[running]) <= bound_ms[running]).any())
+
+    def _apart(self) -> bool:
+        """Tell whether a limit stands here and not in the present, or there and not here; of faults, our own late ones."""
+        rows = self._evaluator.limits.rows
+        here = self._evaluator.phase >= ACTIVE
+        present = self._engine._evaluator.phase[self._site_row] >= ACTIVE
+        late_faults = [row for row in self._standing if row >= rows]
+        return bool((here[:rows] != present[:rows]).any() or not present[late_faults].all())
 
     def finish(self) -> None:
-        """The run has caught up or is given up. What it left standing alone now waits for a person."""
+        """The run has caught up or is given up. What it left standing returns with the current alarm of its limit.
+
+        Where there is none, it now waits for a person.
+        """
         book = self._engine.book
-        for alarm_id in self._standing.values():
+        for own_row, alarm_id in self._standing.items():
             alarm = book.alarms.get(alarm_id)
             if alarm is not None and alarm.state.active and alarm.linked is None:
-                book.loosen(alarm_id)
+                current = book.row_alarm.get(int(self._site_row[own_row]))
+                if current is None:
+                    book.loosen(alarm_id)
+                else:
+                    book.link(alarm, current)
                 self._engine.changes += 1
         self._standing.clear()
         self._engine._forks.discard(self)
 
-    def note(self, site_row: int, current: Transition) -> None:
+    def note(self, step: Step, current: Transition) -> None:
         """The engine tells what happens on current rows while this fork lives."""
-        own = self._own_row.get(site_row)
+        own = self._own_row.get(step.row)
         if own is None:
             return
+        frame = FrameKey(step.stream, step.sequence)
         occurrences = self._current.setdefault(own, [])
         if current.kind is TransitionKind.RAISED:
-            occurrences.append(Occurrence(current.alarm_id, current.at_ms))
+            occurrences.append(Occurrence(current.alarm_id, current.at_ms, frame))
+            return
         for occurrence in occurrences:
             if occurrence.alarm_id == current.alarm_id:
-                occurrence.returned_ms = current.alarm.returned_ms
+                occurrence.returned_ms, occurrence.ended = current.at_ms, frame
 
     def forget(self, alarm_ids: Iterable[str]) -> None:
         """These alarms were never true: no excursion is recorded by them."""
@@ -149,7 +188,7 @@ class HistoryFork:
     def _raised(self, step: Step) -> Transition | None:
         book, site_row = self._engine.book, int(self._site_row[step.row])
         alarm = replace(book.raised_alarm(site_row, step, 0), late=True, revision=LATE_REVISION_FIRST)
-        known = self._known(step.row, alarm.id, step.at_ms)
+        known = self._known(step, alarm.id)
         if known is not None:
             self._inside[step.row] = known
             return None
@@ -160,20 +199,37 @@ class HistoryFork:
         self._standing[step.row] = alarm.id
         return book.enter(alarm, 0)
 
-    def _known(self, own_row: int, alarm_id: str, at_ms: int) -> str | None:
+    def _known(self, step: Step, alarm_id: str) -> str | None:
         """Return the alarm this raise is recorded as already, by id or because a current one stood then."""
         if alarm_id in self._engine.book.alarms:
             return alarm_id
-        for occurrence in self._current.get(own_row, ()):
-            if occurrence.alarm_id == alarm_id or (not occurrence.left and occurrence.covers(at_ms)):
+        for occurrence in self._current.get(step.row, ()):
+            if occurrence.alarm_id == alarm_id or (not occurrence.left and self._stood(occurrence, step)):
+                return occurrence.alarm_id
+            if occurrence.start_ms == step.at_ms:  # one sample: the birth of the next stream told it again
                 return occurrence.alarm_id
         return None
+
+    def _stood(self, occurrence: Occurrence, step: Step) -> bool:
+        """Tell whether a current alarm stood when this step was made, in the order of the node's frames.
+
+        Stamps would not tell: a clock that was set back has the later before the earlier. They stand in for frames
+        that no edge has numbered, which have no place in that order.
+        """
+        if occurrence.begun.stream < 0 or (occurrence.ended is not None and occurrence.ended.stream < 0):
+            ended = occurrence.returned_ms is None or step.at_ms < occurrence.returned_ms
+            return occurrence.start_ms <= step.at_ms and ended
+        now = self._order(FrameKey(step.stream, step.sequence))
+        return self._order(occurrence.begun) <= now and (occurrence.ended is None or now < self._order(occurrence.ended))
+
+    def _order(self, frame: FrameKey) -> tuple[float, int]:
+        return self._place.get(frame.stream, math.inf), frame.sequence
 
     def _returned(self, step: Step) -> Transition | None:
         inside = self._inside.pop(step.row, None)
         for occurrence in self._current.get(step.row, ()):
             # A current alarm that a late one was linked to ends here, too, whatever the present saw of it.
-            occurrence.left |= occurrence.alarm_id == inside or occurrence.covers(step.at_ms)
+            occurrence.left |= occurrence.alarm_id == inside or self._stood(occurrence, step)
         if inside is not None:
             return None
         book = self._engine.book
@@ -190,8 +246,8 @@ class HistoryFork:
         header, columns = written(self._evaluator)
         header |= {
             "standing": sorted(self._standing.items()), "inside": sorted(self._inside.items()),
-            "current": [[row, [[item.alarm_id, item.start_ms, item.returned_ms, item.left] for item in items]]
-                        for row, items in sorted(self._current.items())],
+            "current": [[row, [_written(item) for item in items]] for row, items in sorted(self._current.items())],
+            "apart_ms": self._apart_ms, "streams": sorted(self._place, key=self._place.__getitem__),
         }
         return pack(_DUMP_KIND, header, columns)
 
@@ -216,8 +272,10 @@ class HistoryFork:
             row, same = carried.row.tolist(), carried.same.tolist()
             fork._standing = {row[old]: alarm_id for old, alarm_id in header["standing"] if same[old]}
             fork._inside = {row[old]: alarm_id for old, alarm_id in header["inside"] if same[old]}
-            fork._current = {row[old]: [Occurrence(*item) for item in items]
+            fork._current = {row[old]: [_read(item) for item in items]
                              for old, items in header["current"] if row[old] >= 0}
+            fork._place = {stream: place for place, stream in enumerate(header["streams"])}
+            fork._apart_ms = header["apart_ms"]
             for old, _ in header["current"]:
                 # The frame that raised it gives the same id under any limit, and may come by again.
                 for occurrence in fork._current.get(row[old], ()) if not same[old] else ():
@@ -229,3 +287,12 @@ class HistoryFork:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CorruptDumpError(f"damaged fork: {type(error).__name__} {error}") from error
         return fork
+
+
+def _written(item: Occurrence) -> list[Any]:
+    return [item.alarm_id, item.start_ms, item.begun, item.returned_ms, item.ended, item.left]
+
+
+def _read(item: list[Any]) -> Occurrence:
+    alarm_id, start_ms, begun, returned_ms, ended, left = item
+    return Occurrence(alarm_id, start_ms, FrameKey(*begun), returned_ms, ended and FrameKey(*ended), left)

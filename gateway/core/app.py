@@ -140,7 +140,7 @@ class Core:
         writer = self._ports.writer(self._ledger, self._committed, self._trouble, ballast)
         self.loop.writer = writer
         self.loop.on_rows = lambda rows: self._offered(self._courier.offer(rows))
-        self.loop.on_unjournaled = lambda batch: self._offered(self._courier.offer_unjournaled(batch.notices))
+        self.loop.on_unjournaled = lambda notices: self._offered(self._courier.offer_unjournaled(notices))
         self._courier.offer(self._ledger.reader.due_outbox())
         watchdog = Watchdog(
             lambda: self.loop.counters.cycles, self._heartbeat, self._folder / HEARTBEAT_NAME, self._stalled,

@@ -232,7 +232,8 @@ class BatchBuilder:
             "transport_blocked": born.transport_blocked,
             "transport_explained": self._explained(node, blocked=born.transport_blocked),
             "commands_refused": born.commands_refused,
-            "unmarked_stream": new_stream_id(self._random),
+            # Below zero, where no edge counts: what nobody numbered has no place in the order of a node's streams.
+            "unmarked_stream": -new_stream_id(self._random),
         }
         self._add(EntryKind.BORN, pack_json(facts), node)
         findings, transitions = self._machine.born(self._engine_ms, self._wall_ms, node, facts)

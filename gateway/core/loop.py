@@ -1,8 +1,8 @@
 """Core's loop: takes whatever waits, evaluates it in one call, hands one batch to the writer. It waits for nothing else.
 
 One cycle is one synchronous call, so nothing can come between a frame and its evaluation. Acks, deliveries and
-history runs follow from commits. A disk that stalls stops acks, not alarms: transitions then go out from memory,
-marked `unjournaled`, and again with a sequence once they are committed.
+history runs follow from commits. A disk that stalls stops acks, not alarms: what is raised then goes out from memory,
+marked `unjournaled`, and again with a sequence once it is committed (decision 0014).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Final
 
 from alerting import Act, ActRefusedError, Transition
-from alerting.delivery import Attempt, NoticePlanner, OutboxRow
+from alerting.delivery import Attempt, Notice, NoticePlanner, OutboxRow
 from gateway.core.batching import NODE_GRACE_MS, BatchBuilder
 from gateway.core.engine_clock import EngineClock
 from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
@@ -156,7 +156,7 @@ class CoreLoop:
         self.live_refused = False
         self.writer: LedgerWriter | None = None
         self.on_rows: Callable[[Sequence[OutboxRow]], None] = lambda rows: None
-        self.on_unjournaled: Callable[[Batch], None] = lambda batch: None
+        self.on_unjournaled: Callable[[Sequence[Notice]], None] = lambda notices: None
 
     def use(self, tag_numbers: Sequence[int], config_hashes: dict[str, str]) -> None:
         """Give the ledger's numbers of the tags, and the hash that each edge's own file must have."""
@@ -402,9 +402,7 @@ class CoreLoop:
         as there is room for it, and a last time when frames are kept again.
         """
         build = self._builder
-        told = build.plan(self._planner)
-        if told:
-            self.on_unjournaled(Batch(notices=told))
+        self._tell_raised(build.plan(self._planner))
         room = self._flight_bytes < UNCOMMITTED_BYTES_MAX // 2
         self._held = True
         if not room or engine_ms - self._state_ms < STATE_EVERY_MS or (overflow and not build.pending):
@@ -429,9 +427,17 @@ class CoreLoop:
             for flight in self._flight:
                 if not flight.offered:
                     flight.offered = True
-                    if flight.batch.notices:
-                        self.on_unjournaled(flight.batch)
+                    self._tell_raised(flight.batch.notices)
         self.counters.unjournaled = stalled or self._unlogged
+
+    def _tell_raised(self, notices: Sequence[Notice]) -> None:
+        """Tell what was raised. That something ended is told when it is safe: a core killed first would not know it.
+
+        It would find the alarm standing as before, and tell nobody of the next excursion.
+        """
+        raised = [notice for notice in notices if notice.transition_id == notice.alarm_id]
+        if raised:
+            self.on_unjournaled(raised)
 
     def committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
         """Called in the loop's thread when a transaction is safe. Notices first: what is woken here runs in turn."""

@@ -29,6 +29,7 @@ from simulators.world.process import Killed, Process, own_tasks
 from simulators.world.receivers import Receiver
 from simulators.world.record import (
     Acted,
+    Committed,
     Event,
     FaultBegan,
     FaultEnded,
@@ -89,7 +90,8 @@ class World:
         self._runs: Counter[tuple[str, int]] = Counter()
         self._down: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._noticed_s = 0.0
+        self._stirred_s = 0.0
+        self._streams: set[tuple[str, int]] = set()
         self._known: dict[str, Noticed] = {}
 
         self.plant = Plant(seed, self.plan.heal_s - CALM_BEFORE_HEALED_S)
@@ -186,7 +188,7 @@ class World:
         self.core.look()
         if due := self.core.due():
             return f"{due} notices are due"
-        return "" if now_s - self._noticed_s >= QUIET_S else "a notice came a moment ago"
+        return "" if now_s - self._stirred_s >= QUIET_S else "a notice or a new stream came a moment ago"
 
     async def _stop(self) -> None:
         """Stop in order: edges, then core, once it has told what the edges' leaving brought."""
@@ -407,8 +409,11 @@ class World:
 
     def _note(self, event: Event) -> None:
         self.record.add(event)
+        if isinstance(event, Committed) and (event.node, event.stream) not in self._streams:
+            self._streams.add((event.node, event.stream))
+            self._stirred_s = event.at_s  # an edge is back: what it held up falls from now on
         if isinstance(event, Noticed) and event.kept:
-            self._noticed_s = event.at_s
+            self._stirred_s = event.at_s
             known = self._known.get(event.alarm["id"])
             if known is None or known.revision < event.revision:
                 self._known[event.alarm["id"]] = event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -109,6 +110,20 @@ class TestHoleFilledLater:
         node.after = frames(5, first=9)
         assert [(word, made.at_ms) for made in node.fill(frames(5, 5, 14, 5, 5, first=4)) for word in words([made])] == [
             ("H raised", 6000), ("H returned", 7000)]  # fmt: skip
+
+    def test_an_alarm_that_began_later_on_a_clock_set_back_hides_no_beginning(self) -> None:
+        node = Node(frames(5), [Sent(0, 12.0, GOOD, 500, 8, 1)])
+        (raised,) = node.fill(frames(12, first=2))
+        assert (raised.at_ms, raised.alarm.linked) == (2000, node.live[0].alarm_id)
+
+    def test_a_sample_that_the_next_birth_told_again_raises_no_second_alarm(self) -> None:
+        node = Node(frames(5), [Sent(0, 12.0, GOOD, 2000, 8, 1)])
+        assert node.fill(frames(12, first=2)) == []
+
+    def test_an_alarm_of_frames_that_nobody_numbered_is_known_by_its_time(self) -> None:
+        node = Node(frames(5), [Sent(0, 12.0, GOOD, 2000, -8, 1)])
+        node.after = []
+        assert node.fill(frames(12, first=2)) == []
 
     def test_steps_seen_live_are_not_repeated(self) -> None:
         after = frames(12, 5, 12, 5, first=6)
@@ -343,3 +358,26 @@ def test_one_run_over_hole_after_hole_finds_every_raise_that_was_in_one(
     hidden = [made for made in whole if made.kind == "raised" and not story[made.at_ms // 1000 - 1][0]]
     assert {made.id for made in hidden} <= raised
     assert len({made.id for made in told}) == len(told)
+
+
+@pytest.mark.fault("F25")
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([5.0, 9.5, 12.0, 25.0])), min_size=4, max_size=30),
+       st.lists(st.integers(1, 30), max_size=4, unique=True))
+def test_run_after_run_finds_every_raise_that_was_in_a_hole(story: list[tuple[bool, float]], cuts: list[int]) -> None:
+    """A run that has caught up ends unless it waits; the next one begins with the present, and that is enough."""
+    sent = [Sent(0, value, GOOD, at * 1000, 7, at) for at, (_, value) in enumerate(story, 1)]
+    node = Node([], [], TWO[0])
+    told: list[Transition] = []
+    for low, high in pairwise([0, *sorted(cut for cut in cuts if cut < len(sent)), len(sent)]):
+        part = sent[low:high]
+        told += node.samples([one for one in part if story[one.sequence - 1][0]])
+        told += node.fork.samples(batch(part))
+        if not node.fork.waits(7):
+            node.fork.finish()
+            node.fork = node.engine.fork([0])
+    whole = AlarmEngine(table(TWO[0]), NOW_MS).samples(NOW_MS, batch(sent))
+    hidden = [made for made in whole if made.kind == "raised" and not story[made.at_ms // 1000 - 1][0]]
+    assert {made.id for made in hidden} <= {made.id for made in told if made.kind == "raised"}
+    assert len({made.id for made in told}) == len(told)
+    assert not node.engine.book.detached, "something that stands is left for a person to end"

@@ -96,9 +96,9 @@ class Bench:
         self.loop.on_rows = self.said.rows.extend
         self.loop.on_unjournaled = self._unjournaled
 
-    def _unjournaled(self, batch: Batch) -> None:
-        self.said.from_memory += batch.notices
-        self.said.unjournaled += [notice.id for notice in batch.notices]
+    def _unjournaled(self, notices: Sequence[Notice]) -> None:
+        self.said.from_memory += notices
+        self.said.unjournaled += [notice.id for notice in notices]
 
     def wall_ms(self) -> int:
         return T0_MS + int(self.now_s * 1000)

@@ -320,11 +320,11 @@ def test_an_excursion_that_only_history_has_seen_is_told_through_a_bad_sample(tm
         await bench.cycle()
         bench.deliver(late)
         await bench.settle()
-        for value, after_ms in ((math.nan, 500), (1.2, 2_000), (0.2, 100)):
+        for value, after_ms in ((math.nan, 500), (1.2, 2_000), (0.2, 100), (0.2, 1_000)):
             bench.deliver(edge.scan({PRESSURE: value}, after_ms=after_ms))
             await bench.settle()
 
     bench = play(tmp_path, story)
     told = [step for step in bench.journal() if step.alarm.tag == PRESSURE and step.alarm.limit == "H"]
-    assert words(told) == ["late T1.PRESSURE H raised"]
+    assert words(told) == ["late T1.PRESSURE H raised", "late T1.PRESSURE H returned"]
     assert bench.machine.node("E1").history is None

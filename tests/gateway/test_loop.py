@@ -90,6 +90,26 @@ def test_once_the_disk_is_known_to_stall_the_next_alarm_does_not_wait_for_it_to_
     play(tmp_path, story)
 
 
+@pytest.mark.fault("F58")
+def test_that_an_alarm_has_ended_is_told_only_once_it_is_safe(tmp_path: Path) -> None:
+    """Killed before it could commit, core finds the alarm standing: it would tell nobody of the next excursion."""
+    async def story(bench: Bench) -> None:
+        edge = await born(bench)
+        bench.deliver(edge.scan({LEVEL: 12.0}))
+        await bench.cycle(commit=False)
+        await bench.cycle(STALL_MS, commit=False)
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle(100, commit=False)
+        await bench.cycle(STALL_MS, commit=False)
+        assert (LEVEL, "H") not in bench.standing()
+        (told,) = bench.said.from_memory
+        assert told.transition_id == told.alarm_id
+        bench.writer.commit(bench.loop)
+        assert [row.revision for row in bench.said.rows if row.alarm_id == told.alarm_id] == [1, 2]
+
+    play(tmp_path, story)
+
+
 def test_a_quick_commit_sends_nothing_unjournaled(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         edge = await born(bench)

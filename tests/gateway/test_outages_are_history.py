@@ -50,7 +50,7 @@ class Node:
     def born(self, live: int, *spans: tuple[int, int, int, int, int]) -> None:
         facts: dict[str, Any] = {
             "live": live, "spans": list(spans), "config_wrong": False, "spool_fault": False, "clock_synced": True,
-            "unmarked_stream": 99,
+            "unmarked_stream": -99,
         }  # fmt: skip
         self.machine.born(self.engine_ms, self.source_ms, "E1", facts)
 

@@ -40,6 +40,8 @@ class Told:
     newest: Noticed
     mark: int
     raised: bool = False
+    raised_mark: int | None = None  # where in the record it was first told as raised
+    returned_mark: int | None = None  # and as returned
     journaled: bool = False
     revisions: set[int] = field(default_factory=set)
 
@@ -118,7 +120,10 @@ class AllArrive:
         told = self.told.setdefault((event.receiver, event.alarm["id"]), Told(event, mark))
         if event.revision >= told.newest.revision:
             told.newest, told.mark = event, mark
-        told.raised |= event.kind == "raised"
+        if event.kind == "raised" and not told.raised:
+            told.raised, told.raised_mark = True, mark
+        elif event.kind == "returned" and told.returned_mark is None:
+            told.returned_mark = mark
         told.revisions.add(event.revision)
         key = (event.receiver, event.transition)
         if event.sequence is None:
@@ -154,6 +159,7 @@ class AllArrive:
                     )
                     yield Violation("P3", at_s, what, (marks[excursion.start],))
         yield from self._late_as_present(at_s, held, current)
+        yield from self._told_once(at_s)
         yield from self._gaps(at_s)
         yield from self._endings(at_s)
         yield from self._journal(at_s, journal)
@@ -162,7 +168,7 @@ class AllArrive:
         """Its own alarm was told, present or late; or one that stood at the time, which a hole had not let return.
 
         Where two boxes send in turns, an alarm of this excursion may begin with the other's sample. Stood at the time
-        means in the order of things, or by the stamps where a clock step has turned them round.
+        means in the order of things, whatever the stamps say.
         """
         at = self._plant.time(excursion.tag, excursion.start_ms)
         at = mark if at is None else at
@@ -175,11 +181,13 @@ class AllArrive:
                 return True
             begun = self._plant.time(excursion.tag, start_ms)
             ended = None if returned_ms is None else self._plant.time(excursion.tag, returned_ms)
-            stood_before = begun is not None and begun <= latest
+            if returned_ms == start_ms:  # by a clock set back it ended before it began: only the telling dates the end
+                ended = told.returned_mark
+            # Told before is stood before, too, whatever a stepped clock had stamped it with.
+            stood_before = min(mark for mark in (begun, told.raised_mark, math.inf) if mark is not None) <= latest
             stood_after = returned_ms is None or (ended is not None and ended >= at)
-            by_stamps = start_ms <= excursion.start_ms and (returned_ms is None or excursion.start_ms < returned_ms)
             held = excursion.start.node in self._twins  # there not even a late alarm may return
-            if told.raised and (held or not alarm["late"]) and ((stood_before and stood_after) or by_stamps):
+            if told.raised and (held or not alarm["late"]) and stood_before and stood_after:
                 return True
         return False
 
@@ -205,6 +213,22 @@ class AllArrive:
             if keys and current.isdisjoint(keys):
                 what = f"{_name(told.newest)} was told as present, but its sample came with the backlog"
                 yield Violation("P3", at_s, what, (told.mark,))
+
+    def _told_once(self, at_s: float) -> Iterator[Violation]:
+        """One reading over a limit is one alarm, though it may come in its turn, with the backlog, and in the next birth.
+
+        But for the present one that a birth raises when history has told of that reading before.
+        """
+        first: dict[tuple[str, str, str, int, bool], tuple[str, int]] = {}
+        for (receiver, identity), told in self.told.items():
+            alarm = told.newest.alarm
+            if alarm["category"] != "process" or self._site.node_of.get(alarm["tag"], "") in self._twins:
+                continue
+            reading = receiver, alarm["tag"], alarm["limit"], alarm["start_ms"], alarm["late"]
+            known, mark = first.setdefault(reading, (identity, told.mark))
+            if known != identity:
+                what = f"{receiver} was told of {_name(told.newest)}, which is alarm {known[:8]} once more"
+                yield Violation("P3", at_s, what, (mark, told.mark))
 
     def _gaps(self, at_s: float) -> Iterator[Violation]:
         for lane, numbers in self._lanes.items():
