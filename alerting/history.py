@@ -36,14 +36,14 @@ class Occurrence:
     """A current alarm that stood or began while this fork lived.
 
     Attributes:
-        begun, ended: the frames after which it stood and stood no more; (0, 0) is before the fork, None not yet.
+        begun, ended: the frames after which it stood and stood no more; (0, 0) is before the fork, None not yet. Streams
+            below zero are of frames that no edge has numbered.
         left: the fork has seen it end.
     """
 
     alarm_id: str
     start_ms: int
     begun: FrameKey = BEFORE
-    returned_ms: int | None = None
     ended: FrameKey | None = None
     left: bool = False
 
@@ -175,7 +175,7 @@ class HistoryFork:
             return
         for occurrence in occurrences:
             if occurrence.alarm_id == current.alarm_id:
-                occurrence.returned_ms, occurrence.ended = current.at_ms, frame
+                occurrence.ended = frame
 
     def forget(self, alarm_ids: Iterable[str]) -> None:
         """These alarms were never true: no excursion is recorded by them."""
@@ -213,14 +213,14 @@ class HistoryFork:
     def _stood(self, occurrence: Occurrence, step: Step) -> bool:
         """Tell whether a current alarm stood when this step was made, in the order of the node's frames.
 
-        Stamps would not tell: a clock that was set back has the later before the earlier. They stand in for frames
-        that no edge has numbered, which have no place in that order.
+        Stamps would not tell: a clock that was set back has the later before the earlier. They stand in for the beginning
+        in a frame that no edge has numbered, which has no place in that order; what such a frame ended is over.
         """
-        if occurrence.begun.stream < 0 or (occurrence.ended is not None and occurrence.ended.stream < 0):
-            ended = occurrence.returned_ms is None or step.at_ms < occurrence.returned_ms
-            return occurrence.start_ms <= step.at_ms and ended
         now = self._order(FrameKey(step.stream, step.sequence))
-        return self._order(occurrence.begun) <= now and (occurrence.ended is None or now < self._order(occurrence.ended))
+        unnumbered = occurrence.begun.stream < 0
+        begun = occurrence.start_ms <= step.at_ms if unnumbered else self._order(occurrence.begun) <= now
+        ended = occurrence.ended
+        return begun and (ended is None or (ended.stream >= 0 and now < self._order(ended)))
 
     def _order(self, frame: FrameKey) -> tuple[float, int]:
         return self._place.get(frame.stream, math.inf), frame.sequence
@@ -290,9 +290,9 @@ class HistoryFork:
 
 
 def _written(item: Occurrence) -> list[Any]:
-    return [item.alarm_id, item.start_ms, item.begun, item.returned_ms, item.ended, item.left]
+    return [item.alarm_id, item.start_ms, item.begun, item.ended, item.left]
 
 
 def _read(item: list[Any]) -> Occurrence:
-    alarm_id, start_ms, begun, returned_ms, ended, left = item
-    return Occurrence(alarm_id, start_ms, FrameKey(*begun), returned_ms, ended and FrameKey(*ended), left)
+    alarm_id, start_ms, begun, ended, left = item
+    return Occurrence(alarm_id, start_ms, FrameKey(*begun), ended and FrameKey(*ended), left)

@@ -137,8 +137,8 @@ def _gateway(bundle: Path, later: Path, root: Path) -> None:
     _units_hold(root)
     _configure(root)
     first = _release(root)
-    with _running(root, GATEWAY_UNITS) as heard:
-        _watch(root, heard)
+    with _running(root, GATEWAY_UNITS) as supervisors:
+        _watch(root, supervisors)
     _say(f"gateway: {first} installed and run: broker, core, serve said READY=1, core and serve fed the watchdog")
     site = root / "etc/hazardgate/site.yaml"
     sound = site.read_text("utf-8")
@@ -149,16 +149,16 @@ def _gateway(bundle: Path, later: Path, root: Path) -> None:
     _install(later, root, "install", "--role", "gateway")
     second = _release(root)
     _hold(second != first, "the new release is current")
-    with _running(root, GATEWAY_UNITS) as heard:
-        _watch(root, heard)
+    with _running(root, GATEWAY_UNITS) as supervisors:
+        _watch(root, supervisors)
     _install(later, root, "rollback")
     _hold(_release(root) == first, "the first release is current again")
-    with _running(root, GATEWAY_UNITS) as heard:
-        _watch(root, heard)
+    with _running(root, GATEWAY_UNITS) as supervisors:
+        _watch(root, supervisors)
     _say(f"gateway: replaced by {second}, which goes on with the ledger; rolled back to {first}, which runs")
 
 
-def _watch(root: Path, heard: Mapping[str, list[bytes]]) -> None:
+def _watch(root: Path, supervisors: Mapping[str, _Supervisor]) -> None:
     heartbeat = root / "var/lib/hazardgate/core/heartbeat.json"
     deadline = time.monotonic() + READY_S_MAX
     while time.monotonic() < deadline:
@@ -168,10 +168,12 @@ def _watch(root: Path, heard: Mapping[str, list[bytes]]) -> None:
         time.sleep(0.1)
     else:
         raise RehearsalError("core did not reach the broker")
-    before = {unit: len(said) for unit, said in heard.items()}
+    watched = ("hazardgate-core", "hazardgate-serve")
+    for unit in watched:
+        supervisors[unit].heard()
     time.sleep(WATCHED_S)
-    for unit in ("hazardgate-core", "hazardgate-serve"):
-        _hold(b"WATCHDOG=1" in heard[unit][before[unit] :], f"{unit} feeds the watchdog")
+    for unit in watched:
+        _hold(b"WATCHDOG=1" in supervisors[unit].heard(), f"{unit} feeds the watchdog")
 
 
 # ---- the box --------------------------------------------------------------------------------------------------
@@ -192,12 +194,11 @@ def _configure(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _running(root: Path, units: Sequence[str]) -> Iterator[dict[str, list[bytes]]]:
-    """Run units' commands; yields what each has told its supervisor so far. All must end by SIGTERM."""
-    heard: dict[str, list[bytes]] = {}
+def _running(root: Path, units: Sequence[str]) -> Iterator[dict[str, _Supervisor]]:
+    """Run units' commands; yields the supervisor of each. All must end by SIGTERM."""
+    supervisors: dict[str, _Supervisor] = {}
     processes: list[tuple[str, subprocess.Popen[bytes]]] = []
     with contextlib.ExitStack() as stack:
-        sockets: dict[str, socket.socket] = {}
         try:
             for unit in units:
                 text = (root / f"etc/systemd/system/{unit}.service").read_text("utf-8")
@@ -205,7 +206,7 @@ def _running(root: Path, units: Sequence[str]) -> Iterator[dict[str, list[bytes]
                 name = f"hazardgate-rehearsal-{os.getpid()}-{unit}"
                 listener.bind(f"\0{name}")
                 listener.setblocking(False)
-                sockets[unit], heard[unit] = listener, _Datagrams(listener)
+                supervisors[unit] = _Supervisor(listener)
                 log = stack.enter_context((root / f"{unit}.log").open("ab"))
                 process = subprocess.Popen(
                     _command(text, root), stdout=log, stderr=log, cwd=root,
@@ -213,8 +214,8 @@ def _running(root: Path, units: Sequence[str]) -> Iterator[dict[str, list[bytes]
                 )  # fmt: skip
                 processes.append((unit, process))
                 if "Type=notify" in text:
-                    _await_ready(unit, process, heard[unit], root)
-            yield heard
+                    _await_ready(unit, process, supervisors[unit], root)
+            yield supervisors
         finally:
             for unit, process in reversed(processes):
                 process.send_signal(signal.SIGTERM)
@@ -226,34 +227,24 @@ def _running(root: Path, units: Sequence[str]) -> Iterator[dict[str, list[bytes]
                     raise RehearsalError(f"{unit} did not end within {STOP_S_MAX:g} s of SIGTERM") from None
 
 
-class _Datagrams(list[bytes]):
-    """What a process told its supervisor: read from the socket whenever somebody looks."""
+class _Supervisor:
+    """The socket on which a process tells its supervisor how it is."""
 
     def __init__(self, listener: socket.socket) -> None:
-        super().__init__()
         self._listener = listener
 
-    def __len__(self) -> int:
-        self._fetch()
-        return super().__len__()
-
-    def __contains__(self, state: object) -> bool:
-        self._fetch()
-        return super().__contains__(state)
-
-    def __getitem__(self, at):  # type: ignore[no-untyped-def]
-        self._fetch()
-        return super().__getitem__(at)
-
-    def _fetch(self) -> None:
+    def heard(self) -> list[bytes]:
+        """Return what was told since this was last asked."""
+        said = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                self.append(self._listener.recv(256))
+                said.append(self._listener.recv(256))
+        return said
 
 
-def _await_ready(unit: str, process: subprocess.Popen[bytes], said: list[bytes], root: Path) -> None:
+def _await_ready(unit: str, process: subprocess.Popen[bytes], supervisor: _Supervisor, root: Path) -> None:
     deadline = time.monotonic() + READY_S_MAX
-    while b"READY=1" not in said:
+    while b"READY=1" not in supervisor.heard():
         if process.poll() is not None or time.monotonic() > deadline:
             end = (root / f"{unit}.log").read_text("utf-8", "replace")[-800:]
             raise RehearsalError(f"{unit} did not say READY=1; its log ends with:\n{end}")

@@ -222,7 +222,9 @@ class AllArrive:
         first: dict[tuple[str, str, str, int, bool], tuple[str, int]] = {}
         for (receiver, identity), told in self.told.items():
             alarm = told.newest.alarm
-            if alarm["category"] != "process" or self._site.node_of.get(alarm["tag"], "") in self._twins:
+            if alarm["category"] != "process" or self._forgotten(told):
+                continue
+            if self._site.node_of.get(alarm["tag"], "") in self._twins:
                 continue
             reading = receiver, alarm["tag"], alarm["limit"], alarm["start_ms"], alarm["late"]
             known, mark = first.setdefault(reading, (identity, told.mark))
