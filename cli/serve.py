@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import sys
@@ -16,32 +15,16 @@ from cli.alarms import local_time, site_zone
 from cli.language import say
 from cli.running import escaped, refuse, run_until_stopped, unusable
 from config import SiteConfig
-from gateway.serve import SERVE_FOLDER, Role, ServeError, ServeSettings, Token, TokenStore, run_serve
+from gateway.serve import SERVE_FOLDER, Role, ServeError, ServeSettings, Token, TokenStore, give_large_back, run_serve
 
 NICENESS: Final = 10
 """Core must win: no query may delay an alarm."""
-M_MMAP_THRESHOLD: Final = -3
-M_ARENA_MAX: Final = -8
-LARGE_BYTES: Final = 32 * 1024
-ARENAS_MAX: Final = 2
 CORE_FOLDER: Final = "core"
-
-
-def _give_memory_back() -> None:
-    """Have the C library return large pieces to the system as they are freed (mallopt(3); glibc alone has it).
-
-    Events and answers are tens of kilobytes, made in one thread and freed in another: kept in each thread's heap, the
-    holes between them made the process grow by a megabyte a minute, with nothing of ours held.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-        mallopt(M_ARENA_MAX, ARENAS_MAX)
 
 
 def serve_command(site: SiteConfig, data: Path, settings: ServeSettings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    _give_memory_back()
+    give_large_back()
     os.nice(NICENESS)
     with contextlib.suppress(OSError):  # a container may forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # to wake up takes the processor from nobody

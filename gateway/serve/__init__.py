@@ -3,6 +3,7 @@
 from gateway.serve.app import SERVE_FOLDER, WHERE_NAME, run_serve
 from gateway.serve.application import openapi_document
 from gateway.serve.errors import ServeError
+from gateway.serve.heap import give_large_back
 from gateway.serve.listening import ServeSettings
 from gateway.serve.tokens import DAYS_MAX, Role, Token, TokenStore
 
@@ -15,6 +16,7 @@ __all__ = [
     "ServeSettings",
     "Token",
     "TokenStore",
+    "give_large_back",
     "openapi_document",
     "run_serve",
 ]

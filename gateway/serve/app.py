@@ -30,6 +30,7 @@ from gateway.serve.audit import Audit
 from gateway.serve.connection import TimedProtocol
 from gateway.serve.errors import ServeFolderBusyError
 from gateway.serve.gate import Gate
+from gateway.serve.heap import give_holes_back
 from gateway.serve.history import HistoryReader
 from gateway.serve.listening import BACKLOG, ServeSettings, check_secure, listen
 from gateway.serve.ports import Historian, SendAct, View
@@ -54,6 +55,7 @@ CONNECTIONS_MAX: Final = STREAMS_MAX + 96
 HEAD_BYTES_MAX: Final = 16_384
 KEEP_ALIVE_S: Final = 5
 TOKENS_S: Final = 0.4
+TRIM_S: Final = 60.0
 PULSE_S: Final = 0.2
 STOP_S_MAX: Final = 1
 
@@ -136,6 +138,7 @@ class Serve:
                     tasks.create_task(self._pulse(), name="pulse"),
                     tasks.create_task(self._watch_tokens(), name="tokens"),
                     tasks.create_task(_until(refreshing), name="refresher"),
+                    tasks.create_task(_trim(), name="memory"),
                 ]
                 self._say_where()
                 notify_systemd("READY=1")
@@ -193,6 +196,13 @@ async def run_serve(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(_lock_folder(folder)), contextlib.closing(listen(settings)) as listening:
         await Serve(site, data_dir, settings, listening, wall_ms).run(stop)
+
+
+async def _trim() -> None:
+    """Keep the process as small as what it holds."""
+    while True:
+        await asyncio.sleep(TRIM_S)
+        await asyncio.to_thread(give_holes_back)
 
 
 async def _until(ended: asyncio.Future[None]) -> None:

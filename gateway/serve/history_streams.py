@@ -114,17 +114,14 @@ class Finder:
 
     def _find_unmarked(self) -> list[int]:
         found: list[int] = []
-        stream = -1
         for _ in range(UNMARKED_STREAMS_MAX):
             rows = self._file.rows(
-                "SELECT stream FROM log WHERE kind = 'F' AND node = ? AND stream > ? ORDER BY stream LIMIT 1",
-                (self._node, stream),
+                "SELECT stream FROM log WHERE kind = 'F' AND node = ? AND stream < ? ORDER BY stream DESC LIMIT 1",
+                (self._node, found[-1] if found else 0),
             )
             if not rows:
                 break
-            stream = rows[0][0]
-            if stream not in self._streams:
-                found.append(stream)
+            found.append(rows[0][0])
         return found
 
     # -- ranges --

@@ -74,7 +74,7 @@ def edge_now(
 ) -> EdgeNow:  # fmt: skip
     """Put together what is known of an edge. While core does not run, nobody knows whether an edge is there."""
     running = heartbeat.state == "running"
-    heard = node.live > 0 or node.unmarked > 0
+    heard = bool(node.live or node.unmarked)
     upto, streams, frames = backlog or (None, None, None)
     return EdgeNow(
         edge.id, edge.name.zh if edge.name else "", edge.name.en if edge.name else "",

@@ -113,17 +113,14 @@ def _settle(name: str, node: NodeNow, file: LedgerFile, last_pos: int, heartbeat
 
 def _newest_unmarked(name: str, file: LedgerFile) -> int:
     """Return the newest stream of frames that the gateway numbered itself (a foreign node's), 0 without one."""
-    newest, found = 0, 0
-    stream = -1
+    newest, found, stream = 0, 0, 0
     for _ in range(UNMARKED_STREAMS_MAX):
         following = file.rows(
-            "SELECT stream FROM log WHERE kind = 'F' AND node = ? AND stream > ? ORDER BY stream LIMIT 1", (name, stream)
+            "SELECT stream FROM log WHERE kind = 'F' AND node = ? AND stream < ? ORDER BY stream DESC LIMIT 1", (name, stream)
         )
         if not following:
             break
         stream = following[0][0]
-        if file.rows("SELECT 1 FROM stream WHERE node = ? AND stream = ?", (name, stream)):
-            continue
         ((pos,),) = file.rows(
             "SELECT pos FROM log WHERE kind = 'F' AND node = ? AND stream = ? ORDER BY first DESC LIMIT 1", (name, stream)
         )
