@@ -28,6 +28,7 @@ from alerting.step import Step
 
 _DUMP_KIND = "fork"
 BEFORE = FrameKey(0, 0)
+UNPLACED = FrameKey(-1, 0)  # what no frame of an edge did: it has no place in their order
 APART_MS_MAX = 600_000  # a value may stay inside its deadband for days, and every frame is run twice meanwhile
 
 
@@ -37,7 +38,7 @@ class Occurrence:
 
     Attributes:
         begun, ended: the frames after which it stood and stood no more; (0, 0) is before the fork, None not yet. Streams
-            below zero are of frames that no edge has numbered.
+            below zero are of timers, and of frames that no edge has numbered.
         left: the fork has seen it end.
     """
 
@@ -65,6 +66,7 @@ class HistoryFork:
         self._inside: dict[int, str] = {}  # own row -> alarm of somebody else this run is inside of
         self._current: dict[int, list[Occurrence]] = {}  # own row -> current alarms since the fork
         self._apart_ms: int | None = None  # since when, by the run's stamps, it stands otherwise than the present
+        self._newest: tuple[int, int] | None = None  # the run's stream, and the newest stamp in it
         self._place: dict[int, int] = {BEFORE.stream: 0}  # stream -> its place in the order they were run
         engine._forks.add(self)
 
@@ -83,8 +85,11 @@ class HistoryFork:
                 fork._current[own] = [Occurrence(alarm_id, start_ms)]
         return fork
 
-    def samples(self, observed: Observed) -> list[Transition]:
+    def samples(self, observed: Observed, *, caught_up: bool = True) -> list[Transition]:
         """Evaluate late, conditioned samples in stream order; samples of other tags are passed over.
+
+        Args:
+            caught_up: what comes now the present has just seen; only then does it count for how long they stand apart.
 
         Returns:
             The transitions that are new, all marked late, with engine_ms 0.
@@ -103,11 +108,20 @@ class HistoryFork:
         found = [self._raised(step) if step.raised else self._returned(step) for step in steps]
         transitions = [transition for transition in found if transition is not None]
         self._engine.changes += len(transitions)
-        if not self._apart():
-            self._apart_ms = None
-        elif self._apart_ms is None and len(observed):
-            self._apart_ms = int(observed.source_ms.max())
+        self._note_time(observed, caught_up=caught_up)
         return transitions
+
+    def _note_time(self, observed: Observed, *, caught_up: bool) -> None:
+        if len(observed):
+            stream, newest_ms = observed.frames[-1].stream, int(observed.source_ms.max())
+            if self._newest is None or self._newest[0] != stream:  # another stream may have another clock
+                self._newest, self._apart_ms = (stream, newest_ms), None
+            else:
+                self._newest = stream, max(newest_ms, self._newest[1])
+        if not caught_up or not self._apart():
+            self._apart_ms = None
+        elif self._apart_ms is None and self._newest is not None:
+            self._apart_ms = self._newest[1]
 
     def waits(self, stream: int) -> bool:
         """Tell whether something is still to be seen: the end of a delay, or that the present sees what this run sees.
@@ -124,13 +138,13 @@ class HistoryFork:
         apart = self._apart()
         if not apart and not running.any():
             return False
-        last = evaluator.last.columns()
-        stamps = last["source_ms"][last["last_stream"] == stream]
-        if not len(stamps):
+        if self._newest is None or self._newest[0] != stream:
             return True
-        now_ms = int(stamps.max())
+        now_ms = self._newest[1]
         if apart and (self._apart_ms is None or abs(now_ms - self._apart_ms) <= APART_MS_MAX):
             return True
+        if not running.any():
+            return False
         bound_ms = evaluator.rules.on_ms.copy()
         bound_ms[: limits.rows] = np.maximum(bound_ms[: limits.rows], evaluator.rules.off_ms)
         bound_ms += limits.stale_after_ms[np.concatenate([limits.row_tag, np.arange(limits.tags)])]
@@ -168,7 +182,8 @@ class HistoryFork:
         own = self._own_row.get(step.row)
         if own is None:
             return
-        frame = FrameKey(step.stream, step.sequence)
+        # A timer's step names the tag's last frame, which may be of a stream from before this run, or after its delay began.
+        frame = UNPLACED if step.ordinal is None else FrameKey(step.stream, step.sequence)
         occurrences = self._current.setdefault(own, [])
         if current.kind is TransitionKind.RAISED:
             occurrences.append(Occurrence(current.alarm_id, current.at_ms, frame))
@@ -206,19 +221,20 @@ class HistoryFork:
         for occurrence in self._current.get(step.row, ()):
             if occurrence.alarm_id == alarm_id or (not occurrence.left and self._stood(occurrence, step)):
                 return occurrence.alarm_id
-            if occurrence.start_ms == step.at_ms:  # one sample: the birth of the next stream told it again
+            later = self._order(occurrence.begun) > self._order(FrameKey(step.stream, step.sequence))
+            if later and occurrence.start_ms == step.at_ms:  # one sample: the birth of the next stream told it again
                 return occurrence.alarm_id
         return None
 
     def _stood(self, occurrence: Occurrence, step: Step) -> bool:
         """Tell whether a current alarm stood when this step was made, in the order of the node's frames.
 
-        Stamps would not tell: a clock that was set back has the later before the earlier. They stand in for the beginning
-        in a frame that no edge has numbered, which has no place in that order; what such a frame ended is over.
+        Stamps would not tell: a clock that was set back has the later before the earlier. They stand in for a beginning
+        that has no place in that order; what ended without one is over.
         """
         now = self._order(FrameKey(step.stream, step.sequence))
-        unnumbered = occurrence.begun.stream < 0
-        begun = occurrence.start_ms <= step.at_ms if unnumbered else self._order(occurrence.begun) <= now
+        unplaced = occurrence.begun.stream < 0
+        begun = occurrence.start_ms <= step.at_ms if unplaced else self._order(occurrence.begun) <= now
         ended = occurrence.ended
         return begun and (ended is None or (ended.stream >= 0 and now < self._order(ended)))
 
@@ -247,7 +263,7 @@ class HistoryFork:
         header |= {
             "standing": sorted(self._standing.items()), "inside": sorted(self._inside.items()),
             "current": [[row, [_written(item) for item in items]] for row, items in sorted(self._current.items())],
-            "apart_ms": self._apart_ms, "streams": sorted(self._place, key=self._place.__getitem__),
+            "apart_ms": self._apart_ms, "newest": self._newest, "streams": sorted(self._place, key=self._place.__getitem__),
         }
         return pack(_DUMP_KIND, header, columns)
 
@@ -274,8 +290,10 @@ class HistoryFork:
             fork._inside = {row[old]: alarm_id for old, alarm_id in header["inside"] if same[old]}
             fork._current = {row[old]: [_read(item) for item in items]
                              for old, items in header["current"] if row[old] >= 0}
-            fork._place = {stream: place for place, stream in enumerate(header["streams"])}
-            fork._apart_ms = header["apart_ms"]
+            # Not in dumps from before runs knew the order of frames.
+            fork._place = {stream: place for place, stream in enumerate(header.get("streams", [BEFORE.stream]))}
+            fork._apart_ms, newest = header.get("apart_ms"), header.get("newest")
+            fork._newest = newest and tuple(newest)
             for old, _ in header["current"]:
                 # The frame that raised it gives the same id under any limit, and may come by again.
                 for occurrence in fork._current.get(row[old], ()) if not same[old] else ():
@@ -294,5 +312,8 @@ def _written(item: Occurrence) -> list[Any]:
 
 
 def _read(item: list[Any]) -> Occurrence:
+    if len(item) == 4:  # from before runs knew the order of frames: by stamps, as then
+        alarm_id, start_ms, returned_ms, left = item
+        return Occurrence(alarm_id, start_ms, UNPLACED, None if returned_ms is None else UNPLACED, left)
     alarm_id, start_ms, begun, ended, left = item
     return Occurrence(alarm_id, start_ms, FrameKey(*begun), ended and FrameKey(*ended), left)

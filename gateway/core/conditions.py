@@ -23,7 +23,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
                  "an edge's sessions break off again and again: a bad link, or another client with its id"),
     "COMMAND": ("有人向终端下发控制命令，终端已拒绝", "somebody gives an edge commands; it refused them"),
     "QUARANTINE": ("收到无法使用的报文，已隔离保存", "a message could not be used; its bytes are kept"),
-    "WRITE": ("网关无法写入磁盘：报警照常发出，标记为未入账", "gateway cannot write: alarms go out marked unjournaled"),
+    "WRITE": (
+        "网关无法写入磁盘：报警照常发出，标记为未入账；消除、确认和关闭待恢复写入后再通知",
+        "gateway cannot write: alarms go out marked unjournaled; that they end is told once it can",
+    ),
     "SPACE": ("账本连同其预写日志超过上限的一半：账本自身过半时从最早的数据开始清理",
               "ledger and its write-ahead log over half its cap: while the ledger alone is, earliest frames are removed"),
     "STALLED": ("评估循环曾经停顿", "the evaluation loop stood still"),

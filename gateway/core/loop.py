@@ -431,13 +431,15 @@ class CoreLoop:
         self.counters.unjournaled = stalled or self._unlogged
 
     def _tell_raised(self, notices: Sequence[Notice]) -> None:
-        """Tell what was raised. That something ended is told when it is safe: a core killed first would not know it.
+        """Tell what one batch has raised. That something older ended is told when it is safe.
 
-        It would find the alarm standing as before, and tell nobody of the next excursion.
+        A core killed first would find that alarm standing as before, and tell nobody of the next excursion. What was
+        raised and returned in one batch it knows wholly or not at all, and nobody would ever tell of the end again.
         """
-        raised = [notice for notice in notices if notice.transition_id == notice.alarm_id]
-        if raised:
-            self.on_unjournaled(raised)
+        raised = {notice.alarm_id for notice in notices if notice.transition_id == notice.alarm_id}
+        told = [notice for notice in notices if notice.alarm_id in raised]
+        if told:
+            self.on_unjournaled(told)
 
     def committed(self, batches: list[Batch], settled: Committed, took_s: float) -> None:
         """Called in the loop's thread when a transaction is safe. Notices first: what is woken here runs in turn."""

@@ -58,11 +58,17 @@ class Arrived:
 
 @dataclass(slots=True)
 class HistoryRun:
-    """A fork of one node's rows that follows the frames in stream order. `number` is the last frame it has run."""
+    """A fork of one node's rows that follows the frames in stream order.
+
+    Attributes:
+        number: the last frame it has run.
+        seen: the last frame of the live stream that the present had evaluated when the run was last fed from it.
+    """
 
     fork: HistoryFork
     stream: int
     number: int
+    seen: int | None = None
 
 
 @dataclass(slots=True)
@@ -436,10 +442,21 @@ class Machine:
         Returns:
             Late transitions; those whose id is in the journal already are the same events found again.
         """
-        run = self.node(node_name).history
+        node = self.node(node_name)
+        run = node.history
         assert run is not None, "a late run needs a fork"
-        run.number = upto
-        return run.fork.samples(observed(frames)) if frames else []
+        live = run.stream == node.book.live
+        # The present is always a few frames ahead where they come all the time: with what it had when the run was last
+        # fed, the run has caught up.
+        caught_up = live and run.seen is not None and upto >= run.seen
+        evaluated = self._evaluated(node, run.stream)
+        run.number, run.seen = upto, evaluated if live else None
+        transitions = run.fork.samples(observed(frames), caught_up=caught_up) if frames else []
+        # A hole behind it is this run's, too: nobody forks twice.
+        whole = upto >= evaluated or node.book.streams[run.stream].received.end_of(upto + 1) >= evaluated
+        if caught_up and whole and node.online and not run.fork.waits(run.stream):
+            self._end_history(node)
+        return transitions
 
     # -- persistence --
 
@@ -452,6 +469,7 @@ class Machine:
                 "commands_told": node.commands_told,
                 "history": None if node.history is None else [
                     node.history.stream, node.history.number, base64.b64encode(node.history.fork.dump()).decode(),
+                    node.history.seen,
                 ],
             }
             for name, node in self.nodes.items()
@@ -470,12 +488,12 @@ class Machine:
             node.restored = facts["restored"]
             node.commands_told = facts.get("commands_told", 0)
             if facts["history"] is not None:
-                stream, number, dump = facts["history"]
+                stream, number, dump, *seen = facts["history"]
                 try:
                     fork = HistoryFork.restore(machine.engine, base64.b64decode(dump))
                 except CorruptDumpError:  # the site's tags are others now: history of the old ones ends here
                     continue
-                node.history = HistoryRun(fork, stream, number)
+                node.history = HistoryRun(fork, stream, number, *seen)
         return machine
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
-LARGE_BYTES: Final = 32 * 1024
+LARGE_BYTES: Final = 8 * 1024
 ARENAS_MAX: Final = 2
 
 

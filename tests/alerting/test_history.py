@@ -21,10 +21,12 @@ from alerting import (
     Transition,
 )
 from alerting.delivery import notice_id
+from alerting.dump import pack, unpack
 from tests.alerting.plant import COMM, GOOD, RANGE, Limit, Sent, Tag, batch, table, words
 
 H10 = Tag("T1.PRESSURE", (Limit("H", 10),))
 NOW_MS = 1_000_000
+TEN_MINUTES_MS = 600_000
 
 
 def frames(*values: float, first: int = 1, tag: int = 0) -> list[Sent]:
@@ -121,9 +123,30 @@ class TestHoleFilledLater:
         assert node.fill(frames(12, first=2)) == []
 
     def test_an_alarm_of_frames_that_nobody_numbered_is_known_by_its_time(self) -> None:
-        node = Node(frames(5), [Sent(0, 12.0, GOOD, 2000, -8, 1)])
+        node = Node(frames(5), [Sent(0, 12.0, GOOD, 1500, -8, 1)])
         node.after = []
         assert node.fill(frames(12, first=2)) == []
+
+    def test_an_alarm_that_such_a_frame_ended_hides_nothing_whatever_its_stamp(self) -> None:
+        node = Node(frames(5), [Sent(0, 12.0, GOOD, 1500, -8, 1), Sent(0, 5.0, GOOD, 99_000, -8, 2)])
+        node.after = []
+        assert words(node.fill(frames(5, 12, 5, first=3))) == ["H raised", "H returned"]
+
+    def test_an_alarm_that_a_timer_raised_is_known_by_its_time(self) -> None:
+        """Its last frame is of a stream that had ended before the run began."""
+        node = Node([], [], Tag("T1.PRESSURE", (Limit("H", 10, on_ms=3000),)))
+        node.samples([Sent(0, 12.0, GOOD, 1000, 6, 1)])
+        fork = node.engine.fork([0])
+        assert words(node.engine.tick(NOW_MS + 3000)) == ["H raised"]
+        assert fork.samples(batch(frames(12, first=2) + frames(12, first=8))) == []
+
+    def test_an_earlier_alarm_with_the_same_stamp_hides_nothing(self) -> None:
+        """A clock set back passes the same times twice."""
+        node = Node(frames(5), frames(12, 5, first=2))
+        assert node.fork.samples(batch(node.after)) == []
+        node.fork.samples(batch([Sent(0, 5.0, GOOD, 1500, 3, 1)]))
+        assert words(node.fork.samples(batch([Sent(0, 12.0, GOOD, 2000, 3, 2), Sent(0, 5.0, GOOD, 2500, 3, 3)]))) == [
+            "H raised", "H returned"]  # fmt: skip
 
     def test_steps_seen_live_are_not_repeated(self) -> None:
         after = frames(12, 5, 12, 5, first=6)
@@ -191,6 +214,66 @@ class TestFoundAgainAfterAKill:
     def test_its_notices_are_no_repetitions(self) -> None:
         told, late = self.told_twice()
         assert len({notice_id(made.id, made.revision, "CITY") for made in told + late}) == 6
+
+
+class TestHowLongARunWaits:
+    def apart(self) -> Node:
+        """A raise in the hole, then a value inside the deadband: the present has seen nothing."""
+        node = Node(frames(5), frames(9.5, first=6))
+        assert words(node.fill(frames(12, first=2))) == ["H raised"]
+        return node
+
+    def inside(self, node: Node, at_ms: int, *, caught_up: bool) -> None:
+        node.fork.samples(batch([Sent(0, 9.5, GOOD, at_ms, 7, at_ms)]), caught_up=caught_up)
+
+    def test_while_it_stands_apart_and_not_for_ever(self) -> None:
+        node = self.apart()
+        self.inside(node, 6000 + TEN_MINUTES_MS, caught_up=True)
+        assert node.fork.waits(7)
+        self.inside(node, 6001 + TEN_MINUTES_MS, caught_up=True)
+        assert not node.fork.waits(7)
+
+    def test_only_what_comes_after_it_has_caught_up_counts(self) -> None:
+        node = self.apart()
+        self.inside(node, 6001 + TEN_MINUTES_MS, caught_up=False)
+        assert node.fork.waits(7)
+
+    def test_nor_the_time_of_another_clock(self) -> None:
+        node = self.apart()
+        node.fork.samples(batch([Sent(0, 9.5, GOOD, 9 * TEN_MINUTES_MS, 8, 1)]))
+        assert node.fork.waits(8)
+
+    def test_for_the_end_of_a_late_fault(self) -> None:
+        node = Node(frames(5), frames(5, first=6))
+        assert words(node.fork.samples(batch([Sent(0, math.nan, COMM, 3000, 7, 3)]))) == ["FAULT raised"]
+        assert node.fork.waits(7)
+        assert words(node.fork.samples(batch(node.after))) == ["FAULT returned"]
+        assert not node.fork.waits(7)
+
+    def test_what_it_leaves_returns_with_the_current_alarm(self) -> None:
+        node = Node(frames(5), [])
+        (raised,) = node.fill(frames(12, first=2))
+        (live,) = node.samples(frames(12, first=3))
+        node.fork.finish()
+        returned = node.samples(frames(5, first=4))
+        assert [made.alarm_id for made in returned] == [live.alarm_id, raised.alarm_id]
+
+    def test_the_order_of_streams_is_the_order_they_were_run_in(self) -> None:
+        node = Node([Sent(0, 5.0, GOOD, 1000, 9, 1)], [Sent(0, 12.0, GOOD, 3000, 2, 1)])
+        (raised,) = node.fork.samples(batch([Sent(0, 12.0, GOOD, 2500, 9, 2)]))
+        assert raised.alarm.linked == node.live[0].alarm_id
+        assert node.fork.samples(batch([Sent(0, 12.0, GOOD, 3000, 2, 1)])) == []
+
+    def test_dumps_from_before_the_order_was_known_are_read(self) -> None:
+        node = Node(frames(5), frames(12, first=6))
+        kind, (header, columns) = "fork", unpack("fork", node.fork.dump())
+        header["current"] = [[row, [[item[0], item[1], None, False] for item in items]] for row, items in header["current"]]
+        for name in ("streams", "apart_ms", "newest"):
+            del header[name]
+        fork = HistoryFork.restore(node.engine, pack(kind, header, columns))
+        (raised,) = fork.samples(batch(frames(12, first=2)))
+        assert raised.alarm.linked == node.live[0].alarm_id
+        assert fork.samples(batch(frames(12, first=6))) == []
 
 
 class TestLateAlarms:
