@@ -37,8 +37,8 @@ WARM_S: Final = 5.0
 STAND_S: Final = 2.5
 OPERATE_S: Final = 3.0
 DRAIN_S_MAX: Final = 20.0
-RECENT_MB: Final = 4
-"""Serve keeps the newest frames up to a bound that an operator sets; this one is reached in about two minutes."""
+RECENT_MB: Final = 1
+"""Serve keeps the newest frames up to a bound that an operator sets; this one is reached in about a minute."""
 GROWTH_SHARE, GROWTH_MB = 0.02, 2.0
 PARTS: Final = ("edge", "core", "serve")
 

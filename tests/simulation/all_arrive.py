@@ -15,6 +15,8 @@ from tests.simulation.rules import Excursion, Place, excursions, over
 TOLERANCE_MS = 5_000
 """How far a delay that ran on engine time may end from where source time would end it."""
 SHOWN_MAX = 10
+EVENTS = (".LOSS", ".QUARANTINE", ".TAKEOVER", ".AWAY", ".STALLED")
+"""System conditions that are told as raised and returned at once."""
 
 FrameKey = tuple[str, int, int]  # node, stream, sequence
 Frames = Mapping[FrameKey, Mapping[str, tuple[float, int, int]]]  # tag -> value, code, source_ms
@@ -179,6 +181,8 @@ class AllArrive:
             start_ms, returned_ms = alarm["start_ms"], alarm["returned_ms"]
             if told.raised and _same_start(excursion, start_ms):
                 return True
+            if self._forgotten(told):
+                continue  # whatever came after, nobody knew any more that it stood
             begun = self._plant.time(excursion.tag, start_ms)
             ended = None if returned_ms is None else self._plant.time(excursion.tag, returned_ms)
             if returned_ms == start_ms:  # by a clock set back it ended before it began: only the telling dates the end
@@ -241,15 +245,14 @@ class AllArrive:
                 yield Violation("P3", at_s, what, behind[:SHOWN_MAX])
 
     def _endings(self, at_s: float) -> Iterator[Violation]:
-        """Everything is calm at the end, so the newest that every receiver knows of every alarm must say so.
-
-        But for a late one: a run over history may end inside it, and then it waits for a person.
-        """
+        """Everything is calm at the end, so the newest that every receiver knows of every alarm must say so."""
         held = self._held_nodes()
         for (receiver, _), told in self.told.items():
             alarm = told.newest.alarm
             node = self._site.node_of.get(alarm["tag"], "")
-            if alarm["category"] == "system" or alarm["late"] or node in held:
+            if alarm["category"] == "system" and not alarm["tag"].endswith(EVENTS):
+                continue
+            if node in held:
                 continue
             if told.newest.at_s >= self._stopped_s.get(node, math.inf):
                 continue  # an edge that was stopped in order is silent, and that is told
