@@ -58,7 +58,8 @@ class AlarmState:
             they were read from.
         reason, measure: what the person who closed it gave.
         late: found by a run over history; it never was a current level.
-        linked: for a late alarm, the id of the current alarm this excursion lives on in.
+        linked: for a late alarm, the id of the current alarm this excursion lives on in, where that stood when it was
+            found. One that began later returns it, too, without being named here.
         cause_zh, cause_en: for faults, why the tag is BAD, in words.
         facts: for system alarms, what the condition reported.
         revision: from 1, for a late alarm from `LATE_REVISION_FIRST`, one more with every step; the highest is the truth.

@@ -158,7 +158,9 @@ class AlarmAnswer(BaseModel):
     unit: str
     code: int = Field(description="quality code of `value`")
     late: bool = Field(description="found in data that came late; it never was a current level")
-    linked: str | None = Field(description="for a late alarm, the current one this excursion lives on in")
+    linked: str | None = Field(
+        description="for a late alarm, the current one this excursion lives on in; one that began later is not named here"
+    )
     acked_by: str | None
     acked_ms: int | None
     closed_by: str | None
