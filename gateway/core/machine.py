@@ -385,6 +385,7 @@ class Machine:
             if stream in book.streams and self._leads_on(book, stream):
                 state = book.streams[stream]
                 run.stream, run.number = stream, state.received.highest if state.last is None else state.last
+                run.seen = None
                 return
         self._end_history(node)
 
@@ -431,7 +432,7 @@ class Machine:
                 successor = node.book.successor(run.stream)
                 if not successor:
                     return None
-                run.stream, run.number = successor, 0
+                run.stream, run.number, run.seen = successor, 0, None
             else:
                 return None
         return None
