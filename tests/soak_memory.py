@@ -1,9 +1,9 @@
 """The second half of `make soak`: 1 000 tags at 1 Hz through the processes that ship, and their memory over time.
 
 All tags change every second, one is stepped over its limit each second, an operator acknowledges and closes what has
-returned, and three consoles read serve's stream. Flat
-means, once serve's bounded stores are full: each process's anonymous memory in the last fifth of the run is no higher than in the fifth that ends at its middle,
-but for 2 % or 2 MB, whichever is more. What was taken must be acknowledged at the end, and no alarm may be missing.
+returned, and three consoles read serve's stream. It is watched once serve's bounded stores are full. Flat means: each
+process's anonymous memory in the last fifth of the run is no higher than in the fifth that ends at its middle, but for
+2 % or 2 MB, whichever is more. What was taken must be acknowledged at the end, and no alarm may be missing.
 """
 
 from __future__ import annotations
