@@ -47,7 +47,7 @@ class Reason(IntEnum):
 _QUALITY_WORDS = {
     Quality.BAD: {"zh": "坏值", "en": "bad"},
     Quality.UNCERTAIN: {"zh": "可疑", "en": "uncertain"},
-    Quality.GOOD: {"zh": "正常", "en": "good"},
+    Quality.GOOD: {"zh": "有效", "en": "good"},
 }
 _REASON_WORDS = {
     Reason.COMM: {"zh": "通信中断", "en": "no communication"},

@@ -148,7 +148,7 @@ class AlarmAnswer(BaseModel):
     category: Literal["process", "fault", "system"]
     state: Literal["ACTIVE_UNACKED", "ACTIVE_ACKED", "RETURNED_UNACKED", "RETURNED_ACKED", "CLOSED"]
     active: bool = Field(description="the cause stands")
-    acked: bool = Field(description="a person has taken notice")
+    acked: bool = Field(description="a person has taken notice: acknowledged it (`acked_by`), or closed it without (`closed_by`)")
     start_ms: int
     rtn_ms: int | None = Field(description="back to normal (销警)")
     end_ms: int | None = Field(description="closed by a person")

@@ -87,6 +87,14 @@ def test_rejected_webhooks_lost_samples_and_writes_are_told(books: HandMadeBooks
     ]
 
 
+def test_what_a_killed_edge_had_published_and_not_yet_written_is_not_missing(books: HandMadeBooks) -> None:
+    status = books.folder / "edges" / "E1" / "status.json"
+    status.write_text('{"samples_taken": 1, "samples_acked": 1}', encoding="utf-8")
+    assert books.missing() == []
+    status.write_text('{"samples_taken": 3, "samples_acked": 2}', encoding="utf-8")
+    assert books.missing() == ["3 samples taken, 2 acknowledged"]
+
+
 def test_the_account_speaks_chinese(books: HandMadeBooks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", "zh")
     books.received[0]["sequence"] = 2

@@ -45,7 +45,7 @@ def test_a_number_from_outside_is_a_code_only_if_we_could_have_made_it(code, our
 @pytest.mark.parametrize(("code", "zh", "en"), [
     (1, "坏值/通信中断", "bad/no communication"),
     (64 | 5, "可疑/超出量程", "uncertain/beyond range"),
-    (192, "正常", "good"),
+    (192, "有效", "good"),
     pytest.param(128 | 40, "坏值/原因不明", "bad/unknown reason", id="unknown parts are never called good"),
 ])
 def test_a_code_in_words(code, zh, en):
