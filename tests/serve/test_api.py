@@ -453,8 +453,11 @@ def test_history_is_shed_first_and_nothing_else_waits_for_it(tmp_path: Path) -> 
         served.historian.hold = threading.Event()
         url = f"/api/v1/tags/{TAG}/history?from_ms=0&to_ms=1000"
         async with served.client("operator") as client:
-            asked = [asyncio.create_task(client.get(url)) for _ in range(18)]  # 2 run, 16 wait
-            while served.historian.asked < 2 or served.parts.histories.waiting < 16:
+            asked = [asyncio.create_task(client.get(url)) for _ in range(2)]
+            while served.historian.asked < 2:  # before the 16 that may wait come: else the last of them find no place
+                await asyncio.sleep(0.005)
+            asked += [asyncio.create_task(client.get(url)) for _ in range(16)]
+            while served.parts.histories.waiting < 16:
                 await asyncio.sleep(0.005)
             for _ in range(30):
                 answer = await client.get(url)
