@@ -452,4 +452,4 @@ class Evaluator:
 
 def _view(column: NDArray[Any]) -> Any:
     """Return a view whose items are plain Python numbers, read at a third of the cost of numpy's own."""
-    return memoryview(column)  # type: ignore[arg-type]
+    return memoryview(column)  # type: ignore[arg-type]  # the stubs do not know an array as a buffer

@@ -56,8 +56,8 @@ def read_alarms(reader: LedgerReader, count_max: int, *, closed: bool = False) -
     """Read the open alarms, with `closed` all of them, at most `count_max`."""
     where = "1" if closed else _OPEN
     rows = reader.rows(f"SELECT body FROM alarm WHERE {where} ORDER BY {_ORDER} LIMIT ?", (count_max,))  # noqa: S608 - our own constants
-    ((total,),) = reader.rows(f"SELECT count(*) FROM alarm WHERE {where}")  # noqa: S608
-    standing = reader.rows(f"SELECT grade, count(*) FROM alarm WHERE {_STANDING} GROUP BY grade")  # noqa: S608
+    ((total,),) = reader.rows(f"SELECT count(*) FROM alarm WHERE {where}")  # noqa: S608 - our own constants
+    standing = reader.rows(f"SELECT grade, count(*) FROM alarm WHERE {_STANDING} GROUP BY grade")  # noqa: S608 - our own constants
     alarms = [json.loads(body) for (body,) in rows]
     counts = Counter({int(grade): int(count) for grade, count in standing})
     return Listing(alarms, int(total), counts, _start_values(reader, alarms))

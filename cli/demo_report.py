@@ -56,7 +56,8 @@ def account(
     notices = [line for line in received if line["type"] != "heartbeat"]
     latencies = _latencies(folder, notices)
     before_end = [alarm for alarm, start_ms in alarms if start_ms <= ended_ms]
-    missing = _missing_samples(taken, committed, acked, losses)
+    killed = any(f"edge-{edge.id}" in restarts for edge in site.edges)
+    missing = _missing_samples(taken, committed, acked, losses, surplus=killed)
     missing += journal
     missing += _missing_webhooks(outbox, notices, rejected)
     missing += _missing_alarms(site, folder, before_end, ended_ms)
@@ -150,18 +151,21 @@ def count_write_requests(folder: Path) -> int:
     return sum(line.get("function") in codes for line in read_json_lines(path))
 
 
-def _missing_samples(taken: int, committed: int, acked: int, losses: list[tuple[Any, ...]]) -> list[str]:
-    """Say what was taken and has not arrived. More may have arrived than `taken` counts.
+def _missing_samples(
+    taken: int, committed: int, acked: int, losses: list[tuple[Any, ...]], *, surplus: bool
+) -> list[str]:
+    """Compare what the edges took with what arrived.
 
-    A frame is published while it is written (decision 7): of an edge that was killed between the two, core has what the
-    edge's own disk has not.
+    Args:
+        surplus: an edge was killed, so more may have arrived than its own disk has: a frame is published while it is
+            written (decision 7).
     """
     missing = []
     if taken == 0:
         missing.append(say("没有采集到任何样本", "no sample was taken at all"))
-    if committed < taken:
+    if committed < taken or (committed > taken and not surplus):
         missing.append(say(f"采集 {taken} 个样本，提交 {committed} 个", f"{taken} samples taken, {committed} committed"))
-    if acked < taken:
+    if acked != taken:
         missing.append(say(f"采集 {taken} 个样本，确认 {acked} 个", f"{taken} samples taken, {acked} acknowledged"))
     for node, stream, first, last, cause in losses:
         span = f"{node} {stream} {first}-{last} {cause}"

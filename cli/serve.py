@@ -78,7 +78,7 @@ def _kept_secret(output: Path | None) -> Iterator[Callable[[str], object] | None
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             yield file.write
-    except BaseException:
+    except BaseException:  # Ctrl-C too must not leave a secret that nobody was told of
         output.unlink(missing_ok=True)
         raise
 

@@ -95,14 +95,14 @@ class LedgerReader:
     def last_state_record(self) -> Entry | None:
         """Return the newest full state record, if there is one."""
         row = self._db.execute(
-            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = ? ORDER BY pos DESC LIMIT 1", (str(EntryKind.STATE),)  # noqa: S608
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = ? ORDER BY pos DESC LIMIT 1", (str(EntryKind.STATE),)  # noqa: S608 - our own constants
         ).fetchone()
         return _entry(row) if row else None
 
     def live_frames_from(self, node: str, stream: int, number: int, pos_max: int, rows_max: int) -> list[Entry]:
         """Return FRAME rows of a stream from `number` on, in order, logged up to `pos_max`."""
         rows = self._db.execute(
-            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = 'F' AND node = ? AND stream = ? AND first >= ? AND pos <= ?"  # noqa: S608
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = 'F' AND node = ? AND stream = ? AND first >= ? AND pos <= ?"  # noqa: S608 - our own constants
             " ORDER BY first LIMIT ?",
             (node, stream, number, pos_max, rows_max),
         )
@@ -111,7 +111,7 @@ class LedgerReader:
     def block_with(self, node: str, stream: int, number: int, pos_max: int) -> Entry | None:
         """Return a BLOCK row that speaks for a frame number, logged up to `pos_max`."""
         row = self._db.execute(
-            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = 'B' AND node = ? AND stream = ? AND last >= ? AND first <= ?"  # noqa: S608
+            f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = 'B' AND node = ? AND stream = ? AND last >= ? AND first <= ?"  # noqa: S608 - our own constants
             " AND pos <= ? ORDER BY last LIMIT 1",
             (node, stream, number, number, pos_max),
         ).fetchone()

@@ -41,7 +41,7 @@ def create_app(parts: Parts | None) -> FastAPI:
         app.include_router(router)
     for kind, answer in _ANSWERS.items():
         app.add_exception_handler(kind, answer)
-    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
 
     @app.get("/api/v1/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

@@ -146,7 +146,7 @@ class Finder:
         key = (kind, stream)
         if key not in self._ends:
             number = _NUMBER[kind]
-            sql = f"SELECT {number}, pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? ORDER BY {number}"  # noqa: S608
+            sql = f"SELECT {number}, pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? ORDER BY {number}"  # noqa: S608 - our own constants
             first = self._file.rows(f"{sql} LIMIT 1", (self._node, stream))
             last = self._file.rows(f"{sql} DESC LIMIT 1", (self._node, stream))
             ends = (first[0][0], last[0][0]) if first and last else None
@@ -159,7 +159,7 @@ class Finder:
         """Narrow the numbers to about those that were logged up to `pos_max`; positions rise with numbers, nearly."""
         number = _NUMBER[kind]
         sql = (
-            f"SELECT {number}, pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? AND {number} >= ?"  # noqa: S608
+            f"SELECT {number}, pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? AND {number} >= ?"  # noqa: S608 - our own constants
             f" ORDER BY {number} LIMIT 1"
         )
         lo, hi = ends[0], ends[1]
@@ -229,7 +229,7 @@ class Finder:
 
     def _first_pos(self, kind: RowKind, stream: int) -> int:
         rows = self._file.rows(
-            f"SELECT pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? ORDER BY {_NUMBER[kind]} LIMIT 1",  # noqa: S608
+            f"SELECT pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? ORDER BY {_NUMBER[kind]} LIMIT 1",  # noqa: S608 - our own constants
             (self._node, stream),
         )
         return int(rows[0][0]) if rows else NEVER_POS

@@ -168,7 +168,7 @@ class LedgerView:
         """Note why there is nothing to read. What was read stays, as last known; only a file that went away ends it."""
         assert error.state in ("missing", "unreadable", "foreign", "other_schema", "other_site")
         changed = error.state != self._state
-        self._state, self._detail = error.state, error.detail  # type: ignore[assignment]
+        self._state, self._detail = error.state, error.detail  # type: ignore[assignment]  # asserted above
         self._why = error.told
         if error.state != "unreadable":
             self._began = False
@@ -194,7 +194,7 @@ class LedgerView:
                 rows = self._log_rows()
                 names = self._missing_names(rows)
                 steps = self._file.rows(
-                    f"SELECT row, alarm_id FROM transition WHERE row > ? ORDER BY row LIMIT {TRANSITIONS_SLICE}",  # noqa: S608
+                    f"SELECT row, alarm_id FROM transition WHERE row > ? ORDER BY row LIMIT {TRANSITIONS_SLICE}",  # noqa: S608 - our own constants
                     (self._transition_row,),
                 )
                 ids = dict.fromkeys(alarm_id for _, alarm_id in steps)

@@ -79,16 +79,16 @@ class HandMadeBooks:
                  "limit": limit, "received_ms": at_ms + 20.0}
             )  # fmt: skip
 
-    def missing(self) -> list[str]:
+    def missing(self, **restarts: int) -> list[str]:
         """Draw up the account; return what it misses."""
-        return list(self.report()["missing"])
+        return list(self.report(**restarts)["missing"])
 
-    def report(self) -> dict[str, Any]:
+    def report(self, **restarts: int) -> dict[str, Any]:
         """Draw up the account."""
         _lines(self.folder / "plant" / "register-changes.jsonl", self.changes)
         _lines(self.folder / "plant" / "register-reads.jsonl", self.reads)
         _lines(self.folder / "platform" / "received.jsonl", self.received)
-        return account(self.site, self.folder, scenario="x", ran_s=1.0, ended_ms=ENDED_MS, restarts={})
+        return account(self.site, self.folder, scenario="x", ran_s=1.0, ended_ms=ENDED_MS, restarts=restarts)
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
