@@ -39,7 +39,7 @@ from config.model import GRADE_WORDS, GRADES, Grade, Guidance, Names
 from config.problems import ConfigError, ConfigErrors, ConfigProblem, Severity, one_line
 from config.receivers import CATEGORIES, AlarmCategory, BodyRule, ReceiverConfig
 from config.schema import site_schema, site_schema_text
-from config.secret import SecretError, read_broker_password, read_secret
+from config.secret import SecretError, read_broker_password, read_secret, read_store_secret
 from config.site import (
     BrokerConfig,
     BrokerTls,
@@ -48,9 +48,9 @@ from config.site import (
     Place,
     RegionPath,
     SiteConfig,
-    StorageConfig,
     SystemAlarmsConfig,
 )
+from config.storage import HistorianConfig, StorageConfig, TimeSeriesStoreConfig
 from config.tags import RangeConfig, TagConfig
 from config.units import UNITS, UNITS_OF, Quantity, is_discrete
 
@@ -83,6 +83,7 @@ __all__ = [
     "Grade",
     "Guidance",
     "HazardSourceConfig",
+    "HistorianConfig",
     "LimitConfig",
     "LimitKind",
     "LimitRow",
@@ -106,6 +107,7 @@ __all__ = [
     "SystemAlarmsConfig",
     "Table",
     "TagConfig",
+    "TimeSeriesStoreConfig",
     "UnknownEdgeError",
     "WordOrder",
     "broker_address",
@@ -124,6 +126,7 @@ __all__ = [
     "parse_site",
     "read_broker_password",
     "read_secret",
+    "read_store_secret",
     "rebind",
     "site_schema",
     "site_schema_text",

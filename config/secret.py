@@ -14,6 +14,7 @@ from pathlib import Path
 from config.problems import ConfigError, Words
 from config.receivers import ReceiverConfig
 from config.site import BrokerConfig
+from config.storage import TimeSeriesStoreConfig
 
 SECRET_BYTES_MAX = 4096
 SIGNING_KEY_BYTES_MIN = 24  # Standard Webhooks: 24 to 64 bytes
@@ -65,6 +66,16 @@ def read_broker_password(
         return None
     remedy = ("put the broker password there", "请在该处放置消息代理的口令")
     return _read("broker", broker.password_file, broker.password_env, base_dir, environment, remedy)[1]
+
+
+def read_store_secret(
+    store: TimeSeriesStoreConfig, base_dir: Path, environment: Mapping[str, str] | None = None
+) -> str | None:
+    """Return the token or password of a time-series store, None when the configuration names none. Raises SecretError."""
+    if store.secret_file is None and store.secret_env is None:
+        return None
+    remedy = ("put the store's token or password there", "请在该处放置时序库的令牌或口令")
+    return _read(f"storage.stores.{store.id}", store.secret_file, store.secret_env, base_dir, environment, remedy)[1]
 
 
 def _read(

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from config.edges import EdgeConfig
 from config.model import Closed, ExplainedError, Grade, GradeWord, Host, Id, Names, Number, PlaceId, Port, Whole
 from config.receivers import EnvName, ReceiverConfig
+from config.storage import StorageConfig
 from config.tags import TagConfig
 
 SiteId = Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9_-]{1,31}$")]
@@ -81,15 +82,6 @@ class BrokerConfig(Closed):
     password_env: EnvName | None = None
     tls: BrokerTls | None = None
     keepalive_s: Whole = Field(default=15, ge=5, le=600)
-
-
-class StorageConfig(Closed):
-    """What the gateway may keep and for how long."""
-
-    ledger_max_bytes: Whole = Field(
-        default=20_000_000_000, ge=10_000_000, description="a quarter of the disk is the other bound"
-    )
-    frames_days: Number = Field(default=7.0, ge=0.01, le=3650)
 
 
 class SystemAlarmsConfig(Closed):

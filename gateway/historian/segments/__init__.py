@@ -1,0 +1,1 @@
+"""Immutable Parquet segments: the store of our own that always runs."""
