@@ -1,0 +1,396 @@
+"""What is in the segment folder: which manifests count, how far a ledger is sealed, what is left over, what is whole.
+
+Only names, manifests and checksums are read here, never samples, so that core can ask without loading a database.
+Everything follows from what the folder holds at the moment of asking; a folder may be packed meanwhile, and then a
+file is gone that a moment ago was named: take a new snapshot and ask again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.historian.samples import DAY_MS
+from gateway.historian.segments.manifest import MANIFEST_BYTES_MAX, DayFile, Manifest, ManifestError, parse_manifest
+from gateway.historian.segments.names import (
+    ASIDE,
+    EVIDENCE,
+    KEPT_FROM_NAME,
+    MANIFESTS,
+    ROLLUPS,
+    SAMPLES,
+    Stem,
+    day_ms,
+    day_of,
+    is_day,
+    parse_data_name,
+    parse_manifest_name,
+    rollup_path,
+    samples_path,
+)
+
+MANIFESTS_MAX: Final = 1_000_000
+PROBLEMS_MAX: Final = 100
+VERIFY_BYTES_MAX: Final = 1 << 30
+CHUNK_BYTES: Final = 1 << 20
+TRIES: Final = 4
+ORPHAN_LOAD_MS: Final = DAY_MS  # so long a part of a load may wait for its manifest
+LATE_DAYS_MAX: Final = 35  # a file of a day further back than this from its sealing goes with the day of the sealing
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """The ledger that this one was restored from: `pos` is the highest log position it had taken over."""
+
+    ledger_id: str
+    pos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that failed its checks, and exactly which samples that concerns (both ends included; 0, 0: unknown)."""
+
+    file: str
+    day: str
+    from_ms: int
+    to_ms: int
+    why: str
+    tags: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFile:
+    """One day of one manifest that counts."""
+
+    stem: Stem
+    sealed_ms: int
+    file: DayFile
+
+    @property
+    def leaves_with(self) -> str:
+        """The day it is removed with: its own, or where its stamps are absurd (a lost clock), the day it was sealed."""
+        sealed = day_of(self.sealed_ms)
+        own = self.file.day
+        return own if day_of(self.sealed_ms - LATE_DAYS_MAX * DAY_MS) <= own <= day_of(self.sealed_ms + DAY_MS) else sealed
+
+    def samples(self, folder: Path) -> Path:
+        """Where its samples are."""
+        return samples_path(folder, self.stem, self.file.day)
+
+    def rollup(self, folder: Path) -> Path:
+        """Where its rollups are."""
+        return rollup_path(folder, self.stem, self.file.day)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The folder at one moment.
+
+    Attributes:
+        manifests: those that count, in order of owner and range. superseded: those that lie inside a pack of these.
+        unreadable: stems whose manifest is damaged, with why; their data files are not touched.
+        kept_from: days before this one were removed on purpose; empty: none.
+    """
+
+    manifests: tuple[Manifest, ...]
+    superseded: tuple[Stem, ...]
+    unreadable: tuple[tuple[Stem, str], ...]
+    kept_from: str
+
+    def files(self, from_day: str = "", to_day: str = "9999-12-31") -> Iterator[LiveFile]:
+        """Yield the files of these days (both included) that are there: those that retention removed are left out."""
+        for manifest in self.manifests:
+            for file in manifest.files:
+                if from_day <= file.day <= to_day:
+                    live = LiveFile(manifest.stem, manifest.sealed_ms, file)
+                    if live.leaves_with >= self.kept_from:
+                        yield live
+
+    def chain(self, owner: str, kind: str = "ledger") -> tuple[Manifest, ...]:
+        """Return the manifests of a ledger (or, with kind `load`, of a load), by range."""
+        return tuple(m for m in self.manifests if m.stem.owner == owner and (m.stem.kind == "load") == (kind == "load"))
+
+    def cursor(self, ledger_id: str, ancestry: Sequence[Ancestor] = ()) -> int:
+        """Return the highest log position up to which everything is sealed, 0 if nothing is.
+
+        Args:
+            ancestry: where the ledger was restored from, and where that one was …, nearest first.
+        """
+        return _through(self.chain(ledger_id), self._base(ancestry))
+
+    def _base(self, ancestry: Sequence[Ancestor]) -> int:
+        """Return what a ledger's ancestors had sealed of what it took over."""
+        if not ancestry:
+            return 0
+        nearest, rest = ancestry[0], ancestry[1:]
+        chain = self.chain(nearest.ledger_id)
+        base = self._base(rest)
+        if not rest and chain and not chain[0].prev:
+            base = chain[0].stem.first - 1  # nobody remembers where that one came from: its chain says where it began
+        return min(nearest.pos, _through(chain, base))
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was checked: the folder keeps everything up to `cursor`, byte for byte.
+
+    Attributes:
+        chain: hash of the manifest that holds the cursor, empty if there is none.
+        complete: False when the bound on bytes was reached: ask again with the cursor as `after`.
+    """
+
+    cursor: int
+    chain: str
+    problems: tuple[Problem, ...]
+    complete: bool = True
+
+
+class SegmentFolder:
+    """Reads one historian folder; remembers manifests it has read, which never change. For one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read: dict[Stem, tuple[tuple[int, int, int], Manifest | ManifestError]] = {}
+
+    def snapshot(self) -> Snapshot:
+        """Read names, and the manifests not yet known.
+
+        Raises:
+            OSError: the folder cannot be read; a folder that is not there is an empty one.
+        """
+        readable: list[Manifest] = []
+        unreadable: list[tuple[Stem, str]] = []
+        known: dict[Stem, tuple[tuple[int, int, int], Manifest | ManifestError]] = {}
+        for stem in _stems(self.path / MANIFESTS):
+            kept = self._known(stem)
+            if kept is None:
+                continue  # packed away since it was listed
+            known[stem] = kept
+            if isinstance(kept[1], Manifest):
+                readable.append(kept[1])
+            else:
+                unreadable.append((stem, str(kept[1])))
+        self._read = known
+        live, superseded = _without_superseded(readable)
+        lost = [(stem, why) for stem, why in unreadable if not any(stem.inside(each.stem) for each in live)]
+        gone = [stem for stem, _ in unreadable if stem not in {each for each, _ in lost}]
+        return Snapshot(tuple(live), (*superseded, *gone), tuple(lost), kept_from(self.path))
+
+    def _known(self, stem: Stem) -> tuple[tuple[int, int, int], Manifest | ManifestError] | None:
+        path = self.path / MANIFESTS / stem.manifest_name
+        try:
+            found = path.stat()
+            mark = (found.st_ino, found.st_size, found.st_mtime_ns)
+            known = self._read.get(stem)
+            if known is not None and known[0] == mark:
+                return known
+            if found.st_size > MANIFEST_BYTES_MAX:
+                return mark, ManifestError(stem.manifest_name, f"{found.st_size} bytes, at most {MANIFEST_BYTES_MAX}")
+            return mark, parse_manifest(stem, path.read_bytes().decode())
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError:
+            return mark, ManifestError(stem.manifest_name, "not UTF-8: overwritten")
+        except ManifestError as error:
+            return mark, error
+        except OSError as error:
+            return (0, 0, 0), ManifestError(stem.manifest_name, f"cannot be read ({error.strerror})")
+
+    def verified(
+        self, ledger_id: str, ancestry: Sequence[Ancestor] = (), after: int = 0, bytes_max: int = VERIFY_BYTES_MAX
+    ) -> Verified:
+        """Check every manifest of a ledger that holds positions after `after`: its hash, its chain, its files' bytes.
+
+        Args:
+            after: positions up to here were verified before, or are in no ledger any more.
+            bytes_max: read at most about so much; at least one manifest is checked.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
+        for _ in range(TRIES - 1):
+            try:
+                return self._verified(ledger_id, ancestry, after, bytes_max)
+            except FileNotFoundError:
+                continue  # packed meanwhile
+        try:
+            return self._verified(ledger_id, ancestry, after, bytes_max)
+        except FileNotFoundError as error:
+            name = str(error.filename or "")
+            return Verified(after, "", (Problem(name, "", 0, 0, "a manifest names it, and it is not there"),))
+
+    def _verified(self, ledger_id: str, ancestry: Sequence[Ancestor], after: int, bytes_max: int) -> Verified:
+        taken = self.snapshot()
+        problems = [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable if stem.owner == ledger_id]
+        runs = [(each.ledger_id, taken.cursor("", ancestry[at:])) for at, each in reversed(list(enumerate(ancestry)))]
+        cursor, chain, left = after, "", bytes_max
+        for owner, limit in (*runs, (ledger_id, taken.cursor(ledger_id, ancestry))):
+            before: Manifest | None = None
+            for manifest in taken.chain(owner):
+                if before is not None and manifest.prev not in before.ends and manifest.stem.last > after:
+                    problems.append(Problem(manifest.stem.manifest_name, "", 0, 0, f"does not follow {before.stem.manifest_name}"))
+                before = manifest
+                if manifest.stem.first > limit or manifest.stem.last <= cursor:
+                    chain = manifest.hash if manifest.stem.last == cursor else chain
+                    continue
+                if left <= 0:
+                    return Verified(cursor, chain, tuple(problems[:PROBLEMS_MAX]), complete=False)
+                found = [one for one in self._whole(taken, manifest) if one is not None]
+                left -= manifest.bytes
+                if found:
+                    return Verified(cursor, chain, tuple([*problems, *found][:PROBLEMS_MAX]))
+                cursor, chain = min(manifest.stem.last, limit), manifest.hash
+        return Verified(cursor, chain, tuple(problems[:PROBLEMS_MAX]))
+
+    def _whole(self, taken: Snapshot, manifest: Manifest) -> Iterator[Problem | None]:
+        for file in manifest.files:
+            live = LiveFile(manifest.stem, manifest.sealed_ms, file)
+            if live.leaves_with >= taken.kept_from:
+                yield check_file(self.path, live)
+
+
+def check_file(folder: Path, live: LiveFile) -> Problem | None:
+    """Compare both files of a day with what their manifest says; None: they are what was written.
+
+    Raises:
+        FileNotFoundError: one is not there; it may have been packed meanwhile.
+    """
+    file = live.file
+    pairs = ((live.samples(folder), file.bytes, file.sha256), (live.rollup(folder), file.rollup_bytes, file.rollup_sha256))
+    for path, size, sha256 in pairs:
+        why = _compare(path, size, sha256)
+        if why:
+            return Problem(str(path.relative_to(folder)), file.day, file.from_ms, file.to_ms, why)
+    return None
+
+
+def _compare(path: Path, size: int, sha256: str) -> str:
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"{found} bytes, {size} were written"
+        return "" if file_sha256(path) == sha256 else "its checksum differs from what was written"
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's checksum, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def kept_from(folder: Path) -> str:
+    """Return the first day that retention has not removed, empty if it never removed one (or nobody can say)."""
+    try:
+        loaded = json.loads((folder / KEPT_FROM_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    day = loaded.get("day") if isinstance(loaded, dict) else None
+    return day if isinstance(day, str) and is_day(day) else ""
+
+
+def orphans(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[Path]:
+    """Yield what nobody needs: files left aside, data no manifest names, manifests inside a pack, days that were removed.
+
+    In the order in which it may be removed: a kill in between leaves less of the same. Only for who holds the lock.
+    """
+    yield from _aside(folder, now_ms)
+    for stem in taken.superseded:
+        yield folder / MANIFESTS / stem.manifest_name
+    named = {(live.stem, live.file.day) for live in taken.files()}
+    untouched = {stem for stem, _ in taken.unreadable}
+    for top in (SAMPLES, ROLLUPS):
+        for day in sorted(_names(folder / top)):
+            for name in sorted(_names(folder / top / day)) if is_day(day) else ():
+                stem, path = parse_data_name(name), folder / top / day / name
+                if stem is None or stem in untouched or (stem, day) in named:
+                    continue
+                if stem.kind != "load" or _age_ms(path, now_ms) > ORPHAN_LOAD_MS or _removed(taken, stem, day):
+                    yield path
+
+
+def _removed(taken: Snapshot, stem: Stem, day: str) -> bool:
+    """Whether a manifest names it: then it is a day that was removed on purpose."""
+    return any(each.stem == stem and any(file.day == day for file in each.files) for each in taken.manifests)
+
+
+def _aside(folder: Path, now_ms: int) -> Iterator[Path]:
+    yield from (path for path in sorted(folder.glob(f"*{ASIDE}")) if path.is_file())
+    for top in (MANIFESTS, EVIDENCE):
+        yield from (folder / top / name for name in sorted(_names(folder / top)) if name.endswith(ASIDE))
+    for top in (SAMPLES, ROLLUPS):
+        for day in sorted(_names(folder / top)):
+            if is_day(day):
+                yield from (
+                    folder / top / day / name for name in sorted(_names(folder / top / day))
+                    if name.endswith(ASIDE)
+                    and (not name.startswith("load-") or _age_ms(folder / top / day / name, now_ms) > ORPHAN_LOAD_MS)
+                )  # fmt: skip
+
+
+def _through(chain: Sequence[Manifest], base: int) -> int:
+    """Return how far a chain goes on from `base` without a hole."""
+    for manifest in chain:
+        if manifest.stem.first > base + 1:
+            break
+        base = max(base, manifest.stem.last)
+    return base
+
+
+def _age_ms(path: Path, now_ms: int) -> int:
+    try:
+        return now_ms - path.stat().st_mtime_ns // 1_000_000
+    except OSError:
+        return 0
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _stems(folder: Path) -> list[Stem]:
+    found = [stem for stem in map(parse_manifest_name, _names(folder)) if stem is not None]
+    if len(found) > MANIFESTS_MAX:
+        raise OSError(f"{folder}: {len(found)} manifests, at most {MANIFESTS_MAX}; the folder is not ours any more")
+    return sorted(found)
+
+
+def _without_superseded(manifests: Sequence[Manifest]) -> tuple[list[Manifest], list[Stem]]:
+    """Split manifests into those that count and the stems of those inside a pack; a sweep over each owner's ranges."""
+    live: list[Manifest] = []
+    superseded: list[Stem] = []
+    # The widest first where several begin together, so that a pack comes before what it holds.
+    ordered = sorted(manifests, key=lambda m: (m.stem.owner, m.stem.kind == "load", m.stem.first, -m.stem.last, m.stem.kind))
+    pack: Stem | None = None
+    for manifest in ordered:
+        if pack is not None and manifest.stem.inside(pack):
+            superseded.append(manifest.stem)
+            continue
+        live.append(manifest)
+        if manifest.stem.kind == "pack" and (pack is None or pack.owner != manifest.stem.owner or manifest.stem.last > pack.last):
+            pack = manifest.stem
+    return live, superseded
+
+
+def day_range(from_ms: int, to_ms: int) -> tuple[str, str]:
+    """Return the first and the last day of [from_ms, to_ms)."""
+    return day_of(from_ms), day_of(max(from_ms, to_ms - 1))
+
+
+__all__ = [
+    "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
+    "check_file", "day_ms", "day_range", "file_sha256", "kept_from", "orphans",
+]  # fmt: skip
