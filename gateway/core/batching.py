@@ -163,6 +163,7 @@ class BatchBuilder:
             self._add_entry(
                 EntryKind.FRAME, self._pack(frame), frame.node, frame.device,
                 frame.stream, frame.sequence, frame.sequence, samples,
+                frame.sequence if verdict is Verdict.LATE else 0,
             )  # fmt: skip
             self._batch.frames += 1
             self._batch.samples += samples
@@ -192,23 +193,25 @@ class BatchBuilder:
         if self.unlogged:
             self._transitions(self._machine.evaluate_only(self._engine_ms, frames))
             return False
-        fresh, losses, transitions = self._machine.block(
+        taken = self._machine.block(
             self._engine_ms, node, block.stream, block.first, block.last, frames,
             [(item.first, item.last, item.reason) for item in block.dropped],
         )  # fmt: skip
         self._touched[node, block.stream] = None
         self._batch.backlog_nodes.add(node)
         withheld = self._machine.node(node).book.streams[block.stream].withholds(block.last)
-        if not fresh:
+        if not taken.kept:
             self.duplicates += block.last - block.first + 1
             return withheld
-        self._add_entry(EntryKind.BLOCK, body, node, "", block.stream, block.first, block.last, block.samples)
+        self._add_entry(
+            EntryKind.BLOCK, body, node, "", block.stream, block.first, block.last, block.samples, taken.late_upto, taken.fresh
+        )
         self._batch.frames += len(frames)
         self._batch.samples += block.samples
-        self._losses(node, losses)
-        self._transitions(transitions)
-        if losses:
-            named = "; ".join(f"{loss.first}-{loss.last} {loss.cause}" for loss in losses[:8])
+        self._losses(node, taken.losses)
+        self._transitions(taken.transitions)
+        if taken.losses:
+            named = "; ".join(f"{loss.first}-{loss.last} {loss.cause}" for loss in taken.losses[:8])
             self.condition({"key": f"EDGE.{node}.LOSS", "standing": None, "facts": {"what": named}})
         return withheld
 
@@ -427,10 +430,13 @@ class BatchBuilder:
 
     def _add_entry(
         self, kind: EntryKind, body: bytes, node: str, device: str, stream: int = 0, first: int = 0, last: int = 0,
-        samples: int = 0,
+        samples: int = 0, late_upto: int = 0, fresh: tuple[tuple[int, int], ...] | None = None,
     ) -> None:  # fmt: skip
         self._batch.entries.append(
-            Entry(self._next_pos, kind, self._engine_ms, self._wall_ms, body, node, device, stream, first, last, samples)
+            Entry(
+                self._next_pos, kind, self._engine_ms, self._wall_ms, body, node, device, stream, first, last, samples,
+                late_upto, fresh,
+            )
         )
         self._next_pos += 1
 

@@ -111,6 +111,13 @@ class StreamState:
         """This frame came when there was no interval left, and is in the ledger."""
         return any(lo <= number <= hi for lo, hi in self.uncounted)
 
+    def not_uncounted(self, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the parts of frame ranges that are not in the ledger uncounted."""
+        parts = list(ranges)
+        for lo, hi in self.uncounted:
+            parts = [part for known in parts for part in _outside(known, lo, hi)]
+        return parts
+
     def note_uncounted(self, number: int) -> None:
         """Remember a frame that is stored but not counted; they come in ascending order."""
         if self.uncounted and self.uncounted[-1][1] == number - 1:

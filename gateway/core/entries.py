@@ -39,7 +39,12 @@ FRAME_KINDS: Final = (EntryKind.FRAME, EntryKind.BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the input log. `pos` is given by core's loop and never used twice."""
+    """One row of the input log. `pos` is given by core's loop and never used twice.
+
+    Attributes:
+        late_upto: frames of the row numbered up to here were late; 0: none.
+        fresh: ranges of a block's frame numbers that were not here before; None: all of it.
+    """
 
     pos: int
     kind: EntryKind
@@ -52,6 +57,8 @@ class Entry:
     first: int = 0
     last: int = 0
     samples: int = 0
+    late_upto: int = 0
+    fresh: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,8 @@ CoreError
 ├── DataFolderBusyError      another core owns the data folder
 ├── LedgerOlderError         the ledger is older than its own snapshots: it was restored
 ├── AnotherCoreError         another core answers for the same host id on this broker
-├── LedgerFormatError        the file is no ledger, or of another schema version
+├── LedgerFormatError        the file is no ledger, or another site's
+│   └── LedgerVersionError   it has another schema version
 └── ActsSocketError          the operator socket could not be opened or reached
 """
 
@@ -56,6 +57,22 @@ class LedgerFormatError(CoreError):
     def __init__(self, ledger: Path, cause: str) -> None:
         self.ledger = ledger
         super().__init__(f"{ledger}: {cause}; restore a backup, or move the file away to begin a new ledger")
+
+
+class LedgerVersionError(LedgerFormatError):
+    """A ledger is read and written in one schema version only; `hazardgate upgrade` brings an older one to it."""
+
+    def __init__(self, ledger: Path, found: str, wanted: int) -> None:
+        self.ledger, self.found, self.wanted = ledger, found, wanted
+        older = found.isdecimal() and int(found) < wanted
+        if older:
+            then = "run `hazardgate upgrade` on this data folder, with core and serve stopped"
+            then_zh = "请停止核心与查询服务，再对该数据目录运行 `hazardgate upgrade`"
+        else:
+            then = "it was written by a newer version: install that one, or restore a backup made with this one"
+            then_zh = "它由较新的版本写成：请安装该版本，或恢复用本版本制作的备份"
+        CoreError.__init__(self, f"{ledger}: schema version {found}, this program writes {wanted}; {then}")
+        self.message_zh = f"{ledger}：账本的格式版本为 {found}，本程序使用 {wanted}；{then_zh}"
 
 
 class ActsSocketError(CoreError):

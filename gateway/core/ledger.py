@@ -20,7 +20,7 @@ from alerting import AlarmState, Transition
 from alerting.delivery import Attempt, Notice, OutboxRow
 from gateway.core.books import Loss
 from gateway.core.entries import FRAME_KINDS, Entry, EntryKind
-from gateway.core.errors import LedgerFormatError
+from gateway.core.errors import LedgerFormatError, LedgerVersionError
 from gateway.core.reader import LedgerReader, connect, numbered
 from gateway.core.schema import SCHEMA_VERSION, TABLES
 
@@ -114,7 +114,7 @@ class Ledger:
         except (apsw.NotADBError, apsw.CorruptError) as error:
             raise LedgerFormatError(path, f"not a readable SQLite file ({error})") from error
         if version != str(SCHEMA_VERSION):
-            raise LedgerFormatError(path, f"schema version {version}, this program writes {SCHEMA_VERSION}")
+            raise LedgerVersionError(path, version, SCHEMA_VERSION)
         if owner != site:
             raise LedgerFormatError(path, f"belongs to site {owner}, not {site}")
         self._wal_pages, self._fold_at = 0, WAL_PAGES_FOLDED
@@ -234,10 +234,13 @@ class Ledger:
 
     def _write_entries(self, entries: Iterable[Entry]) -> None:
         self._db.executemany(
-            "INSERT INTO log (pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO log (pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body,"
+            " late_upto, fresh) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             [
-                (e.pos, str(e.kind), e.engine_ms, e.received_ms, e.node, e.device, e.stream, e.first, e.last, e.samples, e.body)
+                (
+                    e.pos, str(e.kind), e.engine_ms, e.received_ms, e.node, e.device, e.stream, e.first, e.last, e.samples,
+                    e.body, e.late_upto, None if e.fresh is None else json.dumps(e.fresh, separators=(",", ":")),
+                )
                 for e in entries
             ],
         )

@@ -96,6 +96,23 @@ class LateWant:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockTaken:
+    """What became of a spool block.
+
+    Attributes:
+        kept: it belongs in the log.
+        late_upto: its frames numbered up to here are late; 0: none.
+        fresh: ranges of its frames that no row of the log holds yet; None: all of it.
+    """
+
+    kept: bool
+    late_upto: int = 0
+    fresh: tuple[tuple[int, int], ...] | None = None
+    losses: list[Loss] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Stretch:
     """What the ledger holds of what a fork needs: frames in order, and the number up to which that is all."""
 
@@ -177,21 +194,19 @@ class Machine:
     def block(
         self, engine_ms: int, node_name: str, stream: int, first: int, last: int, frames: Sequence[Arrived],
         dropped: Sequence[tuple[int, int, str]] = (),
-    ) -> tuple[bool, list[Loss], list[Transition]]:  # fmt: skip
-        """Book a spool block; the frames of it that are current (a block-encoded live stream) are evaluated.
-
-        Returns:
-            Whether it belongs in the log, losses the block records, transitions.
-        """
+    ) -> BlockTaken:  # fmt: skip
+        """Book a spool block; the frames of it that are current (a block-encoded live stream) are evaluated."""
         node = self.node(node_name)
         booked = node.book.arrive_block(stream, first, last, dropped)
         state = node.book.streams[stream]
         ahead = stream == node.book.live and last > state.evaluated
         if booked is None and not ahead:
-            return False, [], []  # no room to count it: it comes again
+            return BlockTaken(False)  # no room to count it: it comes again
         fresh, losses = booked or ([], [])
         if booked is not None and not fresh:
-            return False, [], []
+            return BlockTaken(False)
+        late_upto = last if stream != node.book.live else min(state.evaluated, last)
+        unheld = tuple(state.not_uncounted(fresh))  # none of one that was not counted: it comes again, and is kept then
         transitions: list[Transition] = []
         if ahead:
             if first > state.evaluated + 1:
@@ -200,7 +215,8 @@ class Machine:
             state.evaluated = last
         if frames:
             node.book.time(stream, last, max(int(frame.source_ms.max(initial=0)) for frame in frames))
-        return True, losses, transitions
+        whole = unheld == ((first, last),)
+        return BlockTaken(True, late_upto if late_upto >= first else 0, None if whole else unheld, losses, transitions)
 
     # -- sessions --
 

@@ -200,7 +200,7 @@ class Replay:
                 block = decode_block(entry.body)
                 dropped = [(item.first, item.last, item.reason) for item in block.dropped]
                 frames = self._frames.frames(entry)
-                return machine.block(engine_ms, entry.node, block.stream, block.first, block.last, frames, dropped)[2]
+                return machine.block(engine_ms, entry.node, block.stream, block.first, block.last, frames, dropped).transitions
             case EntryKind.TICK if entry.body:
                 machine.was_away(engine_ms, unpack_json(entry.body)["grace_ms"])
                 return []

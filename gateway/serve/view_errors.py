@@ -26,8 +26,10 @@ AWAY: Final = {
         "账本的位置上是别的程序的文件；请用 --data 给出核心的数据目录",
     ),
     "other_schema": (
-        "the ledger has schema version {found}, this program reads {wanted}; let core and serve be of one version",
-        "账本的格式版本为 {found}，本程序只读 {wanted}；核心与查询服务须为同一版本",
+        "the ledger has schema version {found}, this program reads {wanted}; let core and serve be of one version, "
+        "and bring an older ledger to it with `hazardgate upgrade`",
+        "账本的格式版本为 {found}，本程序只读 {wanted}；核心与查询服务须为同一版本，"
+        "较旧的账本请用 `hazardgate upgrade` 升级",
     ),
     "other_site": (
         "the ledger belongs to site {found}, not {wanted}; start serve with the site file and the data folder that core has",

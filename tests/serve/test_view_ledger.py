@@ -52,7 +52,7 @@ def of_another_version(path: Path) -> None:
     path.unlink()
     Ledger(path, "PARK1").close()
     db = apsw.Connection(str(path))
-    db.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+    db.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     db.close()
 
 
