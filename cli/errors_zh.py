@@ -17,6 +17,7 @@ SENTENCES: Final = {
     "LedgerOlderError": "{ledger}：账本只到日志位置 {ledger_pos}，旁边却有位置 {snapshot_pos} 的快照：它是由旧备份恢复的；"
     "请用 --restored 启动一次，以换用新的账本编号，免得接收方看到重复的序号",
     "LedgerFormatError": "{ledger}：不能用作账本（{text}）；请恢复备份，或移走该文件以新建账本",
+    "LedgerVersionError": "{message_zh}",
     "ActsSocketError": "{path}：连不上核心；核心是否在此数据目录上运行？",
     "CoreError": "核心无法启动：{text}",
     # edge

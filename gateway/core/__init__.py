@@ -8,8 +8,10 @@ from gateway.core.errors import (
     DataFolderBusyError,
     LedgerFormatError,
     LedgerOlderError,
+    LedgerVersionError,
 )
 from gateway.core.ledger import Batch, Committed, Ledger
+from gateway.core.migrations import schema_version, upgrade_ledger
 from gateway.core.ports import Ports
 from gateway.core.reader import FrameValues, LedgerReader
 from gateway.core.snapshots import Snapshot, write_snapshot
@@ -33,6 +35,7 @@ __all__ = [
     "LedgerFormatError",
     "LedgerOlderError",
     "LedgerReader",
+    "LedgerVersionError",
     "OnCommitted",
     "OnTrouble",
     "Ports",
@@ -40,6 +43,8 @@ __all__ = [
     "TaskWriter",
     "has_control_characters",
     "run_core",
+    "schema_version",
     "send_act",
+    "upgrade_ledger",
     "write_snapshot",
 ]

@@ -27,6 +27,7 @@ from gateway.core.schema import SCHEMA_VERSION, TABLES
 log = logging.getLogger(__name__)
 
 GENESIS_HASH: Final = "0" * 64
+ANCESTORS_MAX: Final = 64  # restores that a ledger remembers
 DELETE_ROWS_MAX: Final = 2_000  # frame rows a retention step may remove, so that no commit waits for it
 WAL_PAGES_FOLDED: Final = 2_000  # 8 MiB: what one folding has to do, some milliseconds
 WAL_PAGES_MAX: Final = 4_000  # folded in behind a commit when there is no quiet moment; more would hold that commit up for long
@@ -178,11 +179,16 @@ class Ledger:
         """Give a restored ledger a new id, and number what is still due anew under it. Returns the old id.
 
         The lost part of the old ledger may already have used the numbers that follow here, so continuing them
-        would show a receiver one number twice.
+        would show a receiver one number twice. What the historian had sealed of the old one up to the newest log
+        position of now is this one's too: `ancestor_id` and `ancestor_pos` say so, `ancestry` all that came before.
         """
-        old = self.ledger_id
+        old, pos = self.ledger_id, self.reader.last_pos()
+        ancestry = [(old, pos), *self.reader.ancestry()][:ANCESTORS_MAX]
         with self._db:
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'ledger_id'", (ledger_id,))
+            self._set_meta("ancestor_id", old)
+            self._set_meta("ancestor_pos", str(pos))
+            self._set_meta("ancestry", json.dumps(ancestry, separators=(",", ":")))
             due = list(self._db.execute(
                 "SELECT row, receiver, lane FROM outbox WHERE state <> 'accepted' ORDER BY row"
             ))

@@ -81,6 +81,10 @@ class LedgerReader:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else ""
 
+    def ancestry(self) -> tuple[tuple[str, int], ...]:
+        """Return the ledgers this one was restored from, nearest first: id, and the newest log position taken over."""
+        return tuple((str(ledger_id), int(pos)) for ledger_id, pos in json.loads(self.meta("ancestry") or "[]"))
+
     def last_pos(self) -> int:
         """Return the newest log position, 0 in an empty log."""
         return int(self._one("SELECT coalesce(max(pos), 0) FROM log"))

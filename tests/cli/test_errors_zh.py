@@ -37,6 +37,8 @@ def test_every_sentence_belongs_to_an_error() -> None:
         DataFolderBusyError(Path("/d"), "core with process id 7"),
         LedgerOlderError(Path("/d/ledger.sqlite3"), 5, 9),
         gateway.core.LedgerFormatError(Path("/d/l"), "a database of another program"),
+        gateway.core.LedgerVersionError(Path("/d/l"), "1", 2),
+        gateway.core.LedgerVersionError(Path("/d/l"), "3", 2),
         gateway.core.ActsSocketError(Path("/d/acts.sock"), "no answer"),
         edge.DataFolderInUseError(Path("/d"), "12"),
         edge.DataFolderError(Path("/d"), PermissionError(13, "Permission denied")),

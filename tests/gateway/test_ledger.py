@@ -261,6 +261,28 @@ def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path: Path) 
 # -- tags and retention ---------------------------------------------------------------------------------------------
 
 
+def test_a_renewed_id_knows_where_it_came_from_and_how_far_that_was(ledger: Ledger) -> None:
+    ledger.commit([batch(1, "t1"), batch(2, "t2")])
+    assert ledger.reader.ancestry() == ()
+    ledger.renew_id("ledger-two")
+    ledger.commit([batch(3, "t3")])
+    ledger.renew_id("ledger-three")
+    meta = {key: ledger.reader.meta(key) for key in ("ledger_id", "ancestor_id", "ancestor_pos")}
+    assert meta == {"ledger_id": "ledger-three", "ancestor_id": "ledger-two", "ancestor_pos": "3"}
+    assert ledger.reader.ancestry() == (("ledger-two", 3), ("ledger-one", 2))
+
+
+@pytest.mark.fault("F72")
+def test_an_id_that_could_not_be_renewed_is_the_old_one_wholly(ledger: Ledger) -> None:
+    ledger.commit([batch(1, "t1")])
+    ledger._db.set_commit_hook(lambda: True)
+    with pytest.raises(apsw.ConstraintError):
+        ledger.renew_id("ledger-two")
+    ledger._db.set_commit_hook(None)
+    assert (ledger.ledger_id, ledger.reader.meta("ledger_id")) == ("ledger-one", "ledger-one")
+    assert (ledger.reader.meta("ancestor_id"), ledger.reader.ancestry()) == ("", ())
+
+
 @pytest.mark.fault("F49")
 def test_a_tag_keeps_its_number_for_ever_whatever_its_name(ledger: Ledger) -> None:
     odd = ["T1.LEVEL", "a'b", 'a"b', "a;DROP TABLE log", "a\nb", "罐"]
