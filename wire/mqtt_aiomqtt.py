@@ -14,13 +14,15 @@ import math
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import aiomqtt
 import paho.mqtt.client as paho
+from paho.mqtt.enums import MQTTErrorCode
 
 from wire.mqtt import (
     ANSWER_S_MAX,
@@ -35,6 +37,9 @@ from wire.mqtt import (
     SubscribeRefusedError,
     Will,
 )
+from wire.mqtt_packets import Packets
+
+READ_BYTES: Final = 65_536  # at once: some seventy frames
 
 # The libraries would only log what is reported here as an error of its own class, or counted.
 _LIBRARY_LOG = logging.getLogger(f"{__name__}.library")
@@ -54,6 +59,25 @@ class BrokerAddress:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+class _Given:
+    """What paho may read: the rest of one packet, and then how the connection ended."""
+
+    def __init__(self) -> None:
+        self.left = b""
+        self.ended: OSError | bytes | None = None
+
+    def take(self, bufsize: int) -> bytes:
+        """Stand in for the socket's `recv`."""
+        if self.left:
+            taken, self.left = self.left[:bufsize], self.left[bufsize:]
+            return taken
+        if self.ended is None:
+            raise BlockingIOError
+        if isinstance(self.ended, OSError):
+            raise self.ended
+        return self.ended
 
 
 class _Client(aiomqtt.Client):
@@ -90,6 +114,43 @@ class _Client(aiomqtt.Client):
             inbox.put(Message(topic, bytes(message.payload), message.retain))
 
         self._client.on_message = take
+        self._read_for(inbox)
+
+    def _read_for(self, inbox: Inbox) -> None:
+        """Read whatever has come at once. Paho takes one packet a turn of the loop, in four reads.
+
+        Messages at QoS 0 go to `inbox`; the other packets are given to paho whole, as if it read them from the socket.
+        """
+        client, packets, given = self._client, Packets(), _Given()
+        receive, read_packet = client._sock_recv, client.loop_read
+
+        def read(max_packets: int = 1) -> MQTTErrorCode:
+            try:
+                came = receive(READ_BYTES)
+            except BlockingIOError:
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            except OSError as error:
+                given.ended = error
+                return read_packet()
+            if not came:
+                given.ended = came
+                return read_packet()
+            client._last_bytes_received = time.monotonic()  # what keepalive goes by
+            for packet in packets.feed(came):
+                if isinstance(packet, Message):
+                    inbox.put(packet)
+                elif isinstance(packet, bytes):
+                    given.left = packet
+                    while given.left:
+                        result = read_packet()
+                        if result:
+                            return result
+                else:
+                    inbox.dropped += 1
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+        client._sock_recv = given.take  # type: ignore[method-assign]
+        client.loop_read = read  # type: ignore[method-assign]
 
     def write_at_once(self) -> None:
         """Let a packet leave in the turn of the loop that made it.
