@@ -113,11 +113,12 @@ class Plant:
             yield self.device(number, day)
 
     def pieces(self, hours: int, piece_s: int, devices: range = range(DEVICES)) -> Iterator[Samples]:
-        """Yield the first `hours` (up to 24) of these devices, `piece_s` at a time, as they arrive."""
+        """Yield the first `hours` (up to 24) of these devices, `piece_s` at a time, as they arrive: late ones behind."""
         end_ms = FIRST_DAY_MS + hours * 3_600_000
         held = [self.device(number, 0).between(FIRST_DAY_MS, end_ms) for number in devices]
         for from_ms in range(FIRST_DAY_MS, end_ms, piece_s * 1_000):
-            yield concatenated([part.between(from_ms, from_ms + piece_s * 1_000).by_frame() for part in held])
+            piece = concatenated([part.between(from_ms, from_ms + piece_s * 1_000).by_frame() for part in held])
+            yield piece.take(np.lexsort((piece.source_ms, piece.late)))
 
 
 def is_counts(device: int) -> bool:
