@@ -1,0 +1,127 @@
+"""Export, the part that reads: tags one after the other, each in order of time, in pieces of bounded size.
+
+It knows the port alone. How a piece becomes text, Parquet or a sheet is said in the other `export_*` files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Final, Literal
+
+from gateway.historian.samples import DAY_MS, Samples
+from gateway.historian.store import (
+    RANGE_MS_MAX,
+    Historian,
+    HistorianError,
+    QueryTimeError,
+    QueryTooLargeError,
+)
+
+Format = Literal["csv", "parquet", "xlsx"]
+
+PIECE_ROWS_MAX: Final = 100_000
+SPAN_MS_MAX: Final = 3_660 * DAY_MS
+TAGS_MAX: Final = 100_000
+ROWS_MAX_OF: Final[dict[Format, int]] = {"csv": 2_000_000_000, "parquet": 2_000_000_000, "xlsx": 3_000_000}
+"""Rows of one export; a workbook beyond three full sheets opens nowhere."""
+STEP_MS_FIRST: Final = DAY_MS
+STEP_MS_SLOWEST: Final = 60_000
+"""A store that cannot read a minute of one tag in time is no store to export from."""
+PIECE_S_MAX: Final = 30.0
+
+
+class ExportError(HistorianError):
+    """An export is not made; nothing is left where it was to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTag:
+    """A tag and what the export says of it beside its samples."""
+
+    id: str
+    name_zh: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOrder:
+    """What is to be exported: these tags, in this order, of [from_ms, to_ms) of source time; at most `rows_max` rows."""
+
+    tags: tuple[ExportTag, ...]
+    from_ms: int
+    to_ms: int
+    zone: tzinfo
+    rows_max: int
+
+    def __post_init__(self) -> None:
+        if not self.tags:
+            raise ExportError("no tag is asked for; name at least one", "没有指定测点；请至少指定一个")
+        if len(self.tags) > TAGS_MAX:
+            raise ExportError(f"{len(self.tags)} tags are too many; at most {TAGS_MAX}", f"测点过多；最多 {TAGS_MAX} 个")
+        if self.from_ms >= self.to_ms:
+            raise ExportError("the range is empty: its begin must be before its end", "范围为空：起点必须早于终点")
+        if self.to_ms - self.from_ms > SPAN_MS_MAX:
+            days = SPAN_MS_MAX // DAY_MS
+            raise ExportError(f"the range is longer than {days} days; ask for less", f"范围超过 {days} 天；请缩小范围")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Some samples of one tag in order of source time, and how much of the order is done with it (0 to 1)."""
+
+    tag: ExportTag
+    samples: Samples
+    done: float
+
+
+def pieces(historian: Historian, order: ExportOrder, piece_rows_max: int = PIECE_ROWS_MAX) -> Iterator[Piece]:
+    """Read what is ordered; pieces may be empty (a stretch without samples), for the progress they tell.
+
+    Raises:
+        ExportError: there are more rows than the order allows.
+        HistorianError: as the store says.
+    """
+    rows, step_ms = 0, STEP_MS_FIRST
+    span_ms = order.to_ms - order.from_ms
+    for number, tag in enumerate(order.tags):
+        lo_ms = order.from_ms
+        while lo_ms < order.to_ms:
+            hi_ms = min(lo_ms + step_ms, order.to_ms)
+            try:
+                found = historian.range(tag.id, lo_ms, hi_ms, rows_max=piece_rows_max, deadline_s=PIECE_S_MAX)
+            except QueryTooLargeError:
+                if hi_ms - lo_ms <= 1:
+                    raise
+                step_ms = max(1, (hi_ms - lo_ms) // 2)
+                continue
+            except QueryTimeError:
+                if hi_ms - lo_ms <= STEP_MS_SLOWEST:
+                    raise
+                step_ms = max(STEP_MS_SLOWEST, (hi_ms - lo_ms) // 2)
+                continue
+            rows += len(found)
+            if rows > order.rows_max:
+                raise ExportError(
+                    f"more than {order.rows_max} rows; ask for fewer tags or a shorter range",
+                    f"超过 {order.rows_max} 行；请减少测点或缩短范围",
+                )
+            lo_ms = hi_ms
+            yield Piece(tag, found, (number + (lo_ms - order.from_ms) / span_ms) / len(order.tags))
+            if len(found) < piece_rows_max // 4:
+                step_ms = min(step_ms * 2, RANGE_MS_MAX)
+
+
+def chosen(tags: Sequence[ExportTag], wanted: Sequence[str]) -> tuple[ExportTag, ...]:
+    """Return the tags that are wanted, each once, in the order wanted.
+
+    Raises:
+        ExportError: some are unknown; says which.
+    """
+    by_id = {tag.id: tag for tag in tags}
+    unknown = [word for word in wanted if word not in by_id]
+    if unknown:
+        listed = ", ".join(map(ascii, unknown[:10]))
+        raise ExportError(f"the site has no tag {listed}", f"站点没有测点 {listed}")
+    return tuple(by_id[word] for word in dict.fromkeys(wanted))

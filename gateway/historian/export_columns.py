@@ -1,0 +1,86 @@
+"""From samples to what a person reads: times in a zone, words of quality, texts that no spreadsheet runs as a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire import Quality, Reason, is_quality_code, quality_of, reason_of
+
+HEADER: Final = ("time", "utc_ms", "tag", "name_zh", "value", "unit", "quality", "code", "raw", "late")
+"""Columns of every export. `raw`: the value as measured where `value` was clamped to the tag's range."""
+
+_MARK: Final = "'"
+_FORMULA: Final = (*"=+-@\t\r\n＝＋－＠", _MARK)
+"""What a spreadsheet may take for the begin of a formula (OWASP, CSV injection), full-width forms among them, and our mark."""
+_QUARTER_MS: Final = 900_000
+_SECOND_MAX: Final = 253_402_000_000  # some days before the end of the year 9999
+
+
+def neutral(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: `'` goes before it where one might. `plain` takes it away."""
+    return _MARK + text if text.startswith(_FORMULA) else text
+
+
+def plain(text: str) -> str:
+    """Undo `neutral`."""
+    return text[1:] if text.startswith(_MARK) else text
+
+
+def _word(code: int) -> str:
+    if not is_quality_code(code):
+        return str(code)
+    quality, reason = Quality(quality_of(code)), Reason(reason_of(code))
+    return quality.name if reason is Reason.NONE else f"{quality.name}/{reason.name}"
+
+
+QUALITY_WORDS: Final = tuple(_word(code) for code in range(256))
+"""By code: `GOOD`, `UNCERTAIN/RANGE`, `BAD/COMM` …; a code that is none of ours as its number."""
+CODE_OF_WORD: Final = {word: code for code, word in enumerate(QUALITY_WORDS) if is_quality_code(code)}
+
+
+@lru_cache(maxsize=4096)
+def _offset_ms(zone: tzinfo, quarter: int) -> int:
+    at = datetime.fromtimestamp(max(0, min(quarter * _QUARTER_MS // 1000, _SECOND_MAX)), UTC)
+    return round((at.astimezone(zone).utcoffset() or timedelta()).total_seconds() * 1000)
+
+
+def offsets_ms(source_ms: NDArray[np.int64], zone: tzinfo) -> NDArray[np.int64]:
+    """Return by how much the zone's clocks are ahead of UTC at each time; they change at quarters of an hour at most."""
+    quarters, where = np.unique(source_ms // _QUARTER_MS, return_inverse=True)
+    return np.array([_offset_ms(zone, int(quarter)) for quarter in quarters], np.int64)[where]
+
+
+def times(source_ms: NDArray[np.int64], zone: tzinfo) -> list[str]:
+    """Return times of a zone as ISO 8601 with its offset: `2026-03-01T08:00:00.250+08:00`."""
+    if not len(source_ms):
+        return []
+    offset_ms = offsets_ms(source_ms, zone)
+    told = np.datetime_as_string((source_ms + offset_ms).astype("datetime64[ms]"), unit="ms").tolist()
+    ends = {int(each): _offset_text(int(each)) for each in np.unique(offset_ms)}
+    if len(ends) == 1:
+        (end,) = ends.values()
+        return [f"{text}{end}" for text in told]
+    return [text + ends[each] for text, each in zip(told, offset_ms.tolist(), strict=True)]
+
+
+def _offset_text(offset_ms: int) -> str:
+    minutes, seconds = divmod(abs(offset_ms) // 1000, 60)
+    sign = "-" if offset_ms < 0 else "+"
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}" + (f":{seconds:02}" if seconds else "")
+
+
+def numbers(column: NDArray[np.float64], text: Callable[[str], str]) -> list[float | str | None]:
+    """Return None for NaN, `text` of the word for what is infinite, else the number."""
+    values: list[float | str | None] = column.tolist()
+    finite = np.isfinite(column)
+    if finite.all():
+        return values
+    for at in np.flatnonzero(~finite).tolist():
+        values[at] = None if np.isnan(column[at]) else text("inf" if column[at] > 0 else "-inf")
+    return values

@@ -1,0 +1,87 @@
+"""Export as Parquet: every piece a small file beside, then one file of them, in their order and in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.historian.export import Piece
+from gateway.historian.export_columns import QUALITY_WORDS
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY_LIMIT: Final = "512MB"
+PART_ROWS: Final = 1_000_000
+_PIECE: Final = "piece"
+
+
+class ParquetExport:
+    """Writes `folder`/export.parquet; the folder is its own, and nobody else's."""
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        from gateway.historian.samples import Samples, concatenated
+
+        self._np, self._concatenated, self._folder = np, concatenated, folder
+        self._connection = _connect(folder)
+        self._waiting: list[tuple[Piece, Samples]] = []
+        self._waiting_rows = 0
+        self._parts: list[str] = []
+
+    def add(self, piece: Piece) -> None:
+        """Take the next piece."""
+        if not len(piece.samples):
+            return
+        self._waiting.append((piece, piece.samples))
+        self._waiting_rows += len(piece.samples)
+        if self._waiting_rows >= PART_ROWS:
+            self._flush()
+
+    def finish(self) -> Path:
+        """Join the parts."""
+        if self._waiting or not self._parts:
+            self._flush()
+        path = self._folder / "export.parquet"
+        self._connection.execute(
+            "COPY (SELECT * FROM read_parquet($parts)) TO $path (FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd)",
+            {"parts": self._parts, "path": str(path)},
+        ).fetchall()
+        return path
+
+    def close(self) -> None:
+        """Let go of DuckDB."""
+        self._connection.close()
+
+    def _flush(self) -> None:
+        np, waiting = self._np, self._waiting
+        samples = self._concatenated([each for _, each in waiting])
+        counts = [len(each) for _, each in waiting]
+        texts = np.array([(each.tag.id, each.tag.name_zh, each.tag.unit) for each, _ in waiting], object).reshape(-1, 3)
+        tag, name, unit = (np.repeat(texts[:, at], counts) for at in range(3))
+        self._connection.register(_PIECE, {
+            "utc_ms": samples.source_ms, "tag": tag, "name_zh": name, "value": samples.value, "unit": unit,
+            "quality": np.array(QUALITY_WORDS, object)[samples.code], "code": samples.code, "raw": samples.raw,
+            "late": samples.late,
+        })  # fmt: skip
+        path = str(self._folder / f"part-{len(self._parts):08}.parquet")
+        self._connection.execute(
+            "COPY (SELECT make_timestamptz(utc_ms * 1000) AS time, utc_ms, tag::VARCHAR AS tag, name_zh::VARCHAR AS name_zh,"
+            " CASE WHEN isnan(value) THEN NULL ELSE value END AS value, unit::VARCHAR AS unit, quality::VARCHAR AS quality,"
+            " code, CASE WHEN isnan(raw) THEN NULL ELSE raw END AS raw, late FROM piece)"
+            " TO $path (FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd)",
+            {"path": path},
+        ).fetchall()
+        self._connection.unregister(_PIECE)
+        self._parts.append(path)
+        self._waiting, self._waiting_rows = [], 0
+
+
+def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    return duckdb.connect(":memory:", config={
+        "threads": "1", "memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"),
+        "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "preserve_insertion_order": "true",
+    })  # fmt: skip
