@@ -134,21 +134,21 @@ def _rare(samples: Samples, heads: dict[int, str], at: int, *, bad: bool) -> str
     return f"{heads[int(samples.tag[at])]}{','.join(fields)} {int(samples.source_ms[at])}"
 
 
-def event_lines(events: Sequence[AlarmEvent], site: str) -> list[str]:
-    """Return the lines of alarm transitions, times in ns.
+def event_lines(events: Sequence[AlarmEvent], site: str, *, id_tags: bool = False) -> list[str]:
+    """Return the lines of alarm transitions, times in ns; `id_tags` where a store cannot keep numbers of 64 bits.
 
     What two transitions of one point in one millisecond are told apart by is a hash of the id in the nanoseconds. An id
     of 32 hex digits, as all of ours are, stands in two numbers, so that no transition makes a series of its own; any other
     text is a tag.
     """
-    return [_event_line(event, site) for event in events if abs(event.at_ms) <= TIME_MS_MAX]
+    return [_event_line(event, site, id_tags=id_tags) for event in events if abs(event.at_ms) <= TIME_MS_MAX]
 
 
-def _event_line(event: AlarmEvent, site: str) -> str:
+def _event_line(event: AlarmEvent, site: str, *, id_tags: bool) -> str:
     tags = {EVENT: event.kind, GRADE: grade_word(event.grade), LIMIT: event.limit, POINT: event.tag, SITE: site}
     fields = {LEVEL: event.grade, LATE: int(event.late)}
     for name, text in (("alarm", event.alarm_id), ("step", event.id)):
-        if _HEX_ID.fullmatch(text):
+        if _HEX_ID.fullmatch(text) and not id_tags:
             fields[f"{name}_high"], fields[f"{name}_low"] = _signed(text[:16]), _signed(text[16:])
         else:
             tags[f"{name}_id"] = text

@@ -13,6 +13,8 @@ from typing import Final
 
 from gateway.historian.memory import MemoryHistorian
 from gateway.historian.store import Historian
+from tests.historian.influx.running import VICTORIA_CANNOT, influxdb, victoria
+from tests.stores import INFLUXD, VICTORIA
 
 ALL: Final = frozenset({
     "exact",  # float64 values come back bit by bit
@@ -60,4 +62,6 @@ def _memory(_: Path) -> Iterator[Make]:
 
 STORES: Final[list[Store]] = [
     Store("memory", _memory, ALL - {"deadline"}),
+    Store("influxdb", influxdb, ALL, INFLUXD),
+    Store("victoria-metrics", victoria, ALL - VICTORIA_CANNOT, VICTORIA),
 ]

@@ -1,0 +1,191 @@
+"""What an answer to a write means: stored, partly stored, away, too large, or refused until a person acts. Pure.
+
+Sources: InfluxDB OSS 1.8 `/write`, 2.7 and 3 Core `/api/v2/write` API references; observed on InfluxDB 1.6.7 and VictoriaMetrics
+1.79.5. A store says 204 when it has stored: any other 2xx comes from somebody else, a proxy's page for instance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+RETRY_AFTER_S_MAX: Final = 300.0
+DETAIL_CHARS: Final = 300
+_ABOUT_LINES: Final = re.compile(r"partial write|unable to parse|field type conflict|line protocol|parsing failed", re.IGNORECASE)
+_QUOTED: Final = re.compile(r"unable to parse '(.*?)': ")
+_DROPPED: Final = re.compile(r"dropped=(\d{1,9})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """All of it is stored (or older than what the store keeps by its own rule)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Some lines were not taken. The others may be stored or not: sending them again does no harm.
+
+    Attributes:
+        reason: in the store's words. lines: those it quoted. numbers: those it counted, from 1.
+        dropped: how many were not stored, as far as it says. schema: for a reason that lies in the database, not in a line.
+    """
+
+    reason: str
+    lines: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+    dropped: int | None = None
+    schema: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """Less may be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Nothing is wrong with what was sent: try again, not before `retry_after_s` if it said so."""
+
+    reason: str
+    reason_zh: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A person must change something first."""
+
+    reason: str
+    reason_zh: str
+
+
+Decision = Stored | Partial | TooLarge | Away | Refused
+
+
+def judged(store: str, status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Decision:
+    """Return what the answer to a write means.
+
+    Args:
+        store: its id, for the advice. headers: names in lower case. now_s: UTC epoch seconds, for dates in Retry-After.
+    """
+    said = told(body)
+    if status == 204:
+        return Stored()
+    if status in (400, 422) and _ABOUT_LINES.search(said):
+        return _partial(said, body)
+    if status == 413:
+        return TooLarge()
+    if status in (408, 429) or (status >= 500 and "not found" not in said):
+        busy = " and asks us to slow down" if status in (429, 503) else ""
+        return Away(
+            f"stores.{store} answers {status}{busy}: {said}", f"时序库 {store} 返回 {status}：{said}",
+            retry_after_s(headers.get("retry-after"), now_s),
+        )  # fmt: skip
+    return refusal(store, status, said)
+
+
+def refusal(store: str, status: int, said: str) -> Refused:
+    """Return what a person must change, naming the key in the configuration."""
+    key = f"storage.stores.{store}"
+    if status == 401:
+        return Refused(
+            f"{key}: the store does not know us ({said}); check username, secret_file or secret_env",
+            f"{key}：时序库不认可我们的身份（{said}）；请检查 username、secret_file 或 secret_env",
+        )
+    if status == 403:
+        return Refused(
+            f"{key}: we may not do that ({said}); let this user or token read and write {key}.database, or check username and "
+            "secret_file",
+            f"{key}：权限不足（{said}）；请授予该用户或令牌读写 database 的权限，或检查 username 与 secret_file",
+        )
+    if "not found" in said and "page not found" not in said and status in (200, 404, 500):
+        return Refused(
+            f"{key}: {said}; check database and retention_policy, or make them with `hazardgate store setup`",
+            f"{key}：{said}；请检查 database 与 retention_policy，或运行 `hazardgate store setup` 创建",
+        )
+    if status in (404, 405):
+        return Refused(
+            f"{key}: nothing at this address takes our writes ({status}); check kind (1.x has /write, the others /api/v2/write) "
+            "and url",
+            f"{key}：该地址不接受写入（{status}）；请检查 kind（1.x 用 /write，其他用 /api/v2/write）与 url",
+        )
+    if 300 <= status < 400:
+        return Refused(
+            f"{key}: answers with a redirect ({status}), which is not followed; put the final address into url",
+            f"{key}：返回重定向（{status}），不予跟随；请在 url 中写最终地址",
+        )
+    if 200 <= status < 300:
+        return Refused(
+            f"{key}: answers {status} where a store answers 204; something else stands at this address: check url",
+            f"{key}：返回 {status}，而时序库应返回 204；该地址可能是别的服务，请检查 url",
+        )
+    return Refused(
+        f"{key}: refuses the request ({status}: {said}); check kind, url and database",
+        f"{key}：拒绝请求（{status}：{said}）；请检查 kind、url 与 database",
+    )
+
+
+def retry_after_s(header: str | None, now_s: float) -> float | None:
+    """Return how long the store asks us to wait, by seconds or by date, at most five minutes; None if it says nothing usable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        wait = float(text[:9])
+    else:
+        try:
+            wait = parsedate_to_datetime(text).timestamp() - now_s
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(wait, 0.0), RETRY_AFTER_S_MAX)
+
+
+def told(body: bytes) -> str:
+    """Return an error body in one bounded line without control characters: `error` or `message` of JSON, else its text."""
+    text = body.decode("utf-8", "replace")
+    try:
+        loaded = json.loads(text)
+    except (ValueError, RecursionError):
+        loaded = None
+    if isinstance(loaded, dict):
+        text = str(loaded.get("error") or loaded.get("message") or loaded)
+    return "".join(char if char.isprintable() else " " for char in text[:4_096]).strip() or "no reason given"
+
+
+def short(text: str) -> str:
+    """Return a text cut to what a message may quote."""
+    return text if len(text) <= DETAIL_CHARS else text[:DETAIL_CHARS] + "…"
+
+
+def _partial(said: str, body: bytes) -> Decision:
+    dropped = _DROPPED.search(said)
+    if "beyond retention policy" in said and "unable to parse" not in said:
+        return Stored()  # it would be deleted by the store's own rule
+    whole = body.decode("utf-8", "replace")
+    lines: tuple[str, ...] = tuple(_QUOTED.findall(_error_text(whole)))
+    numbers = () if lines else _numbers(whole)
+    count = int(dropped[1]) if dropped and not lines else None
+    return Partial(short(said), lines, numbers, count, schema="conflict" in said or "limit exceeded" in said)
+
+
+def _error_text(body: str) -> str:
+    try:
+        loaded: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    return str(loaded.get("error") or loaded.get("message") or "") if isinstance(loaded, dict) else body
+
+
+def _numbers(body: str) -> tuple[int, ...]:
+    """Return the line numbers of 3 Core's `data`."""
+    try:
+        loaded: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return ()
+    data = loaded.get("data") if isinstance(loaded, dict) else None
+    found = [each.get("line_number") for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+    return tuple(number for number in found if type(number) is int and number > 0)

@@ -1,0 +1,246 @@
+"""One store's address over HTTP: pooled connections, a deadline on everything, bounded answers, no redirects, own CA.
+
+Writes to `/api/v2/write` are formed by influxdb-client's `WriteService`, one call each, never by its batching mode, which
+drops a batch after its retries; its requests go out through the same bounded transport as all others.
+"""
+
+from __future__ import annotations
+
+import gzip
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
+from urllib3.util import make_headers
+
+from config import TimeSeriesStoreConfig
+from gateway.historian.influx.answers import Away, Decision, Refused, judged, short
+from gateway.historian.store import StoreAwayError, StoreRefusedError
+
+ERROR_BYTES_MAX: Final = 64 * 1024
+LINE_BYTES_MAX: Final = 16 * 1024 * 1024
+CONNECTIONS: Final = 2
+CHUNK_BYTES: Final = 64 * 1024
+_LOCAL: Final = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer, its body cut at the bound that was asked for; header names in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class DeadlineError(Exception):
+    """The time given to a request is over."""
+
+
+class Link:
+    """Requests to one store. For one thread at a time; `close` from any."""
+
+    def __init__(self, config: TimeSeriesStoreConfig, secret: str | None, base_dir: Path) -> None:
+        """Nothing is connected yet.
+
+        Raises:
+            StoreRefusedError: `ca_file` cannot be used.
+        """
+        self.config = config
+        parts = urlsplit(config.url)
+        context: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            context = _context(config, base_dir)
+        self._pool = urllib3.connection_from_url(
+            config.url, maxsize=CONNECTIONS, retries=False, **({"ssl_context": context} if context else {})
+        )
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "hazardgate", **_credentials(config, secret)}
+        self._zip = parts.hostname not in _LOCAL
+        self._v2: Any = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None,
+        deadline_s: float | None = None, bytes_max: int = ERROR_BYTES_MAX,
+    ) -> Reply:  # fmt: skip
+        """Send one request and read the answer up to `bytes_max`.
+
+        Raises:
+            StoreAwayError: no whole answer came, or not in time.
+            StoreRefusedError: its certificate is not one that we trust.
+        """
+        by = time.monotonic() + self._within(deadline_s)
+        try:
+            response = self._open(method, path, body, headers, by)
+            with response:
+                pieces, size = [], 0
+                for piece in _pieces(response, by):
+                    pieces.append(piece[: bytes_max - size])
+                    size += len(pieces[-1])
+                    if size >= bytes_max:
+                        break
+                else:
+                    return _reply(response, b"".join(pieces))
+                response.close()  # what follows is not wanted: this connection is not used again
+                return _reply(response, b"".join(pieces))
+        except (HTTPError, OSError, DeadlineError) as error:
+            raise self._failed(error) from error
+
+    def lines(self, path: str, fields: Mapping[str, str], deadline_s: float) -> Iterator[bytes]:
+        """Ask with a form, and yield the answer line by line. A status other than 200 comes as a `Reply` in an AnswerError.
+
+        Raises:
+            StoreAwayError, StoreRefusedError, DeadlineError: as they say. AnswerError: the store answered no.
+        """
+        by = time.monotonic() + deadline_s
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        try:
+            with self._open("POST", path, urlencode(fields).encode(), headers, by) as response:
+                if response.status != 200:
+                    body = b"".join(_pieces(response, by, ERROR_BYTES_MAX))
+                    response.close()
+                    raise AnswerError(_reply(response, body))
+                rest = b""
+                for piece in _pieces(response, by):
+                    *whole, rest = (rest + piece).split(b"\n")
+                    yield from whole
+                    if len(rest) > LINE_BYTES_MAX:
+                        raise StoreRefusedError(
+                            f"storage.stores.{self.config.id}: an answer of over {LINE_BYTES_MAX} bytes in one line; check url",
+                            f"storage.stores.{self.config.id}：答复单行超过 {LINE_BYTES_MAX} 字节；请检查 url",
+                        )
+                if rest:
+                    yield rest
+        except TimeoutError as error:
+            raise DeadlineError from error
+        except (HTTPError, OSError) as error:
+            raise self._failed(error) from error
+
+    def write(self, body: bytes, precision: str, deadline_s: float | None = None) -> Decision:
+        """Send lines, and return what the answer means. Nothing is raised: not reachable is a decision, too."""
+        encoding = "gzip" if self._zip else "identity"
+        packed = gzip.compress(body, 1) if self._zip else body
+        try:
+            reply = self._write(packed, encoding, precision, deadline_s)
+        except StoreAwayError as error:
+            return Away(str(error), error.message_zh)
+        except StoreRefusedError as error:
+            return Refused(str(error), error.message_zh)
+        return judged(self.config.id, reply.status, reply.headers, reply.body, time.time())
+
+    def _write(self, body: bytes, encoding: str, precision: str, deadline_s: float | None) -> Reply:
+        config = self.config
+        if config.kind == "influxdb1":
+            fields = {"db": config.database, "precision": precision}
+            if config.retention_policy:
+                fields["rp"] = config.retention_policy
+            headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": encoding}
+            return self.send("POST", f"/write?{urlencode(fields)}", body, headers, deadline_s)
+        if self._v2 is None:
+            from gateway.historian.influx.v2 import V2Writer
+
+            self._v2 = V2Writer(self)
+        reply: Reply = self._v2.write(body, encoding, precision, deadline_s)
+        return reply
+
+    def _open(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, by: float
+    ) -> urllib3.BaseHTTPResponse:
+        left = by - time.monotonic()
+        if left <= 0:
+            raise DeadlineError
+        return self._pool.urlopen(
+            method, path, body, {**self._headers, **(headers or {})}, retries=False, redirect=False,
+            timeout=urllib3.Timeout(total=left), preload_content=False, decode_content=False,
+        )  # fmt: skip
+
+    def _within(self, deadline_s: float | None) -> float:
+        return min(deadline_s, self.config.timeout_s) if deadline_s is not None else self.config.timeout_s
+
+    def _failed(self, error: Exception) -> StoreAwayError | StoreRefusedError:
+        """Return what a failed request means."""
+        store, url = self.config.id, self.config.url
+        if isinstance(error, SSLError) or isinstance(error.__cause__, ssl.SSLError):
+            why = short(str(error.args[0] if error.args else error))
+            return StoreRefusedError(
+                f"storage.stores.{store}: TLS with {url} failed ({why}); check url, or name its authority in ca_file",
+                f"storage.stores.{store}：与 {url} 的 TLS 连接失败（{why}）；请检查 url，或在 ca_file 中给出其 CA 证书",
+            )
+        if isinstance(error, NewConnectionError):
+            return StoreAwayError(
+                f"storage.stores.{store}: {url} cannot be reached ({short(_cause(error))}); it is tried again",
+                f"storage.stores.{store}：连不上 {url}（{short(_cause(error))}）；将继续重试",
+            )
+        if isinstance(error, (DeadlineError, TimeoutError)):
+            return StoreAwayError(
+                f"storage.stores.{store}: {url} gave no whole answer within {self.config.timeout_s:g} s (timeout_s); it is tried again",
+                f"storage.stores.{store}：{url} 在 {self.config.timeout_s:g} 秒（timeout_s）内没有完整答复；将继续重试",
+            )
+        return StoreAwayError(
+            f"storage.stores.{store}: the connection to {url} broke ({short(_cause(error))}); it is tried again",
+            f"storage.stores.{store}：与 {url} 的连接中断（{short(_cause(error))}）；将继续重试",
+        )
+
+
+class AnswerError(Exception):
+    """The store answered a question with no."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        super().__init__(f"status {reply.status}")
+
+
+def _reply(response: urllib3.BaseHTTPResponse, body: bytes) -> Reply:
+    return Reply(response.status, response.reason or "", {name.lower(): value for name, value in response.headers.items()}, body)
+
+
+def _pieces(response: urllib3.BaseHTTPResponse, by: float, bytes_max: int | None = None) -> Iterator[bytes]:
+    """Yield a body as it comes. A peer that sends byte by byte meets the deadline all the same."""
+    size = 0
+    while bytes_max is None or size < bytes_max:
+        if time.monotonic() >= by:
+            raise DeadlineError
+        piece = response.read1(CHUNK_BYTES)
+        if not piece:
+            return
+        size += len(piece)
+        yield piece
+
+
+def _credentials(config: TimeSeriesStoreConfig, secret: str | None) -> dict[str, str]:
+    if config.username is not None:
+        return make_headers(basic_auth=f"{config.username}:{secret or ''}")
+    if secret is None:
+        return {}
+    scheme = "Token" if config.kind in ("influxdb2", "influxdb3") else "Bearer"
+    return {"authorization": f"{scheme} {secret}"}
+
+
+def _context(config: TimeSeriesStoreConfig, base_dir: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(base_dir / config.ca_file) if config.ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        raise StoreRefusedError(
+            f"storage.stores.{config.id}: ca_file {config.ca_file} cannot be used ({error}); give a file of PEM certificates",
+            f"storage.stores.{config.id}：ca_file {config.ca_file} 无法使用（{error}）；请给出 PEM 证书文件",
+        ) from None
+
+
+def _cause(error: BaseException) -> str:
+    """Return the system's own words for what went wrong, without object addresses."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return type(error).__name__

@@ -1,0 +1,78 @@
+"""Gets lines stored, and finds those that a store will not take: by what it says, else by halving, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.historian.influx.answers import Away, Decision, Partial, Refused, Stored, TooLarge
+from gateway.historian.store import StoreAwayError, StoreRefusedError
+
+REQUESTS_MAX: Final = 256
+"""Requests that one batch may cost; what is not told apart by then is given up together."""
+BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one request: InfluxDB 1.x takes 25 MB, VictoriaMetrics lines of any number."""
+
+Post = Callable[[bytes], Decision]
+
+
+def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, str]:
+    """Send lines until all are stored, but those named in the answer with the store's reason.
+
+    Raises:
+        StoreAwayError, StoreRefusedError: nothing is known to be stored; send the same again.
+    """
+    refused: dict[int, str] = {}
+    waiting = [list(range(len(lines)))]
+    requests = 0
+    while waiting:
+        rows = waiting.pop()
+        if not rows:
+            continue
+        encoded = [lines[row].encode() for row in rows]
+        body = b"\n".join(encoded)
+        if len(body) > BYTES_MAX and len(rows) > 1:
+            waiting += _halves(rows)
+            continue
+        decision = post(body)
+        requests += 1
+        if isinstance(decision, Stored):
+            continue
+        if isinstance(decision, Away):
+            raise StoreAwayError(decision.reason, decision.reason_zh, decision.retry_after_s)
+        if isinstance(decision, Refused):
+            raise StoreRefusedError(decision.reason, decision.reason_zh)
+        if isinstance(decision, Partial) and decision.schema and decision.dropped == len(rows) == len(lines):
+            raise StoreRefusedError(
+                f"storage.stores.{store}: the database takes none of our lines ({decision.reason}); give database another name, or "
+                "remove what another program wrote under our measurement's name",
+                f"storage.stores.{store}：数据库不接受我们的任何一行（{decision.reason}）；请换一个 database，"
+                "或删除其他程序以同名 measurement 写入的数据",
+            )
+        reason = "too large for the store" if isinstance(decision, TooLarge) else decision.reason
+        named = _named(decision, rows, lines) if isinstance(decision, Partial) else []
+        if named:
+            refused |= dict.fromkeys(named, reason)
+            rest = [row for row in rows if row not in refused]
+            # Where it wrote the others (1.x) this costs one request that changes nothing.
+            waiting.append(rest)
+        elif len(rows) == 1:
+            refused[rows[0]] = reason
+        elif requests >= REQUESTS_MAX:
+            refused |= dict.fromkeys(rows, f"one of {len(rows)} lines of which the store says: {reason}")
+        else:
+            waiting += _halves(rows)
+    return refused
+
+
+def _halves(rows: list[int]) -> list[list[int]]:
+    middle = len(rows) // 2
+    return [rows[middle:], rows[:middle]]
+
+
+def _named(decision: Partial, rows: list[int], lines: Sequence[str]) -> list[int]:
+    """Return which rows the store means, if it says so in a way that can be believed."""
+    if decision.numbers:
+        return [rows[number - 1] for number in decision.numbers if number <= len(rows)]
+    quoted = set(decision.lines)
+    return [row for row in rows if lines[row] in quoted]
