@@ -305,8 +305,7 @@ def orphans(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[Path]:
     In the order in which it may be removed: a kill in between leaves less of the same. Only for who holds the lock.
     """
     yield from _aside(folder, now_ms)
-    for stem in taken.superseded:
-        yield folder / MANIFESTS / stem.manifest_name
+    yield from (folder / MANIFESTS / gone.manifest_name for gone in taken.superseded)
     named = {(live.stem, live.file.day) for live in taken.files()}
     untouched = {stem for stem, _ in taken.unreadable}
     for top in (SAMPLES, ROLLUPS):

@@ -1,0 +1,128 @@
+"""Samples and rollups as Parquet files, through DuckDB: any tool reads them.
+
+A day's samples lie sorted by tag, then source time, so that one tag's day is one or two row groups. Of equal steps
+(times, numbers of frames) next to nothing is stored: DELTA_BINARY_PACKED; values are a dictionary where an instrument
+counts in steps, else BYTE_STREAM_SPLIT. NaN is never written: a value that is not there is NULL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.historian.samples import DAY_MS, Samples
+from gateway.historian.segments.durable import aside, make_folder, publish, step, sync_file
+from gateway.historian.segments.folder import file_sha256
+from gateway.historian.segments.manifest import DayFile
+from gateway.historian.segments.names import DAY_MAX, TEMPORARY, Stem, day_of, rollup_path, samples_path
+from gateway.historian.windows import ROLLUP_COLUMNS, Rollups, rolled_up
+
+MEMORY: Final = "256MB"
+ROW_GROUP: Final = 122_880  # rows; of 1 Hz about one tag's day
+SMALL_ROW_GROUP: Final = 32_768  # of seals, which are merged tag by tag
+SMALL_ROWS: Final = 4_000_000
+DAYS_MAX: Final = 64  # files of one seal; days beyond the fullest ones share a last file
+_CHUNK_ROWS: Final = 500_000
+
+_FORMAT: Final = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE "
+_SAMPLES_SQL: Final = (
+    "SELECT list_extract($names, tag + 1) AS tag, source_ms, CASE WHEN isnan(value) THEN NULL ELSE value END AS value, code,"
+    " CASE WHEN isnan(raw) THEN NULL ELSE raw END AS raw, late, stream, sequence FROM rows"
+)
+_ROLLUP_FLOATS: Final = ("first", "last", "min", "max")
+_ROLLUP_SMALL: Final = ("good", "uncertain", "bad", "late")
+
+
+def connect(folder: Path, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
+    """Open a database in memory that works on the historian's folder: one thread, bounded, nothing loaded from outside."""
+    temporary = folder / TEMPORARY
+    temporary.mkdir(parents=True, exist_ok=True)
+    return duckdb.connect(":memory:", config={
+        "threads": 1, "memory_limit": memory, "temp_directory": str(temporary), "max_temp_directory_size": "8GB",
+        "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "enable_external_file_cache": "false",
+        "preserve_insertion_order": "true",
+    })  # fmt: skip
+
+
+def by_day(samples: Samples) -> list[tuple[str, Samples]]:
+    """Split sorted samples by the file they belong to: their UTC day.
+
+    The fullest `DAYS_MAX` days have a file each; stamps of any more (a device whose clock is lost) share one under the
+    last day there is, so that no frame can make files without end. Readers go by a file's times, not by its day.
+    """
+    day, place, counts = np.unique(samples.source_ms // DAY_MS, return_inverse=True, return_counts=True)
+    own = np.sort(np.argsort(-counts, kind="stable")[:DAYS_MAX])
+    parts: dict[str, list[int]] = {}
+    for at in range(len(day)):
+        parts.setdefault(day_of(int(day[at]) * DAY_MS) if len(day) <= DAYS_MAX or at in own else DAY_MAX, []).append(at)
+    if len(parts) == 1:
+        return [(next(iter(parts)), samples)]
+    return [(name, samples.take(np.flatnonzero(np.isin(place, at)))) for name, at in parts.items()]
+
+
+def write_day(db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, day: str, samples: Samples) -> DayFile:
+    """Write a day's two files, sorted samples in; both have their names when this returns.
+
+    Raises:
+        OSError, duckdb.Error: the disk would not; nothing of it counts, and what was written is left aside.
+    """
+    written = aside(_ready(samples_path(folder, stem, day)))
+    write_samples(db, written, samples)
+    rollups = aside(_ready(rollup_path(folder, stem, day)))
+    write_rollups(db, rollups, rolled_up(samples))
+    return finish_day(folder, stem, day, (written, rollups), len(samples), _span(samples))
+
+
+def finish_day(
+    folder: Path, stem: Stem, day: str, written: tuple[Path, Path], rows: int, span: tuple[int, int]
+) -> DayFile:
+    """Sync two files that were written aside, take their checksums and give them their names."""
+    for path in written:
+        sync_file(path)
+    (size, sha256), (rollup_size, rollup_sha256) = ((path.stat().st_size, file_sha256(path)) for path in written)
+    publish(written[0], samples_path(folder, stem, day))
+    publish(written[1], rollup_path(folder, stem, day))
+    return DayFile(day, rows, size, sha256, rollup_size, rollup_sha256, *span)
+
+
+def write_samples(db: duckdb.DuckDBPyConnection, path: Path, samples: Samples) -> None:
+    """Write sorted samples."""
+    columns = {name: getattr(samples, name) for name in ("tag", "source_ms", "value", "code", "raw", "late", "stream", "sequence")}
+    _copy(db, path, _SAMPLES_SQL, columns, samples.names, ROW_GROUP if len(samples) > SMALL_ROWS else SMALL_ROW_GROUP)
+
+
+def write_rollups(db: duckdb.DuckDBPyConnection, path: Path, rollups: Rollups) -> None:
+    """Write rollups: NULL for a value that is not there, counts as UINTEGER."""
+    picked = []
+    for name in ROLLUP_COLUMNS[1:]:
+        if name in _ROLLUP_FLOATS:
+            picked.append(f'CASE WHEN isnan("{name}") THEN NULL ELSE "{name}" END AS "{name}"')
+        else:
+            picked.append(f'"{name}"::UINTEGER AS "{name}"' if name in _ROLLUP_SMALL else f'"{name}"')
+    sql = f"SELECT list_extract($names, tag + 1) AS tag, {', '.join(picked)} FROM rows"  # noqa: S608 - our own column names
+    _copy(db, path, sql, {name: getattr(rollups, name) for name in ROLLUP_COLUMNS}, rollups.names, ROW_GROUP)
+
+
+def _copy(
+    db: duckdb.DuckDBPyConnection, path: Path, sql: str, columns: Mapping[str, NDArray[Any]], names: Sequence[str], group: int
+) -> None:
+    db.register("rows", dict(columns))
+    try:
+        with step(f"write {path.name}"):
+            db.execute(f"COPY ({sql}) TO $path ({_FORMAT}{group})", {"names": list(names), "path": str(path)}).fetchall()
+    finally:
+        db.unregister("rows")
+
+
+def _ready(path: Path) -> Path:
+    make_folder(path.parent)
+    return path
+
+
+def _span(samples: Samples) -> tuple[int, int]:
+    return int(samples.source_ms.min()), int(samples.source_ms.max())
