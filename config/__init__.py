@@ -24,6 +24,14 @@ from config.export import (
     export_edge,
     load_edge,
 )
+from config.history_mapping import (
+    QUALITY_CODES,
+    HistoryMapping,
+    HistoryQuality,
+    HistorySeries,
+    HistoryTime,
+    load_history_mapping,
+)
 from config.limits import LimitConfig, LimitKind, LimitRow, LimitsConfig, StateLimitConfig
 from config.loader import (
     DEMO_SITE,
@@ -59,6 +67,7 @@ __all__ = [
     "DEMO_SITE",
     "GRADES",
     "GRADE_WORDS",
+    "QUALITY_CODES",
     "REGISTERS_OF",
     "SITE_FILE_NAME",
     "UNITS",
@@ -84,6 +93,10 @@ __all__ = [
     "Guidance",
     "HazardSourceConfig",
     "HistorianConfig",
+    "HistoryMapping",
+    "HistoryQuality",
+    "HistorySeries",
+    "HistoryTime",
     "LimitConfig",
     "LimitKind",
     "LimitRow",
@@ -120,6 +133,7 @@ __all__ = [
     "export_edge",
     "is_discrete",
     "load_edge",
+    "load_history_mapping",
     "load_site",
     "one_line",
     "parse_endpoint",

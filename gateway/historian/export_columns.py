@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from wire import Quality, Reason, is_quality_code, quality_of, reason_of
+from config import QUALITY_CODES
 
 HEADER: Final = ("time", "utc_ms", "tag", "name_zh", "value", "unit", "quality", "code", "raw", "late")
 """Columns of every export. `raw`: the value as measured where `value` was clamped to the tag's range."""
@@ -32,16 +32,9 @@ def plain(text: str) -> str:
     return text[1:] if text.startswith(_MARK) else text
 
 
-def _word(code: int) -> str:
-    if not is_quality_code(code):
-        return str(code)
-    quality, reason = Quality(quality_of(code)), Reason(reason_of(code))
-    return quality.name if reason is Reason.NONE else f"{quality.name}/{reason.name}"
-
-
-QUALITY_WORDS: Final = tuple(_word(code) for code in range(256))
+_WORD_OF: Final = {code: word for word, code in QUALITY_CODES.items()}
+QUALITY_WORDS: Final = tuple(_WORD_OF.get(code, str(code)) for code in range(256))
 """By code: `GOOD`, `UNCERTAIN/RANGE`, `BAD/COMM` …; a code that is none of ours as its number."""
-CODE_OF_WORD: Final = {word: code for code, word in enumerate(QUALITY_WORDS) if is_quality_code(code)}
 
 
 @lru_cache(maxsize=4096)
