@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -19,19 +19,22 @@ from config import SiteConfig, edge_hash, export_edge
 from gateway.core.acts import ActsSocket
 from gateway.core.engine_clock import EngineClock, downtime
 from gateway.core.errors import AnotherCoreError, DataFolderBusyError
+from gateway.core.keeper import LedgerKeeper, Look
 from gateway.core.ledger import Batch, Committed
 from gateway.core.loop import CoreLoop
 from gateway.core.machine import LateWant, Stretch
 from gateway.core.ports import Ports
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
-from gateway.core.retention import Retention, cap_bytes, decide
+from gateway.core.retention import Pending
+from gateway.core.sealed import SealedSegments
 from gateway.core.sessions import Sessions
-from gateway.core.snapshots import Snapshot, oldest_kept
+from gateway.core.snapshots import SNAPSHOTS_KEPT, Snapshot
 from gateway.core.source import MqttSource
 from gateway.core.stall import StallNote
 from gateway.core.watchdog import Watchdog
 from gateway.core.writer import Ballast, LedgerWriter
+from gateway.historian.segments.names import FOLDER_NAME
 from wire import PAYLOAD_LIMITS, MqttConnector
 
 log = logging.getLogger(__name__)
@@ -59,8 +62,12 @@ class Core:
         *,
         restored: bool = False,
         ports: Ports | None = None,
+        historian: Path | None = None,
     ) -> None:
         """Open the ledger, recover, and join the parts; nothing runs before `run`.
+
+        Args:
+            historian: the folder that serve seals into; without one no frame ever leaves the ledger.
 
         Raises:
             CoreError: the folder is in use, or its ledger cannot be used.
@@ -80,6 +87,11 @@ class Core:
         words = SiteWords.compile(site)
         self._reader = LedgerReader.open(folder / LEDGER_NAME)
         self._space_reader = LedgerReader.open(folder / LEDGER_NAME)  # one connection for each thread of use
+        segments = None if historian is None else SealedSegments(
+            historian, self._ledger.ledger_id, self._space_reader.ancestry(), site.storage.historian.seal_s, wall_ms()
+        )  # fmt: skip
+        self._keeper = LedgerKeeper(self._space_reader, folder, site.storage, segments)
+        self._pending_at: dict[int, Pending] = {}  # position of a snapshot -> what history needed then
         numbers = self._ledger.tag_numbers([tag.id for tag in site.tags])
         machine = recovered.machine
         late_frames = FrameReader(machine, self._ledger.reader.tag_names())
@@ -279,6 +291,7 @@ class Core:
             if state is None:
                 continue
             pos, sections = state
+            pending = self.loop.machine.pending()
             while self.loop.counters.committed_pos < pos:  # a snapshot must never be ahead of its ledger
                 await asyncio.sleep(0.05)
             try:
@@ -288,6 +301,8 @@ class Core:
                 self.loop.fact("CORE.SNAPSHOT.WRITE", True, {"reason": str(error)[:200]})
             else:
                 self.loop.fact("CORE.SNAPSHOT.WRITE", False)
+                self._pending_at[pos] = pending
+                self._pending_at = dict(sorted(self._pending_at.items())[-SNAPSHOTS_KEPT:])
 
     def _last_snapshot(self) -> None:
         state = self.loop.settled_state()
@@ -297,21 +312,22 @@ class Core:
     async def _retention(self) -> None:
         while True:
             await asyncio.sleep(RETENTION_S)
-            used, wal, cap, decision = await self._ports.run_blocking(self._look_at_space)
-            self.loop.prune_before = decision.prune_before
-            self.loop.backlog_refused, self.loop.live_refused = decision.full, decision.over_full
-            facts = {"used_bytes": used, "wal_bytes": wal, "cap_bytes": cap}
-            self.loop.fact("CORE.LEDGER.SPACE", decision.half_full, facts)
+            standing = tuple(self.loop.machine.engine.book.system_alarm)
+            look = await self._ports.run_blocking(self._look_at_space, dict(self._pending_at), standing)
+            self.loop.removable = look.removable
+            self.loop.backlog_refused, self.loop.live_refused = look.room.full, look.room.over_full
+            facts = {"used_bytes": look.used_bytes, "wal_bytes": look.wal_bytes, "cap_bytes": look.cap_bytes}
+            self.loop.fact("CORE.LEDGER.SPACE", look.room.half_full, facts)
+            for told in look.sealed.told if look.sealed is not None else ():
+                self.loop.fact(told.key, told.standing, dict(told.facts))
             for row in self._courier.shortfalls():
                 log.warning("lane %s of %s has room again", row[1], row[0])
                 self._courier.offer(await self._ports.run_blocking(self._space_reader.due_outbox))
                 break
 
-    def _look_at_space(self) -> tuple[int, int, int, Retention]:
+    def _look_at_space(self, pending_at: Mapping[int, Pending], standing: Sequence[str]) -> Look:
         """Blocks on the disk: runs in a thread."""
-        used, wal, storage = self._space_reader.size_bytes(), self._space_reader.wal_bytes(), self._site.storage
-        cap = cap_bytes(storage.ledger_max_bytes, self._ports.disk_bytes(self._folder))
-        return used, wal, cap, decide(used, wal, cap, oldest_kept(self._folder), self._wall_ms(), storage.frames_days)
+        return self._keeper.look(self._ports.disk_bytes(self._folder), self._wall_ms(), pending_at, standing)
 
     def _heartbeat(self) -> dict[str, Any]:
         counters = self.loop.counters
@@ -365,7 +381,9 @@ async def run_core(
     Raises:
         CoreError: it cannot start; the message says why and what to do.
     """
-    core = Core(site, data_dir / "core", connector, secrets, base_dir, restored=restored)
+    core = Core(
+        site, data_dir / "core", connector, secrets, base_dir, restored=restored, historian=data_dir / FOLDER_NAME
+    )
     try:
         await core.run(stop)
     except BaseExceptionGroup as group:

@@ -34,6 +34,7 @@ from gateway.core.host import (
 from gateway.core.ledger import Batch, StreamRow
 from gateway.core.machine import Arrived, LateWant, Machine, Stretch
 from gateway.core.own_trouble import EXPLAINS_MS, OwnTrouble
+from gateway.core.retention import Removable
 from gateway.core.revision import revision_hash
 from gateway.core.sessions import OurLinkLost
 from gateway.core.snapshots import pack_sections
@@ -393,9 +394,9 @@ class BatchBuilder:
         self._batch.notices += notices
         return notices
 
-    def prune(self, before: tuple[int, int]) -> None:
-        """Let the commit remove frame rows older than both a log position and a receive time."""
-        self._batch.prune_before = before
+    def remove(self, removable: Removable) -> None:
+        """Let the commit remove rows of frames."""
+        self._batch.removable = removable
 
     def finish(self, planner: NoticePlanner) -> Batch:
         """Apply what is left, plan notices, and return the batch."""

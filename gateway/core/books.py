@@ -345,6 +345,27 @@ class NodeBook:
                 found = candidate
         return found
 
+    def untold(self) -> list[int]:
+        """Return the streams that frames came of, and no birth has told of yet."""
+        return [stream for stream, state in self.streams.items() if not state.told and not state.finished]
+
+    def following(self, stream: int) -> list[int]:
+        """Return the streams that come after this one, or after one that it comes after itself."""
+        before: dict[int, bool] = {}  # stream -> its predecessors lead here
+        while stream in self.streams and stream not in before:
+            before[stream] = True
+            stream = self.streams[stream].predecessor
+        leads = dict(before)
+        for candidate in self.streams:
+            path: list[int] = []
+            while candidate in self.streams and candidate not in leads:
+                leads[candidate] = False  # until it is known: a circle leads nowhere
+                path.append(candidate)
+                candidate = self.streams[candidate].predecessor
+            for passed in path:
+                leads[passed] = leads.get(candidate, False)
+        return [each for each, leading in leads.items() if leading and each not in before]
+
     # -- persistence --
 
     def to_facts(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What each system condition means, in a sentence for people. Keys are `<SUBJECT>.<id>.<WORD>`."""
+"""What each system condition means, in a sentence for people. Keys are `<SUBJECT>.<id>.<WORD>`.
+
+Of core's own parts a word may have a sentence for each: `CORE.HISTORIAN.SPACE`, `CORE.STORE-<id>.BEHIND`.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,23 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "网关无法写入磁盘：报警照常发出，标记为未入账；消除、确认和关闭待恢复写入后再通知",
         "gateway cannot write: alarms go out marked unjournaled; that they end is told once it can",
     ),
-    "SPACE": ("账本连同其预写日志超过上限的一半：账本自身过半时从最早的数据开始清理",
-              "ledger and its write-ahead log over half its cap: while the ledger alone is, earliest frames are removed"),
+    "SPACE": ("账本连同其预写日志超过上限的一半：未归档的数据不会清理，到上限后停止接收补传；请检查查询服务",
+              "ledger and its write-ahead log over half its cap: what is not sealed is never removed, and at the cap no backlog"
+              " is taken; see that serve runs"),
+    "HISTORIAN.BEHIND": ("历史库归档滞后：数据仍在账本中，未丢失；请检查查询服务和磁盘",
+                         "the historian falls behind: frames are safe in the ledger; see that serve runs and its disk has room"),
+    "HISTORIAN.DAMAGED": ("历史库有文件损坏或缺失，范围已列出；其余数据照常可查。请从备份恢复这些文件",
+                          "files of the historian are damaged or gone, with the ranges named; the rest serves on: restore them"
+                          " from a backup"),
+    "HISTORIAN.SPACE": ("历史库磁盘空间按目前用量不足 30 天：不会自动删除更早数据；请扩容或缩短保存期",
+                        "at the present rate the historian's disk holds less than 30 days; nothing is deleted below that:"
+                        " give it more room"),
+    "STORE.BEHIND": ("时序库写入滞后：数据保存在本机历史库中，恢复后自动补写",
+                     "a time-series store falls behind: the samples are in our own historian and follow by themselves"),
+    "STORE.REFUSED": ("时序库拒绝写入：请按说明检查地址、库名和凭据",
+                      "a time-series store refuses what it is sent: check address, database and credentials as told"),
+    "STORE.QUARANTINE": ("时序库拒收部分数据，已隔离保存并附报告；本机历史库中的数据完整",
+                         "a time-series store refused some samples; they are set aside with a report, our own historian has them"),
     "STALLED": ("评估循环曾经停顿", "the evaluation loop stood still"),
     "AWAY": ("网关曾停止运行：其间未收到的数据由终端补传", "core was away: what it could not hear meanwhile comes from the edges"),
     "DOWNTIME": ("停机时长无法判断：系统时钟异常", "length of the downtime unknown: the wall clock made no sense"),
@@ -42,5 +60,7 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
 
 def system_condition(key: str, standing: bool | None, facts: Mapping[str, Fact]) -> SystemCondition:
     """Make the condition of a key, with its sentence."""
-    zh, en = SENTENCES.get(key.rsplit(".", 1)[-1], ("", ""))
+    first, *_, subject, word = key.split(".") if key.count(".") > 1 else ("", "", "", key)
+    of_subject = f"{subject.split('-')[0]}.{word}" if first == "CORE" else ""
+    zh, en = SENTENCES.get(of_subject) or SENTENCES.get(word, ("", ""))
     return SystemCondition(key, standing, facts, cause_zh=zh, cause_en=en)

@@ -34,7 +34,8 @@ class EntryKind(StrEnum):
     STATE = "X"  # a full state record, from which replay starts
 
 
-FRAME_KINDS: Final = (EntryKind.FRAME, EntryKind.BLOCK)
+SAMPLE_KINDS: Final = (EntryKind.FRAME, EntryKind.BLOCK, EntryKind.HISTORICAL)  # a historian stores what they hold
+PASSING_KINDS: Final = (*SAMPLE_KINDS, EntryKind.STATE)  # the others stay in the ledger for ever
 
 
 @dataclass(frozen=True, slots=True)

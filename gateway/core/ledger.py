@@ -19,9 +19,10 @@ import apsw
 from alerting import AlarmState, Transition
 from alerting.delivery import Attempt, Notice, OutboxRow
 from gateway.core.books import Loss
-from gateway.core.entries import FRAME_KINDS, Entry, EntryKind
+from gateway.core.entries import PASSING_KINDS, Entry
 from gateway.core.errors import LedgerFormatError, LedgerVersionError
 from gateway.core.reader import LedgerReader, connect, numbered
+from gateway.core.retention import Removable
 from gateway.core.schema import SCHEMA_VERSION, TABLES
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Batch:
     wall_ms: int = 0
     frames: int = 0
     samples: int = 0
-    prune_before: tuple[int, int] | None = None  # (log position, received_ms): frame rows older than both may go
+    removable: Removable | None = None  # rows that no longer need to be here
 
     @property
     def bytes(self) -> int:
@@ -82,7 +83,7 @@ class Batch:
     @property
     def empty(self) -> bool:
         """Nothing to write."""
-        return not (self.entries or self.transitions or self.attempts or self.streams or self.losses or self.prune_before)
+        return not (self.entries or self.transitions or self.attempts or self.streams or self.losses or self.removable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +227,8 @@ class Ledger:
                     self._write_streams(batch.streams.values(), batch.wall_ms)
                     self._write_losses(batch.losses, batch.wall_ms)
                     self._write_attempts(batch.attempts)
-                    if batch.prune_before is not None:
-                        pruned += self._prune(*batch.prune_before)
+                    if batch.removable is not None:
+                        pruned += self._remove(batch.removable)
                     if batch.engine_ms:
                         self._set_meta("engine_ms", str(batch.engine_ms))
                         self._set_meta("wall_ms", str(batch.wall_ms))
@@ -338,13 +339,12 @@ class Ledger:
                 (state, attempt.attempt, attempt.next_ms, attempt.notice_id),
             )
 
-    def _prune(self, pos: int, received_ms: int) -> int:
-        """Remove the oldest frame rows before both marks, a bounded number at a time."""
-        kinds = tuple(str(kind) for kind in (*FRAME_KINDS, EntryKind.STATE))
+    def _remove(self, removable: Removable) -> int:
+        """Remove the oldest rows of frames that may go, a bounded number at a time."""
         self._db.execute(
-            "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE pos < ? AND received_ms < ? AND kind IN (?, ?, ?)"
+            "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE pos >= ? AND pos < ? AND kind IN (?, ?, ?, ?)"
             " ORDER BY pos LIMIT ?)",
-            (pos, received_ms, *kinds, DELETE_ROWS_MAX),
+            (removable.first, removable.before, *map(str, PASSING_KINDS), DELETE_ROWS_MAX),
         )
         return self._db.changes()
 

@@ -25,6 +25,7 @@ from gateway.core.machine import LateWant, Machine, Stretch
 from gateway.core.own_trouble import OWN_KEYS, OwnTrouble
 from gateway.core.ports import RunBlocking
 from gateway.core.recover import Recovered
+from gateway.core.retention import Removable
 from gateway.core.sessions import Sessions
 from gateway.core.writer import LedgerWriter
 
@@ -148,8 +149,8 @@ class CoreLoop:
         self.acks_wake = asyncio.Event()
         self.rebirths: deque[str] = deque()
         self._starting: Callable[[], None] | None = None
-        self.prune_before: tuple[int, int] | None = None
-        self._pruning: tuple[int, int] | None = None
+        self.removable: Removable | None = None  # rows that the next batch removes
+        self._removing: Removable | None = None
         self._dropped_seen = 0
         self._dropped_ms: int | None = None
         self.backlog_refused = False
@@ -269,9 +270,9 @@ class CoreLoop:
         if self._attempts:
             build.attempts(self._attempts)
             self._attempts = []
-        if self.prune_before is not None:
-            build.prune(self.prune_before)
-            self._pruning, self.prune_before = self.prune_before, None
+        if self.removable is not None:
+            build.remove(self.removable)
+            self._removing, self.removable = self.removable, None
         if self._unlogged:
             self._hold(engine_ms, overflow=overflow)
         else:
@@ -456,7 +457,7 @@ class CoreLoop:
             self.acks.update(batch.acks)
             self.urgent_nodes |= batch.backlog_nodes
         if settled.pruned >= DELETE_ROWS_MAX:  # there is more to go
-            self.prune_before = self._pruning
+            self.removable = self._removing
         if settled.last_pos:
             self.counters.committed_pos = settled.last_pos
         self.counters.commit_ms.append(took_s * 1000)

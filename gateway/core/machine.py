@@ -418,6 +418,21 @@ class Machine:
         run = self.node(node_name).history
         return None if run is None else (run.stream, run.number)
 
+    def pending(self) -> dict[str, dict[int, int]]:
+        """Return what runs over history may still come to: node to stream to the number above which frames are needed.
+
+        Besides what follows a run's place: streams that no birth has told of, because nobody knows yet what they follow.
+        """
+        found: dict[str, dict[int, int]] = {}
+        for name, node in self.nodes.items():
+            needed = dict.fromkeys(node.book.untold(), 0)
+            if node.history is not None:
+                needed |= dict.fromkeys(node.book.following(node.history.stream), 0)
+                needed[node.history.stream] = node.history.number
+            if needed:
+                found[name] = needed
+        return found
+
     def late_want(self, node_name: str) -> LateWant | None:
         """Return the frame that a node's fork needs next, or None: no fork, caught up, or it must wait.
 

@@ -15,7 +15,8 @@ import apsw.bestpractice
 
 from alerting import AlarmState
 from alerting.delivery import Notice, OutboxRow
-from gateway.core.entries import Entry, EntryKind, unpack_columns
+from gateway.core.entries import PASSING_KINDS, SAMPLE_KINDS, Entry, EntryKind, unpack_columns
+from gateway.core.retention import KeptRow
 
 BUSY_TIMEOUT_MS: Final = 5_000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024  # what a reader that stayed too long made of it goes back to the disk
@@ -105,6 +106,27 @@ class LedgerReader:
             f"SELECT {_LOG_COLUMNS} FROM log WHERE kind = ? ORDER BY pos DESC LIMIT 1", (str(EntryKind.STATE),)  # noqa: S608 - our own constants
         ).fetchone()
         return _entry(row) if row else None
+
+    def first_frames_from(self, pos: int, *, stored: bool = False) -> KeptRow | None:
+        """Return the first row at `pos` or after it that leaves the ledger once sealed; `stored`: of those, with samples."""
+        kinds = tuple(str(kind) for kind in PASSING_KINDS if not stored or kind in SAMPLE_KINDS)
+        marks = ",".join("?" * len(kinds))
+        sql = f"SELECT pos, node, stream, last, received_ms FROM log WHERE pos >= ? AND kind IN ({marks}) ORDER BY pos LIMIT 1"  # noqa: S608 - question marks
+        row = self._db.execute(sql, (pos, *kinds)).fetchone()
+        return None if row is None else KeptRow(*row)
+
+    def frames_between(self, first: int, before: int) -> Iterator[KeptRow]:
+        """Yield the FRAME and BLOCK rows of positions first..before-1 in order, in bounded reads."""
+        while True:
+            rows = self.rows(
+                "SELECT pos, node, stream, last, received_ms FROM log WHERE pos >= ? AND pos < ? AND kind IN ('F', 'B')"
+                " ORDER BY pos LIMIT ?",
+                (first, before, READ_ROWS_MAX),
+            )
+            if not rows:
+                return
+            yield from (KeptRow(*row) for row in rows)
+            first = rows[-1][0] + 1
 
     def live_frames_from(self, node: str, stream: int, number: int, pos_max: int, rows_max: int) -> list[Entry]:
         """Return FRAME rows of a stream from `number` on, in order, logged up to `pos_max`."""

@@ -19,6 +19,7 @@ from gateway.core.entries import Entry, EntryKind
 from gateway.core.errors import LedgerFormatError
 from gateway.core.ledger import DELETE_ROWS_MAX, GENESIS_HASH, WAL_PAGES_FOLDED, WAL_PAGES_MAX, Batch, Ledger, StreamRow
 from gateway.core.reader import LedgerReader
+from gateway.core.retention import Removable
 from tests.gateway.field import T0_MS
 
 RECEIVER = "CITY"
@@ -299,17 +300,17 @@ def test_retention_removes_old_frames_and_nothing_else(ledger: Ledger) -> None:
     ledger.commit([batch(pos, f"t{pos}") for pos in range(1, 11)])
     birth = Entry(11, EntryKind.BORN, 5, 0, b"{}", "E1")
     ledger.commit([Batch(entries=[birth], engine_ms=5, wall_ms=T0_MS)])
-    settled = ledger.commit([Batch(prune_before=(6, T0_MS + 1))])
+    settled = ledger.commit([Batch(removable=Removable(1, 6))])
     assert settled.pruned == 5
     assert [pos for (pos,) in ledger.reader.rows("SELECT pos FROM log ORDER BY pos")] == [6, 7, 8, 9, 10, 11]
-    assert ledger.commit([Batch(prune_before=(100, T0_MS))]).pruned == 0, "not older than the time mark"
+    assert ledger.commit([Batch(removable=Removable(8, 9))]).pruned == 1, "from where it is told on"
     assert len(ledger.reader.rows("SELECT * FROM transition")) == 10
 
 
 def test_retention_takes_a_bounded_bite(ledger: Ledger) -> None:
     count = DELETE_ROWS_MAX + 10
     ledger.commit([Batch(entries=[Entry(pos, EntryKind.FRAME, 5, 1, b"", "E1", "", 7, pos, pos, 0) for pos in range(1, count + 1)])])
-    assert ledger.commit([Batch(prune_before=(count + 1, 2))]).pruned == DELETE_ROWS_MAX
+    assert ledger.commit([Batch(removable=Removable(1, count + 1))]).pruned == DELETE_ROWS_MAX
     assert ledger.reader.rows("SELECT min(pos) FROM log") == [(DELETE_ROWS_MAX + 1,)]
 
 

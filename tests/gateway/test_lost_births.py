@@ -10,6 +10,7 @@ import pytest
 from config import SiteConfig
 from gateway.core.books import NodeBook
 from gateway.core.host import NodeSession, RebirthWanted
+from gateway.core.retention import Removable
 from gateway.core.writer import Ballast
 from tests.gateway.bench import Bench
 from tests.gateway.field import (
@@ -150,7 +151,7 @@ def test_retention_goes_on_while_there_is_more_to_remove(tmp_path: Path, monkeyp
         for value in range(40):
             bench.deliver(edge.scan({LEVEL: value % 5}))
             await bench.cycle()
-        bench.loop.prune_before = (bench.loop.counters.committed_pos, bench.wall_ms() + 1)
+        bench.loop.removable = Removable(1, bench.loop.counters.committed_pos)
         await bench.settle(14)
 
     bench = Bench(tmp_path / "core")
