@@ -232,7 +232,9 @@ class SegmentFolder:
             before: Manifest | None = None
             for manifest in taken.chain(owner):
                 if before is not None and manifest.prev not in before.ends and manifest.stem.last > after:
-                    problems.append(Problem(manifest.stem.manifest_name, "", 0, 0, f"does not follow {before.stem.manifest_name}"))
+                    why = f"does not follow {before.stem.manifest_name}"
+                    unchained = Problem(manifest.stem.manifest_name, "", 0, 0, why)
+                    return Verified(cursor, chain, tuple([*problems, unchained][:PROBLEMS_MAX]))
                 before = manifest
                 if manifest.stem.first > limit or manifest.stem.last <= cursor:
                     chain = manifest.hash if manifest.stem.last == cursor else chain
