@@ -6,12 +6,14 @@ A store that cannot keep a part leaves it out of `parts`, and its tests are skip
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 from gateway.historian.memory import MemoryHistorian
+from gateway.historian.segments.store import EmbeddedHistorian
 from gateway.historian.store import Historian
 from tests.historian.influx.running import VICTORIA_CANNOT, influxdb, victoria
 from tests.stores import INFLUXD, VICTORIA
@@ -60,8 +62,21 @@ def _memory(_: Path) -> Iterator[Make]:
     yield make
 
 
+@contextmanager
+def _embedded(folder: Path) -> Iterator[Make]:
+    numbers = count()
+
+    @contextmanager
+    def make() -> Iterator[Historian]:
+        with closing(EmbeddedHistorian(folder / str(next(numbers)) / "historian")) as store:
+            yield store
+
+    yield make
+
+
 STORES: Final[list[Store]] = [
     Store("memory", _memory, ALL - {"deadline"}),
+    Store("embedded", _embedded),
     Store("influxdb", influxdb, ALL, INFLUXD),
     Store("victoria-metrics", victoria, ALL - VICTORIA_CANNOT, VICTORIA),
 ]

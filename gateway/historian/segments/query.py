@@ -1,0 +1,250 @@
+"""Questions to Parquet files through DuckDB: columns in, columns out. Knows files, not manifests and not days.
+
+One database in memory for the process, a cursor a question. Every value is a bound parameter, paths too; nothing is
+installed or loaded at run time. What cannot be read is told as `UnreadableError`: which of the files is at fault is
+found by asking for halves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.historian.limits import out_of_time, too_many
+from gateway.historian.samples import Samples
+from gateway.historian.store import QueryTooLargeError
+from gateway.historian.windows import ROLLUP_COLUMNS, Rollups
+
+THREADS: Final = 2
+MEMORY_MB: Final = 384
+STORE: Final = "embedded"
+
+T = TypeVar("T")
+Columns = Mapping[str, NDArray[Any]]
+
+# hive_partitioning: a folder called a=b on the way would become a column.
+_FROM: Final = "FROM read_parquet($files, hive_partitioning = false, union_by_name = false)"
+_SAMPLES: Final = "source_ms, value, code, raw, late, stream, sequence, file_index"
+_ROLLUPS: Final = ", ".join(ROLLUP_COLUMNS[1:])
+_TAGS: Final = "JOIN (SELECT unnest($tags) AS tag, generate_subscripts($tags, 1) - 1 AS number) USING (tag)"
+_SPANS: Final = (
+    "JOIN (SELECT unnest($tags) AS tag, unnest($numbers) AS number, unnest($lo) AS lo, unnest($hi) AS hi) AS span"
+    " USING (tag) WHERE source_ms >= span.lo AND source_ms < span.hi AND source_ms >= $from_ms AND source_ms < $to_ms"
+)
+
+
+class UnreadableError(Exception):
+    """One of the files asked for is not there, or not what it must be."""
+
+
+class ParquetReader:
+    """Reads from any thread. `close` interrupts nothing: what runs ends by its own deadline."""
+
+    def __init__(self, temporary: Path | None = None, *, threads: int = THREADS, memory_mb: int = MEMORY_MB) -> None:
+        """`temporary` is where DuckDB may spill; None: nowhere."""
+        self._settings: dict[str, str | bool | int | float | list[str]] = {
+            "threads": threads, "memory_limit": f"{memory_mb}MB", "temp_directory": str(temporary or ""),
+            "autoinstall_known_extensions": False, "autoload_known_extensions": False, "enable_external_file_cache": False,
+            "preserve_insertion_order": True,
+        }  # fmt: skip
+        self._lock = threading.Lock()
+        self._database: duckdb.DuckDBPyConnection | None = None
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+            self._database = None
+
+    # -- questions --
+
+    def samples(
+        self, files: Sequence[Path], tag: str, from_ms: int, to_ms: int, rows_max: int, give_up_at: float
+    ) -> tuple[Samples, NDArray[np.int64]]:
+        """Return one tag's samples of [from_ms, to_ms), file after file, and of each the index of its file.
+
+        Raises:
+            UnreadableError, QueryTooLargeError, QueryTimeError.
+        """
+        columns = self._ask(
+            f"SELECT 0 AS number, {_SAMPLES} {_FROM} WHERE tag = $tag AND source_ms >= $from_ms AND source_ms < $to_ms LIMIT $rows",
+            {"files": _globs(files), "tag": tag, "from_ms": from_ms, "to_ms": to_ms, "rows": rows_max + 1}, give_up_at,
+        )  # fmt: skip
+        return _samples((tag,), columns, rows_max)
+
+    def samples_of(
+        self, files: Sequence[Path], names: tuple[str, ...], spans: Spans, rows_max: int, give_up_at: float
+    ) -> tuple[Samples, NDArray[np.int64]]:
+        """Return the samples of many tags, each of its own spans of time, which do not overlap.
+
+        Args:
+            names: what the tags of the answer count in. spans: by index in `names`, (from, to) of each.
+        """
+        if not spans:
+            return _samples(names, None, rows_max)
+        numbers, lows, highs = (list(column) for column in zip(*spans, strict=True))
+        parameters = {
+            "files": _globs(files), "tags": [names[at] for at in numbers], "numbers": numbers, "lo": lows, "hi": highs,
+            "from_ms": min(lows), "to_ms": max(highs), "rows": rows_max + 1,
+        }  # fmt: skip
+        columns = self._ask(f"SELECT number, {_SAMPLES} {_FROM} {_SPANS} LIMIT $rows", parameters, give_up_at)
+        return _samples(names, columns, rows_max)
+
+    def rollups(
+        self, files: Sequence[Path], names: tuple[str, ...], from_ms: int, to_ms: int, rows_max: int, give_up_at: float
+    ) -> Rollups:
+        """Return the rollup rows of these tags whose windows begin in [from_ms, to_ms)."""
+        within = "start_ms >= $from_ms AND start_ms < $to_ms LIMIT $rows"
+        parameters: dict[str, Any] = {"files": _globs(files), "from_ms": from_ms, "to_ms": to_ms, "rows": rows_max + 1}
+        if len(names) == 1:
+            sql = f"SELECT 0 AS number, {_ROLLUPS} {_FROM} WHERE tag = $tag AND {within}"
+            parameters["tag"] = names[0]
+        else:
+            sql = f"SELECT number, {_ROLLUPS} {_FROM} {_TAGS} WHERE {within}"
+            parameters["tags"] = list(names)
+        columns = self._ask(sql, parameters, give_up_at)
+        if len(columns["number"]) > rows_max:
+            raise too_many(rows_max)
+        taken: list[NDArray[Any]] = [_ints(columns["number"]).astype(np.int32)]
+        for name in ROLLUP_COLUMNS[1:]:
+            taken.append(_floats(columns[name]) if name in _FLOATS else _ints(columns[name]))
+        return Rollups(names, *taken)
+
+    def newest(self, files: Sequence[Path], names: tuple[str, ...], give_up_at: float) -> dict[int, int]:
+        """Return by index in `names` the source time of the newest sample, out of rollups; tags without one are left out."""
+        columns = self._ask(
+            f"SELECT number, max(to_ms) AS to_ms {_FROM} {_TAGS} GROUP BY number",
+            {"files": _globs(files), "tags": list(names)}, give_up_at,
+        )  # fmt: skip
+        return dict(zip(columns["number"].tolist(), columns["to_ms"].tolist(), strict=True))
+
+    def tags(self, files: Sequence[Path], give_up_at: float) -> list[tuple[str, int]]:
+        """Return the tags of sample files in the order of their ids, and how many rows each has."""
+        columns = self._ask(
+            f"SELECT tag, count(*) AS rows {_FROM} GROUP BY tag ORDER BY tag", {"files": _globs(files)}, give_up_at
+        )  # fmt: skip
+        return list(zip(columns["tag"].tolist(), columns["rows"].tolist(), strict=True))
+
+    def days(self, files: Sequence[Path], give_up_at: float) -> list[int]:
+        """Return the numbers of the UTC days that sample files hold."""
+        columns = self._ask(
+            f"SELECT DISTINCT floor(source_ms / 86400000)::BIGINT AS day {_FROM}", {"files": _globs(files)}, give_up_at
+        )  # fmt: skip
+        return sorted(columns["day"].tolist())
+
+    # -- DuckDB --
+
+    def _ask(self, sql: str, parameters: Mapping[str, Any], give_up_at: float) -> Columns:
+        left_s = give_up_at - time.monotonic()
+        if left_s <= 0:
+            raise out_of_time(STORE, 0)
+        with self._cursor() as cursor, _interrupted_after(cursor, left_s):
+            try:
+                found: Columns = cursor.execute(sql, parameters).fetchnumpy()
+            except duckdb.InterruptException:
+                raise out_of_time(STORE, left_s) from None
+            except duckdb.OutOfMemoryException:
+                raise QueryTooLargeError(
+                    f"{STORE}: the question needs more than {self._settings['memory_limit']} of memory; ask for a shorter range",
+                    f"{STORE}：该查询所需内存超过 {self._settings['memory_limit']}；请缩短范围",
+                ) from None
+            except (duckdb.FatalException, duckdb.InternalException) as error:
+                self._forget()  # DuckDB answers nothing more after these
+                raise UnreadableError(_first_line(error)) from error
+            except duckdb.Error as error:
+                raise UnreadableError(_first_line(error)) from error
+        return found
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._lock:
+            if self._database is None:
+                self._database = duckdb.connect(":memory:", config=self._settings)
+            cursor = self._database.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._database = None
+
+
+Spans = Sequence[tuple[int, int, int]]
+"""(index of the tag, from, to) of each."""
+
+
+def by_halves(
+    files: Sequence[T], ask: Callable[[Sequence[T]], Any], unreadable: Callable[[T, UnreadableError], None]
+) -> list[Any]:
+    """Ask for all files at once, and where that fails for halves; files that fail alone are told to `unreadable`."""
+    if not files:
+        return []
+    try:
+        return [ask(files)]
+    except UnreadableError as error:
+        if len(files) == 1:
+            unreadable(files[0], error)
+            return []
+    middle = len(files) // 2
+    return [*by_halves(files[:middle], ask, unreadable), *by_halves(files[middle:], ask, unreadable)]
+
+
+@contextlib.contextmanager
+def _interrupted_after(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, cursor.interrupt)
+    timer.name, timer.daemon = "historian-deadline", True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+_FLOATS: Final = frozenset(("first", "last", "min", "max", "sum"))
+
+
+def _samples(
+    names: tuple[str, ...], columns: Columns | None, rows_max: int
+) -> tuple[Samples, NDArray[np.int64]]:
+    if columns is None or not len(columns["number"]):
+        return Samples.empty(names), np.empty(0, np.int64)
+    if len(columns["number"]) > rows_max:
+        raise too_many(rows_max)
+    samples = Samples(
+        names, _ints(columns["number"]).astype(np.int32), _ints(columns["source_ms"]), _floats(columns["value"]),
+        _ints(columns["code"]).astype(np.uint8), _floats(columns["raw"]), np.asarray(columns["late"], np.bool_),
+        _ints(columns["stream"]), _ints(columns["sequence"]),
+    )  # fmt: skip
+    return samples, _ints(columns["file_index"])
+
+
+def _ints(column: NDArray[Any]) -> NDArray[np.int64]:
+    return np.asarray(column).astype(np.int64, copy=False)
+
+
+def _floats(column: NDArray[Any]) -> NDArray[np.float64]:
+    if isinstance(column, np.ma.MaskedArray):
+        return np.where(np.ma.getmaskarray(column), np.nan, column.data).astype(np.float64)
+    return np.asarray(column, np.float64)
+
+
+def _globs(files: Sequence[Path]) -> list[str]:
+    """Return paths as DuckDB takes them: it would take *, ? and [ for patterns."""
+    return ["".join(f"[{char}]" if char in "*?[" else char for char in os.fspath(path)) for path in files]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]

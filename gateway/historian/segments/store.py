@@ -1,0 +1,304 @@
+"""The store that always runs: the folder of segments behind the port of all historians.
+
+What core sealed and what was loaded stand side by side. `write` commits a part of a load, at once and durably. Events are
+the ledger's journal where there is one; a folder without a ledger keeps those it was given in files of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, TypeVar
+
+import apsw
+import duckdb
+import numpy as np
+
+from gateway.historian.events import EVENTS_MAX, events_of_ledger
+from gateway.historian.limits import DAY_PIECE_ROWS, check_latest, check_range, check_width, out_of_time, too_many
+from gateway.historian.memory import in_pieces, one_a_moment
+from gateway.historian.samples import DAY_MS, Samples, concatenated
+from gateway.historian.segments.durable import make_folder, write_durably
+from gateway.historian.segments.files import connect
+from gateway.historian.segments.folder import Snapshot
+from gateway.historian.segments.load import write_part
+from gateway.historian.segments.manifest import ManifestError
+from gateway.historian.segments.names import TEMPORARY
+from gateway.historian.segments.query import STORE, ParquetReader
+from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
+from gateway.historian.store import (
+    DEADLINE_S_MAX,
+    ROWS_MAX,
+    AlarmEvent,
+    SegmentDamagedError,
+    StoreAwayError,
+    Windows,
+    Written,
+)
+from gateway.historian.windows import ROLLUP_MS, combined, no_windows, rolled_up
+
+EVENTS: Final = "events"
+DAY_ROWS_MAX: Final = 20_000_000
+WRITE_ROWS: Final = 4_000_000
+_GROUP_ROWS: Final = 1_000_000
+_BUSY_MS: Final = 2_000
+
+T = TypeVar("T")
+
+
+class EmbeddedHistorian:
+    """A historian folder. Any thread may ask; writes follow one another."""
+
+    def __init__(
+        self, folder: Path, ledger: Path | None = None, *, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        parquet: ParquetReader | None = None,
+    ) -> None:  # fmt: skip
+        """`ledger` is the file whose journal holds the events."""
+        self.folder = folder
+        self._ledger, self._wall_ms = ledger, wall_ms
+        self._own = ParquetReader(folder / TEMPORARY) if parquet is None else None
+        self._parquet = parquet or self._own or ParquetReader()
+        self.segments = SegmentReader(folder, self._parquet)
+        self._writing = threading.Lock()
+        self._load = f"w{time.time_ns():x}x{os.getpid():x}"[:32]
+        self._part = 0
+        self._writer: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def name(self) -> str:
+        """As people know it."""
+        return STORE
+
+    def close(self) -> None:
+        """Let go of the databases."""
+        if self._own is not None:
+            self._own.close()
+        with self._writing:
+            if self._writer is not None:
+                self._writer.close()
+            self._writer = None
+
+    # -- writing --
+
+    def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
+        """Commit samples as parts of a load; of one tag and millisecond the newest write counts.
+
+        Raises:
+            StoreAwayError: the disk would not; nothing is known to be stored beyond parts committed before.
+        """
+        given = len(samples)
+        with self._writing:
+            try:
+                for piece in in_pieces(one_a_moment(samples), WRITE_ROWS):
+                    if self._writer is None:
+                        make_folder(self.folder)
+                        self._writer = connect(self.folder)
+                    write_part(self._writer, self.folder, self._load, self._part, piece, self._wall_ms())
+                    self._part += 1
+            except (OSError, duckdb.Error, ManifestError) as error:
+                raise _away(self.folder, error) from error
+        return Written(given)
+
+    def write_events(self, events: Sequence[AlarmEvent], deadline_s: float = 30.0) -> None:
+        """Keep transitions beside the segments; those of the ledger's journal are there already.
+
+        Raises:
+            StoreAwayError: the disk would not.
+        """
+        if not events:
+            return
+        text = json.dumps(sorted((asdict(event) for event in events), key=lambda each: str(each["id"])), ensure_ascii=False)
+        path = self.folder / EVENTS / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        try:
+            make_folder(path.parent)
+            if not path.exists():
+                write_durably(path, text)
+        except OSError as error:
+            raise _away(self.folder, error) from error
+
+    # -- reading --
+
+    def latest(self, tags: Sequence[str], deadline_s: float = DEADLINE_S_MAX) -> Samples:
+        """Return the newest sample of each tag, in the order asked."""
+        check_latest(tags)
+        names, give_up_at = tuple(dict.fromkeys(tags)), time.monotonic() + deadline_s
+        found = self._whole(lambda taken: self.segments.newest(taken, names, give_up_at)) if names else Samples.empty()
+        return _one_of_moment(found)
+
+    def range(
+        self, tag: str, from_ms: int, to_ms: int, rows_max: int = ROWS_MAX, deadline_s: float = DEADLINE_S_MAX
+    ) -> Samples:
+        """Return one tag's samples, one a millisecond: of several the one that was not late, of the newest stream.
+
+        Raises:
+            SegmentDamagedError: some are stored and cannot be read; `segments.samples` returns the others.
+        """
+        check_range(from_ms, to_ms)
+        give_up_at = time.monotonic() + deadline_s
+        return _one_of_moment(
+            self._whole(lambda taken: self.segments.samples(taken, tag, from_ms, to_ms, rows_max, give_up_at))
+        )
+
+    def windows(self, tag: str, from_ms: int, to_ms: int, width_ms: int, deadline_s: float = DEADLINE_S_MAX) -> Windows:
+        """Return one tag's windows; they count every stored sample, also several of one moment.
+
+        Raises:
+            SegmentDamagedError: some samples are stored and cannot be read; `windows_of` returns what the others say.
+        """
+        found, missing = self.windows_of([tag], from_ms, to_ms, width_ms, deadline_s)
+        _refuse(missing)
+        return found[tag]
+
+    def windows_of(
+        self, tags: Sequence[str], from_ms: int, to_ms: int, width_ms: int, deadline_s: float = DEADLINE_S_MAX
+    ) -> tuple[dict[str, Windows], list[Missing]]:
+        """Return the windows of many tags, and what could not be read.
+
+        Windows of a multiple of 5 min from a multiple of 5 min come from rollups, but for their last; others from samples.
+        """
+        check_width(from_ms, to_ms, width_ms)
+        give_up_at = time.monotonic() + deadline_s
+        return self._at_rest(lambda taken: windows_in(self.segments, taken, tags, from_ms, to_ms, width_ms, give_up_at))
+
+    def events(
+        self, from_ms: int, to_ms: int, tag: str | None = None, rows_max: int = EVENTS_MAX
+    ) -> Sequence[AlarmEvent]:
+        """Return transitions, oldest first."""
+        found = {event.id: event for event in self._own_events() if from_ms <= event.at_ms < to_ms and tag in (None, event.tag)}
+        if self._ledger is not None and self._ledger.exists():
+            with contextlib.closing(apsw.Connection(os.fspath(self._ledger), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+                db.set_busy_timeout(_BUSY_MS)
+                try:
+                    told = events_of_ledger(lambda sql, values: list(db.execute(sql, values)), from_ms, to_ms, tag, rows_max)
+                except apsw.Error as error:
+                    raise _away(self._ledger, error) from error
+            found.update((event.id, event) for event in told)
+        if len(found) > rows_max:
+            raise too_many(rows_max)
+        return sorted(found.values(), key=lambda event: (event.at_ms, event.id))
+
+    def days(self, deadline_s: float = 60.0) -> Sequence[int]:
+        """Return the beginnings of the days held."""
+        give_up_at = time.monotonic() + deadline_s
+        return self._at_rest(lambda taken: self.segments.days(taken, give_up_at))
+
+    def day(self, day_ms: int, deadline_s: float = 600.0) -> Iterator[Samples]:
+        """Yield a day's samples, whole tags by id, one row a tag and millisecond.
+
+        Raises:
+            SegmentDamagedError: some are stored and cannot be read: a copy would not be one.
+        """
+        give_up_at, to_ms = time.monotonic() + deadline_s, day_ms + DAY_MS
+        tags = self._whole(lambda taken: self.segments.tags_of(taken, day_ms, to_ms, give_up_at))
+        group: list[str] = []
+        rows = 0
+        for at, (tag, count) in enumerate(tags):
+            group.append(tag)
+            rows += count
+            if rows + (tags[at + 1][1] if at + 1 < len(tags) else 0) >= DAY_PIECE_ROWS or at + 1 == len(tags):
+                names = tuple(group)
+                spans = [(number, day_ms, to_ms) for number in range(len(names))]
+                found = self._whole(lambda taken, names=names, spans=spans: self.segments.samples_of(  # type: ignore[misc]
+                    taken, names, spans, DAY_ROWS_MAX, give_up_at
+                ))  # fmt: skip
+                if len(found):
+                    yield _one_of_moment(found)
+                group, rows = [], 0
+
+    # -- helpers --
+
+    def _at_rest(self, ask: Callable[[Snapshot], T]) -> T:
+        try:
+            return self.segments.of_one_snapshot(ask)
+        except MovedError as error:
+            raise _away(self.folder, error) from error
+        except OSError as error:
+            raise _away(self.folder, error) from error
+
+    def _whole(self, ask: Callable[[Snapshot], tuple[T, list[Missing]]]) -> T:
+        found, missing = self._at_rest(ask)
+        _refuse(missing)
+        return found
+
+    def _own_events(self) -> Iterator[AlarmEvent]:
+        for path in sorted((self.folder / EVENTS).glob("*.json")):
+            try:
+                yield from (AlarmEvent(**each) for each in json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise SegmentDamagedError(
+                    f"{path.name}: alarm events that cannot be read ({error}); remove it or restore it from a backup",
+                    f"{path.name}：报警事件无法读取（{error}）；请删除或从备份恢复",
+                ) from error
+
+
+def windows_in(
+    segments: SegmentReader, taken: Snapshot, tags: Sequence[str], from_ms: int, to_ms: int, width_ms: int,
+    give_up_at: float, more: Samples | None = None,
+) -> tuple[dict[str, Windows], list[Missing]]:  # fmt: skip
+    """Return the windows of many tags, every tag with at least none, and what could not be read.
+
+    Args:
+        more: samples that are not in any file yet; they count as if they were.
+
+    Raises:
+        MovedError, QueryTooLargeError, QueryTimeError.
+    """
+    names, missing = tuple(dict.fromkeys(tags)), list[Missing]()
+    found: dict[str, Windows] = {}
+    from_rollups = not (from_ms % ROLLUP_MS or width_ms % ROLLUP_MS)
+    group = max(1, _GROUP_ROWS // max(1, (to_ms - from_ms) // ROLLUP_MS)) if from_rollups else len(names)
+    for at in range(0, len(names), max(1, group)):
+        some = names[at : at + group]
+        if time.monotonic() > give_up_at:
+            raise out_of_time(STORE, 0)
+        if from_rollups:
+            rows, lost = segments.rollups(taken, some, from_ms, to_ms, give_up_at, more)
+        else:
+            spans = [(number, from_ms, to_ms) for number in range(len(some))]
+            samples, lost = segments.samples_of(taken, some, spans, ROWS_MAX, give_up_at)
+            if more is not None:
+                samples = in_moments(concatenated([samples, _only(more, some, from_ms, to_ms)]))
+            rows = rolled_up(samples, width_ms, from_ms)
+        found.update(combined(rows, width_ms, from_ms))
+        missing += [each for each in lost if each not in missing]
+    return {name: found.get(name) or no_windows(width_ms) for name in names}, missing
+
+
+def _only(samples: Samples, names: Sequence[str], from_ms: int, to_ms: int) -> Samples:
+    known = np.array([name in names for name in samples.names], np.bool_)
+    inside = (samples.source_ms >= from_ms) & (samples.source_ms < to_ms)
+    return samples.take(inside & known[samples.tag] if len(known) else inside)
+
+
+def _one_of_moment(samples: Samples) -> Samples:
+    """Of samples in order return one a tag and millisecond: the last."""
+    if not len(samples):
+        return samples
+    last = np.append((np.diff(samples.tag) != 0) | (np.diff(samples.source_ms) != 0), True)
+    return samples if last.all() else samples.take(last)
+
+
+def _refuse(missing: Sequence[Missing]) -> None:
+    if missing:
+        first = missing[0]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SegmentDamagedError(
+            f"{first.file}{more}: {first.why}; samples from {first.from_ms} to {first.to_ms} ms are stored and cannot be read:"
+            " restore the file from a backup",
+            f"{first.file} 等 {len(missing)} 个文件：{first.why}；"
+            f"{first.from_ms} 至 {first.to_ms} 毫秒的数据已存但无法读取，请从备份恢复该文件",
+        )
+
+
+def _away(where: Path, error: Exception) -> StoreAwayError:
+    return StoreAwayError(
+        f"{where}: {error or type(error).__name__}; see that the disk is there and has room, then try again",
+        f"{where}：{error or type(error).__name__}；请检查磁盘是否可用、空间是否足够，然后重试",
+    )
