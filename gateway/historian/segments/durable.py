@@ -83,17 +83,13 @@ def write_durably(path: Path, text: str) -> None:
     """Write a small file so that it is there wholly or not at all.
 
     Raises:
-        OSError: it is not known to be there.
+        OSError: it is not known to be there; what was written stays aside, so that the next try gets other blocks.
     """
     written = aside(path)
-    try:
-        with step(f"write {path.name}"):
-            written.write_text(text, encoding="utf-8")
-        sync_file(written)
-        publish(written, path)
-    except OSError:
-        written.unlink(missing_ok=True)
-        raise
+    with step(f"write {path.name}"):
+        written.write_text(text, encoding="utf-8")
+    sync_file(written)
+    publish(written, path)
 
 
 def remove(path: Path) -> int:

@@ -26,8 +26,8 @@ MEMORY: Final = "256MB"
 ROW_GROUP: Final = 122_880  # rows; of 1 Hz about one tag's day
 SMALL_ROW_GROUP: Final = 32_768  # of seals, which are merged tag by tag
 SMALL_ROWS: Final = 4_000_000
+LATE_DAYS: Final = 35  # a day further back from when it was received goes, one day, with the day it was received
 DAYS_MAX: Final = 64  # files of one seal; days beyond the fullest ones share a last file
-_CHUNK_ROWS: Final = 500_000
 
 _FORMAT: Final = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE "
 _SAMPLES_SQL: Final = (
@@ -65,7 +65,15 @@ def by_day(samples: Samples) -> list[tuple[str, Samples]]:
     return [(name, samples.take(np.flatnonzero(np.isin(place, at)))) for name, at in parts.items()]
 
 
-def write_day(db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, day: str, samples: Samples) -> DayFile:
+def leaves(day: str, received_ms: int) -> str:
+    """Return the day that retention removes a file with; see `DayFile`."""
+    near = day_of(received_ms - LATE_DAYS * DAY_MS) <= day <= day_of(received_ms + DAY_MS)
+    return day if near else day_of(received_ms)
+
+
+def write_day(
+    db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, day: str, samples: Samples, received_ms: int
+) -> DayFile:
     """Write a day's two files, sorted samples in; both have their names when this returns.
 
     Raises:
@@ -75,11 +83,14 @@ def write_day(db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, day: str,
     write_samples(db, written, samples)
     rollups = aside(_ready(rollup_path(folder, stem, day)))
     write_rollups(db, rollups, rolled_up(samples))
-    return finish_day(folder, stem, day, (written, rollups), len(samples), _span(samples))
+    span = int(samples.source_ms.min()), int(samples.source_ms.max())
+    return finish_day(
+        folder, stem, day, (written, rollups), len(samples), samples.digest(), span, leaves(day, received_ms)
+    )
 
 
 def finish_day(
-    folder: Path, stem: Stem, day: str, written: tuple[Path, Path], rows: int, span: tuple[int, int]
+    folder: Path, stem: Stem, day: str, written: tuple[Path, Path], rows: int, digest: int, span: tuple[int, int], leaves_with: str
 ) -> DayFile:
     """Sync two files that were written aside, take their checksums and give them their names."""
     for path in written:
@@ -87,7 +98,7 @@ def finish_day(
     (size, sha256), (rollup_size, rollup_sha256) = ((path.stat().st_size, file_sha256(path)) for path in written)
     publish(written[0], samples_path(folder, stem, day))
     publish(written[1], rollup_path(folder, stem, day))
-    return DayFile(day, rows, size, sha256, rollup_size, rollup_sha256, *span)
+    return DayFile(day, rows, digest, size, sha256, rollup_size, rollup_sha256, *span, leaves_with)
 
 
 def write_samples(db: duckdb.DuckDBPyConnection, path: Path, samples: Samples) -> None:
@@ -108,6 +119,15 @@ def write_rollups(db: duckdb.DuckDBPyConnection, path: Path, rollups: Rollups) -
     _copy(db, path, sql, {name: getattr(rollups, name) for name in ROLLUP_COLUMNS}, rollups.names, ROW_GROUP)
 
 
+def copy_files(db: duckdb.DuckDBPyConnection, parts: Sequence[Path], path: Path) -> None:
+    """Put Parquet files end to end into one, in the order given."""
+    with step(f"write {path.name}"):
+        db.execute(
+            f"COPY (SELECT * FROM read_parquet($parts, hive_partitioning = false)) TO $path ({_FORMAT}{ROW_GROUP})",  # noqa: S608 - our own constants
+            {"parts": [str(part) for part in parts], "path": str(path)},
+        ).fetchall()
+
+
 def _copy(
     db: duckdb.DuckDBPyConnection, path: Path, sql: str, columns: Mapping[str, NDArray[Any]], names: Sequence[str], group: int
 ) -> None:
@@ -122,7 +142,3 @@ def _copy(
 def _ready(path: Path) -> Path:
     make_folder(path.parent)
     return path
-
-
-def _span(samples: Samples) -> tuple[int, int]:
-    return int(samples.source_ms.min()), int(samples.source_ms.max())

@@ -24,8 +24,6 @@ from gateway.historian.segments.names import (
     ROLLUPS,
     SAMPLES,
     Stem,
-    day_ms,
-    day_of,
     is_day,
     parse_data_name,
     parse_manifest_name,
@@ -39,7 +37,6 @@ VERIFY_BYTES_MAX: Final = 1 << 30
 CHUNK_BYTES: Final = 1 << 20
 TRIES: Final = 4
 ORPHAN_LOAD_MS: Final = DAY_MS  # so long a part of a load may wait for its manifest
-LATE_DAYS_MAX: Final = 35  # a file of a day further back than this from its sealing goes with the day of the sealing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +67,6 @@ class LiveFile:
     sealed_ms: int
     file: DayFile
 
-    @property
-    def leaves_with(self) -> str:
-        """The day it is removed with: its own, or where its stamps are absurd (a lost clock), the day it was sealed."""
-        sealed = day_of(self.sealed_ms)
-        own = self.file.day
-        return own if day_of(self.sealed_ms - LATE_DAYS_MAX * DAY_MS) <= own <= day_of(self.sealed_ms + DAY_MS) else sealed
-
     def samples(self, folder: Path) -> Path:
         """Where its samples are."""
         return samples_path(folder, self.stem, self.file.day)
@@ -101,14 +91,15 @@ class Snapshot:
     unreadable: tuple[tuple[Stem, str], ...]
     kept_from: str
 
-    def files(self, from_day: str = "", to_day: str = "9999-12-31") -> Iterator[LiveFile]:
-        """Yield the files of these days (both included) that are there: those that retention removed are left out."""
+    def files(self, from_ms: int = -(1 << 63), to_ms: int = 1 << 63) -> Iterator[LiveFile]:
+        """Yield the files that may hold samples of [from_ms, to_ms) and are there: not those that retention removed.
+
+        Go by their times, not by their day: under the last day of all stand the stamps of clocks that were lost.
+        """
         for manifest in self.manifests:
             for file in manifest.files:
-                if from_day <= file.day <= to_day:
-                    live = LiveFile(manifest.stem, manifest.sealed_ms, file)
-                    if live.leaves_with >= self.kept_from:
-                        yield live
+                if file.from_ms < to_ms and file.to_ms >= from_ms and file.leaves >= self.kept_from:
+                    yield LiveFile(manifest.stem, manifest.sealed_ms, file)
 
     def chain(self, owner: str, kind: str = "ledger") -> tuple[Manifest, ...]:
         """Return the manifests of a ledger (or, with kind `load`, of a load), by range."""
@@ -250,9 +241,8 @@ class SegmentFolder:
 
     def _whole(self, taken: Snapshot, manifest: Manifest) -> Iterator[Problem | None]:
         for file in manifest.files:
-            live = LiveFile(manifest.stem, manifest.sealed_ms, file)
-            if live.leaves_with >= taken.kept_from:
-                yield check_file(self.path, live)
+            if file.leaves >= taken.kept_from:
+                yield check_file(self.path, LiveFile(manifest.stem, manifest.sealed_ms, file))
 
 
 def check_file(folder: Path, live: LiveFile) -> Problem | None:
@@ -386,12 +376,7 @@ def _without_superseded(manifests: Sequence[Manifest]) -> tuple[list[Manifest], 
     return live, superseded
 
 
-def day_range(from_ms: int, to_ms: int) -> tuple[str, str]:
-    """Return the first and the last day of [from_ms, to_ms)."""
-    return day_of(from_ms), day_of(max(from_ms, to_ms - 1))
-
-
 __all__ = [
     "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
-    "check_file", "day_ms", "day_range", "file_sha256", "kept_from", "orphans",
+    "check_file", "file_sha256", "kept_from", "orphans",
 ]  # fmt: skip

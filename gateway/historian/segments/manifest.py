@@ -25,8 +25,10 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _MODULUS: Final = 1 << 64
 _INT_MAX: Final = (1 << 63) - 1
-_KEYS: Final = {"format", "kind", "sealed_ms", "rows", "digest", "prev", "links", "dropped", "files", "nodes", "hash"}
-_FILE_KEYS: Final = {"day", "rows", "bytes", "sha256", "rollup_bytes", "rollup_sha256", "from_ms", "to_ms"}
+_KEYS: Final = {"format", "kind", "sealed_ms", "rows", "digest", "prev", "links", "dropped", "removed", "files", "nodes", "hash"}
+_FILE_KEYS: Final = {
+    "day", "rows", "digest", "bytes", "sha256", "rollup_bytes", "rollup_sha256", "from_ms", "to_ms", "leaves",
+}  # fmt: skip
 
 
 class ManifestError(Exception):
@@ -40,21 +42,27 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DayFile:
-    """One day's two files. Source times run from `from_ms` to `to_ms`, both included."""
+    """One day's two files. Source times run from `from_ms` to `to_ms`, both included.
+
+    `leaves` is the day that retention removes it with: its own, or where its stamps are far from when it was received
+    (a lost clock, an import), the day it was received.
+    """
 
     day: str
     rows: int
+    digest: int
     bytes: int
     sha256: str
     rollup_bytes: int
     rollup_sha256: str
     from_ms: int
     to_ms: int
+    leaves: str
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A seal that a pack replaced, as the chain needs it."""
+    """A seal that a pack replaced, as the chain needs it; or a stretch of seals all of whose days were removed."""
 
     first: int
     last: int
@@ -70,8 +78,9 @@ class Manifest:
     Attributes:
         prev: hash of the manifest before it in the chain of its ledger or load, empty for the first.
         digest: `Samples.digest` of all its samples.
-        links: of a pack, the seals it replaces in order: their rows and digests sum up to its own and the dropped.
+        links: of a pack, the seals it replaces in order: their rows and digests sum up to its own, the dropped and the removed.
         dropped_rows, dropped_digest: of a pack, the duplicates it left out.
+        removed_rows, removed_digest: of a pack, what retention had removed before.
         nodes: what a load says of its source, by name; nothing reads it.
     """
 
@@ -84,6 +93,8 @@ class Manifest:
     links: tuple[Link, ...] = ()
     dropped_rows: int = 0
     dropped_digest: int = 0
+    removed_rows: int = 0
+    removed_digest: int = 0
     nodes: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -123,6 +134,7 @@ class Manifest:
         if stem.kind == "pack":
             content["links"] = [[link.first, link.last, link.hash, link.rows, _hex(link.digest)] for link in self.links]
             content["dropped"] = {"rows": self.dropped_rows, "digest": _hex(self.dropped_digest)}
+            content["removed"] = {"rows": self.removed_rows, "digest": _hex(self.removed_digest)}
         return content
 
 
@@ -173,11 +185,12 @@ def _read(stem: Stem, loaded: dict[str, Any]) -> Manifest:
     if len({file.day for file in files}) != len(files):
         raise ValueError("one day twice")
     links = tuple(map(_link, _list(loaded.get("links", []), LINKS_MAX, "links")))
-    dropped = loaded.get("dropped", {"rows": 0, "digest": "0" * 16})
+    nothing = {"rows": 0, "digest": "0" * 16}
+    dropped, removed = loaded.get("dropped", nothing), loaded.get("removed", nothing)
     manifest = Manifest(
         stem, _whole(loaded["sealed_ms"], "sealed_ms"), _whole(loaded["rows"], "rows"), _digest(loaded["digest"]),
         _prev(loaded["prev"]), files, links, _whole(dropped["rows"], "dropped rows"), _digest(dropped["digest"]),
-        _nodes(loaded["nodes"]),
+        _whole(removed["rows"], "removed rows"), _digest(removed["digest"]), _nodes(loaded["nodes"]),
     )  # fmt: skip
     _check(manifest)
     return manifest
@@ -187,6 +200,8 @@ def _check(manifest: Manifest) -> None:
     """Refuse what contradicts itself."""
     if sum(file.rows for file in manifest.files) != manifest.rows:
         raise ValueError("its files' rows do not sum up to its own")
+    if combined([file.digest for file in manifest.files]) != manifest.digest:
+        raise ValueError("its files' digests do not sum up to its own")
     if manifest.stem.kind != "pack":
         return
     links = manifest.links
@@ -194,29 +209,30 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its links do not cover its range")
     if any(after.first != before.last + 1 for before, after in pairwise(links)):
         raise ValueError("its links leave a hole")
-    if sum(link.rows for link in links) != manifest.rows + manifest.dropped_rows:
-        raise ValueError("its links' rows do not sum up to its own and the dropped")
-    if combined([link.digest for link in links]) != combined([manifest.digest, manifest.dropped_digest]):
-        raise ValueError("its links' digests do not sum up to its own and the dropped")
+    if sum(link.rows for link in links) != manifest.rows + manifest.dropped_rows + manifest.removed_rows:
+        raise ValueError("its links' rows do not sum up to its own, the dropped and the removed")
+    if combined([link.digest for link in links]) != combined([manifest.digest, manifest.dropped_digest, manifest.removed_digest]):
+        raise ValueError("its links' digests do not sum up to its own, the dropped and the removed")
 
 
 def _file(loaded: Any) -> DayFile:
     if not isinstance(loaded, dict) or loaded.keys() != _FILE_KEYS:
         raise ValueError("a file is described by other entries")
-    if not isinstance(loaded["day"], str) or not is_day(loaded["day"]):
+    if any(not isinstance(loaded[key], str) or not is_day(loaded[key]) for key in ("day", "leaves")):
         raise ValueError("a file of no day")
     numbers = {key: _whole(loaded[key], key) for key in ("rows", "bytes", "rollup_bytes")}
     times = {key: _whole(loaded[key], key, -_INT_MAX) for key in ("from_ms", "to_ms")}
     return DayFile(
-        loaded["day"], numbers["rows"], numbers["bytes"], _hash(loaded["sha256"]), numbers["rollup_bytes"],
-        _hash(loaded["rollup_sha256"]), times["from_ms"], times["to_ms"],
+        loaded["day"], numbers["rows"], _digest(loaded["digest"]), numbers["bytes"], _hash(loaded["sha256"]),
+        numbers["rollup_bytes"], _hash(loaded["rollup_sha256"]), times["from_ms"], times["to_ms"], loaded["leaves"],
     )  # fmt: skip
 
 
 def _file_json(file: DayFile) -> dict[str, Any]:
     return {
-        "day": file.day, "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256, "rollup_bytes": file.rollup_bytes,
-        "rollup_sha256": file.rollup_sha256, "from_ms": file.from_ms, "to_ms": file.to_ms,
+        "day": file.day, "rows": file.rows, "digest": _hex(file.digest), "bytes": file.bytes, "sha256": file.sha256,
+        "rollup_bytes": file.rollup_bytes, "rollup_sha256": file.rollup_sha256, "from_ms": file.from_ms, "to_ms": file.to_ms,
+        "leaves": file.leaves,
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from config import SiteConfig
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import make_folder, write_durably
 from gateway.historian.segments.files import by_day, write_day
-from gateway.historian.segments.manifest import Manifest
+from gateway.historian.segments.manifest import Manifest, combined
 from gateway.historian.segments.names import MANIFESTS, Stem, manifest_path
 from wire import BlockError, SampleBatch, decode_block
 
@@ -214,8 +214,8 @@ def seal(
     Raises:
         OSError, duckdb.Error: the disk would not; nothing counts, do it again.
     """
-    files = [write_day(db, folder, stem, day, part) for day, part in by_day(samples)] if len(samples) else []
-    manifest = Manifest(stem, sealed_ms, len(samples), samples.digest(), prev, tuple(files))
+    files = [write_day(db, folder, stem, day, part, sealed_ms) for day, part in by_day(samples)] if len(samples) else []
+    manifest = Manifest(stem, sealed_ms, len(samples), combined([file.digest for file in files]), prev, tuple(files))
     commit(folder, manifest)
     return manifest
 
