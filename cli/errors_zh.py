@@ -19,6 +19,7 @@ SENTENCES: Final = {
     "LedgerFormatError": "{ledger}：不能用作账本（{text}）；请恢复备份，或移走该文件以新建账本",
     "LedgerVersionError": "{message_zh}",
     "ActsSocketError": "{path}：连不上核心；核心是否在此数据目录上运行？",
+    "UnfinishedCareError": "{message_zh}",
     "CoreError": "核心无法启动：{text}",
     # edge
     "DataFolderInUseError": "{folder}：数据目录正被采集终端进程 {pid} 占用；请先停止它，或指定另一个数据目录",
@@ -38,6 +39,7 @@ SENTENCES: Final = {
     "UnknownTokenError": "{path}：没有有效的令牌 {asked!r}；hazardgate token list 可列出",
     "TokenStoreError": "{path}：令牌文件不能使用（{cause}）；请检查路径和权限，恢复该文件，或移走后重新创建令牌",
     "TokenRefusedError": "{cause_zh}",
+    "UnfinishedFolderError": "{message_zh}",
     "ServeError": "查询服务无法启动：{text}",
     # simulators
     "NotLoopbackError": "仿真只在本机回环地址监听，不能用 {host!r}；请用 127.0.0.1 或 ::1",

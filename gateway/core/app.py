@@ -18,7 +18,7 @@ from alerting.delivery import Courier, NoticePlanner, SiteWords
 from config import SiteConfig, edge_hash, export_edge
 from gateway.core.acts import ActsSocket
 from gateway.core.engine_clock import EngineClock, downtime
-from gateway.core.errors import AnotherCoreError, DataFolderBusyError
+from gateway.core.errors import AnotherCoreError, DataFolderBusyError, UnfinishedCareError
 from gateway.core.keeper import LedgerKeeper, Look
 from gateway.core.ledger import Batch, Committed
 from gateway.core.loop import CoreLoop
@@ -35,6 +35,7 @@ from gateway.core.stall import StallNote
 from gateway.core.watchdog import Watchdog
 from gateway.core.writer import Ballast, LedgerWriter
 from gateway.historian.segments.names import FOLDER_NAME
+from gateway.unfinished import unfinished
 from wire import PAYLOAD_LIMITS, MqttConnector
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,10 @@ class Core:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock_folder(folder)
         self._ledger = ports.open_ledger(folder / LEDGER_NAME, site.site)
+        pending = self._ledger.reader.restore_pending()  # its id is renewed already, and nothing has gone out under it
+        restored = restored or pending
         recovered = recover(site, folder, self._ledger.reader, restored=restored)
-        self._name_ledger(restored=restored)
+        self._name_ledger(restored=restored and not pending)
         last_wall_ms = int(self._ledger.reader.meta("wall_ms") or 0)
         down = downtime(last_wall_ms, wall_ms())
         clock = EngineClock(recovered.engine_ms + down.ms, ports.monotonic)
@@ -381,6 +384,9 @@ async def run_core(
     Raises:
         CoreError: it cannot start; the message says why and what to do.
     """
+    begun = unfinished(data_dir)
+    if begun is not None:
+        raise UnfinishedCareError(*begun)
     core = Core(
         site, data_dir / "core", connector, secrets, base_dir, restored=restored, historian=data_dir / FOLDER_NAME
     )

@@ -6,6 +6,7 @@ CoreError
 ├── AnotherCoreError         another core answers for the same host id on this broker
 ├── LedgerFormatError        the file is no ledger, or another site's
 │   └── LedgerVersionError   it has another schema version
+├── UnfinishedCareError      a restore or an upgrade of the data folder has to be finished first
 └── ActsSocketError          the operator socket could not be opened or reached
 """
 
@@ -73,6 +74,14 @@ class LedgerVersionError(LedgerFormatError):
             then_zh = "它由较新的版本写成：请安装该版本，或恢复用本版本制作的备份"
         CoreError.__init__(self, f"{ledger}: schema version {found}, this program writes {wanted}; {then}")
         self.message_zh = f"{ledger}：账本的格式版本为 {found}，本程序使用 {wanted}；{then_zh}"
+
+
+class UnfinishedCareError(CoreError):
+    """Half of the folder may be of one version or ledger, half of another."""
+
+    def __init__(self, message: str, message_zh: str) -> None:
+        self.message_zh = message_zh
+        super().__init__(message)
 
 
 class ActsSocketError(CoreError):

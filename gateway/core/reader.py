@@ -82,6 +82,14 @@ class LedgerReader:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else ""
 
+    def restore_pending(self) -> bool:
+        """Whether its id was renewed by a restore and no core has begun on it since: that one has to tell the log so."""
+        pos = self.meta("ancestor_pos")
+        began = bool(pos) and self._db.execute(
+            "SELECT 1 FROM log WHERE kind = ? AND pos > ? LIMIT 1", (str(EntryKind.START), int(pos))
+        ).fetchone() is not None
+        return bool(pos) and not began
+
     def ancestry(self) -> tuple[tuple[str, int], ...]:
         """Return the ledgers this one was restored from, nearest first: id, and the newest log position taken over."""
         return tuple((str(ledger_id), int(pos)) for ledger_id, pos in json.loads(self.meta("ancestry") or "[]"))

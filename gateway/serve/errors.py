@@ -7,6 +7,7 @@ ServeError
 ├── ServeFolderBusyError     another serve keeps its audit in this data folder
 ├── TokenStoreError          the token file cannot be used
 ├── UnknownTokenError        it has no such valid token
+├── UnfinishedFolderError    a restore or an upgrade of the data folder has to be finished first
 └── TokenRefusedError        such a token is not made
 """
 
@@ -58,6 +59,14 @@ class ServeFolderBusyError(ServeError):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         super().__init__(f"{folder}: another serve runs on this data folder; stop it first, or use that one")
+
+
+class UnfinishedFolderError(ServeError):
+    """Half of the folder may be of one version or ledger, half of another."""
+
+    def __init__(self, message: str, message_zh: str) -> None:
+        self.message_zh = message_zh
+        super().__init__(message)
 
 
 class TokenStoreError(ServeError):
