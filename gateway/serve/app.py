@@ -28,7 +28,7 @@ from gateway.serve.application import create_app
 from gateway.serve.asking import Parts
 from gateway.serve.audit import Audit
 from gateway.serve.connection import TimedProtocol
-from gateway.serve.errors import ServeFolderBusyError
+from gateway.serve.errors import ServeFolderBusyError, UnfinishedFolderError
 from gateway.serve.gate import Gate
 from gateway.serve.heap import give_holes_back
 from gateway.serve.history import HistoryReader
@@ -41,6 +41,7 @@ from gateway.serve.throttle import Throttle
 from gateway.serve.tokens import TokenStore
 from gateway.serve.view import LedgerView
 from gateway.serve.workers import Workers
+from gateway.unfinished import unfinished
 from wire import notify_systemd
 
 log = logging.getLogger(__name__)
@@ -192,6 +193,9 @@ async def run_serve(
         ServeError: it cannot start; the message says why and what to do.
     """
     check_secure(settings)
+    begun = unfinished(data_dir)
+    if begun is not None:
+        raise UnfinishedFolderError(*begun)
     folder = data_dir / SERVE_FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(_lock_folder(folder)), contextlib.closing(listen(settings)) as listening:
