@@ -25,7 +25,8 @@ from wire.block import (
     frames_of,
 )
 from wire.block_codec import decode_block, encode_block
-from wire.columns import DataColumns, ValueKind, conform, decode_data
+from wire.columns import DataColumns, ValueKind, conform, decode_data, takes_double
+from wire.columns_many import decode_usual
 from wire.columns_writer import encode_data, sample_metric
 from wire.datatypes import TIMESTAMP_MS_MAX, DataType
 from wire.errors import (
@@ -178,6 +179,7 @@ __all__ = [
     "decode_data",
     "decode_payload",
     "decode_state",
+    "decode_usual",
     "describe",
     "encode_acknowledge",
     "encode_data",
@@ -201,6 +203,7 @@ __all__ = [
     "reason_of",
     "sample_metric",
     "state_topic",
+    "takes_double",
     "unfinished_table",
 ]
 

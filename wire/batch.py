@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from wire.errors import ShapeMismatchError
 
-_COLUMNS = (("tag", np.dtype(np.int32)), ("value", np.dtype(np.float64)),
-            ("code", np.dtype(np.uint8)), ("source_ms", np.dtype(np.int64)))
+_TAG, _VALUE, _CODE, _SOURCE_MS = (np.dtype(of) for of in (np.int32, np.float64, np.uint8, np.int64))
+_COLUMNS = (("tag", _TAG), ("value", _VALUE), ("code", _CODE), ("source_ms", _SOURCE_MS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +41,12 @@ class SampleBatch:
 
     def __post_init__(self) -> None:
         shape = self.tag.shape
+        if (
+            len(shape) == 1 and self.value.shape == self.code.shape == self.source_ms.shape == shape
+            and self.tag.dtype == _TAG and self.value.dtype == _VALUE
+            and self.code.dtype == _CODE and self.source_ms.dtype == _SOURCE_MS
+        ):  # fmt: skip
+            return
         if len(shape) != 1:
             raise ShapeMismatchError("tag", "one dimension", str(shape))
         for name, dtype in _COLUMNS:

@@ -174,6 +174,13 @@ def conform(columns: DataColumns, declared: NDArray[np.uint8]) -> DataColumns:
     return replace(columns, value=value)
 
 
+def takes_double(datatype: int) -> bool:
+    """Tell whether `conform` leaves a double as it is where a birth declared this type, 0 for none."""
+    if not 0 <= datatype < len(_KINDS_OF):
+        return False
+    return bool(_KINDS_OF[datatype] >> ValueKind.DOUBLE & 1) and not bool(_IS_INTEGER[datatype])
+
+
 _KINDS: Final = {
     "int_value": int(ValueKind.INT), "long_value": int(ValueKind.LONG), "float_value": int(ValueKind.FLOAT),
     "double_value": int(ValueKind.DOUBLE), "boolean_value": int(ValueKind.BOOLEAN),

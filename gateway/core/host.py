@@ -47,6 +47,7 @@ from wire import (
     decode_payload,
     next_seq,
     read_unfinished,
+    takes_double,
 )
 
 REBIRTH_FIRST_MS: Final = 5_000
@@ -173,6 +174,7 @@ class _Declared:
     def __init__(self) -> None:
         self._tag = np.empty(0, np.int32)
         self._datatype = np.empty(0, np.uint8)
+        self._double = np.empty(0, np.int32)  # the tag where a double of this alias is taken as it is, else UNKNOWN_ALIAS
         self._large: dict[int, tuple[int, int]] = {}
         self._named: dict[str, int] = {}
 
@@ -190,9 +192,24 @@ class _Declared:
         if alias >= len(self._tag):
             size = max(64, 2 * alias)
             grown_tag, grown_datatype = np.full(size, UNKNOWN_ALIAS, np.int32), np.zeros(size, np.uint8)
+            grown_double = np.full(size, UNKNOWN_ALIAS, np.int32)
             grown_tag[: len(self._tag)], grown_datatype[: len(self._tag)] = self._tag, self._datatype
-            self._tag, self._datatype = grown_tag, grown_datatype
+            grown_double[: len(self._tag)] = self._double
+            self._tag, self._datatype, self._double = grown_tag, grown_datatype, grown_double
         self._tag[alias], self._datatype[alias] = tag, datatype
+        self._double[alias] = tag if takes_double(datatype) else UNKNOWN_ALIAS
+
+    def tags_of_doubles(self, alias: NDArray[np.int64]) -> NDArray[np.int32] | None:
+        """Return the tag index of every row; None unless each is a tag of this node and takes doubles.
+
+        Args:
+            alias: int64[n], 0 or more.
+        """
+        try:
+            tag = self._double.take(alias)
+        except IndexError:
+            return None
+        return tag if len(tag) and np.minimum.reduce(tag) >= 0 else None
 
     def look_up(
         self, columns: DataColumns, tag_index: Mapping[str, int]
@@ -251,8 +268,16 @@ class NodeSession:
 
     # -- facts in --
 
-    def message(self, topic: Topic, payload: bytes, now_ms: int) -> list[Fact]:
-        """Take one message of this node and return what it tells, in order."""
+    def message(self, topic: Topic, payload: bytes, now_ms: int, usual: DataColumns | None = None) -> list[Fact]:
+        """Take one message of this node and return what it tells, in order.
+
+        Args:
+            usual: what `decode_usual` read of the payload.
+        """
+        if usual is not None:
+            frame = self._next_frame(topic, usual)
+            if frame is not None:
+                return [frame]
         try:
             match topic.kind:
                 case MessageKind.NBIRTH:
@@ -381,6 +406,32 @@ class NodeSession:
         self._devices.clear()
 
     # -- order --
+
+    def _next_frame(self, topic: Topic, columns: DataColumns) -> FrameArrived | None:
+        """Take what nearly every message is, in short: the next one in order, a frame of the live stream of a node of ours.
+
+        Returns:
+            What `_in_session` would; None where it may be anything else, and nothing has been noted.
+        """
+        seq, device = columns.seq, topic.device
+        if (
+            topic.kind is not MessageKind.DDATA or device not in self._devices or not (self.online and self.ours)
+            or seq != self._expected or self._missing or seq in self._recent
+            or columns.stream != self._stream or not columns.stream
+        ):  # fmt: skip
+            return None
+        tag = self._declared.tags_of_doubles(columns.alias)
+        if tag is None:
+            return None
+        assert device is not None, "of a device"
+        self._count += 1
+        self._expected = next_seq(seq)
+        self._recent.append(seq)
+        self._gap_since_ms = None
+        self._newest_at[device] = self._count
+        self._upto = max(self._upto, columns.sequence)
+        batch = SampleBatch(tag, columns.value, columns.code, columns.source_ms)
+        return FrameArrived(device, columns.stream, columns.sequence, batch)
 
     def _in_session(self, topic: Topic, payload: bytes, now_ms: int) -> list[Fact]:
         if not self.online:

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from config import SiteConfig
-from gateway.core.host import Fact, NodeDied, NodeSession, Refused, Suspicion
+from gateway.core.host import Fact, FrameArrived, NodeDied, NodeSession, Refused, Suspicion
 from gateway.core.machine import Machine
-from wire import MalformedTopicError, PayloadLimits, parse_topic
+from wire import DataColumns, MalformedTopicError, PayloadLimits, parse_topic
 
 STRANGER: Final = "NODE"
 STRANGER_EVERY_MS: Final = 60_000
@@ -42,8 +42,10 @@ class Sessions:
         self._left: list[tuple[str, Fact]] = []
         self.refused = 0
 
-    def message(self, topic_text: str, payload: bytes, now_ms: int) -> list[tuple[str, Fact]]:
-        """Return what one message tells, with the node it is about."""
+    def message(
+        self, topic_text: str, payload: bytes, now_ms: int, usual: DataColumns | None = None
+    ) -> list[tuple[str, Fact]]:
+        """Return what one message tells, with the node it is about. `usual`: what `decode_usual` read of the payload."""
         try:
             topic = _topic_of(topic_text)
         except MalformedTopicError:
@@ -54,9 +56,11 @@ class Sessions:
         session = self.nodes.get(topic.node)
         if session is None:
             return self._stranger(topic.node, topic_text, now_ms)
-        facts = session.message(topic, payload, now_ms)
+        facts = session.message(topic, payload, now_ms, usual)
         if session.online:
             self._awaited_since_ms.pop(topic.node, None)
+        if len(facts) == 1 and isinstance(facts[0], FrameArrived):
+            return [(topic.node, facts[0])]
         self.refused += sum(isinstance(fact, Refused) for fact in facts)
         if any(isinstance(fact, NodeDied) for fact in facts):
             facts = [*facts, *self._breaking_off(topic.node, now_ms)]

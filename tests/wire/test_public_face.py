@@ -89,6 +89,7 @@ PUBLIC = [
     "decode_data",
     "decode_payload",
     "decode_state",
+    "decode_usual",
     "describe",
     "encode_acknowledge",
     "encode_block",
@@ -115,6 +116,7 @@ PUBLIC = [
     "reason_of",
     "sample_metric",
     "state_topic",
+    "takes_double",
     "topic_matches",
     "unfinished_table",
 ]
