@@ -208,13 +208,12 @@ class SegmentFolder:
                 return self._verified(ledger_id, ancestry, after, bytes_max)
             except FileNotFoundError:
                 continue  # packed meanwhile
-        try:
-            return self._verified(ledger_id, ancestry, after, bytes_max)
-        except FileNotFoundError as error:
-            name = str(error.filename or "")
-            return Verified(after, "", (Problem(name, "", 0, 0, "a manifest names it, and it is not there"),))
+        return self._verified(ledger_id, ancestry, after, bytes_max, gone=True)
 
-    def _verified(self, ledger_id: str, ancestry: Sequence[Ancestor], after: int, bytes_max: int) -> Verified:
+    def _verified(
+        self, ledger_id: str, ancestry: Sequence[Ancestor], after: int, bytes_max: int, *, gone: bool = False
+    ) -> Verified:
+        """See `verified`; with `gone`, a file that is not there is a problem, and no longer a pack in between."""
         taken = self.snapshot()
         problems = [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable if stem.owner == ledger_id]
         runs = [(each.ledger_id, taken.cursor("", ancestry[at:])) for at, each in reversed(list(enumerate(ancestry)))]
@@ -232,17 +231,23 @@ class SegmentFolder:
                     continue
                 if left <= 0:
                     return Verified(cursor, chain, tuple(problems[:PROBLEMS_MAX]), complete=False)
-                found = [one for one in self._whole(taken, manifest) if one is not None]
+                found = [one for one in self._whole(taken, manifest, gone=gone) if one is not None]
                 left -= manifest.bytes
                 if found:
                     return Verified(cursor, chain, tuple([*problems, *found][:PROBLEMS_MAX]))
                 cursor, chain = min(manifest.stem.last, limit), manifest.hash
         return Verified(cursor, chain, tuple(problems[:PROBLEMS_MAX]))
 
-    def _whole(self, taken: Snapshot, manifest: Manifest) -> Iterator[Problem | None]:
+    def _whole(self, taken: Snapshot, manifest: Manifest, *, gone: bool) -> Iterator[Problem | None]:
         for file in manifest.files:
             if file.leaves >= taken.kept_from:
-                yield check_file(self.path, LiveFile(manifest.stem, manifest.sealed_ms, file))
+                try:
+                    yield check_file(self.path, LiveFile(manifest.stem, manifest.sealed_ms, file))
+                except FileNotFoundError as error:
+                    if not gone:
+                        raise
+                    name = str(Path(str(error.filename)).relative_to(self.path))
+                    yield Problem(name, file.day, file.from_ms, file.to_ms, "a manifest names it, and it is not there")
 
 
 def check_file(folder: Path, live: LiveFile) -> Problem | None:
