@@ -174,7 +174,8 @@ def serve(
     from gateway.serve import ServeSettings
 
     set_up_logging(verbose=verbose)
-    serve_command(_site(site), data, ServeSettings(host, port, tls_cert, tls_key, tuple(name or ()), recent_mb * 2**20))
+    settings = ServeSettings(host, port, tls_cert, tls_key, tuple(name or ()), recent_mb * 2**20)
+    serve_command(_site(site), data, settings, _base_dir(site))
 
 
 @app.command(help=say("输出接口的 OpenAPI 文档", "Print the OpenAPI document of the API."))

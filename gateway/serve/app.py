@@ -21,7 +21,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from config import SiteConfig
-from gateway.core import ACTS_NAME, send_act
+from gateway.core import ACTS_NAME, LEDGER_NAME, send_act
+from gateway.historian.segments.names import FOLDER_NAME
 from gateway.serve.acts import Acts
 from gateway.serve.answers import json_of, site_answer
 from gateway.serve.application import create_app
@@ -29,6 +30,7 @@ from gateway.serve.asking import Parts
 from gateway.serve.audit import Audit
 from gateway.serve.connection import TimedProtocol
 from gateway.serve.errors import ServeFolderBusyError, UnfinishedFolderError
+from gateway.serve.feeding import Feeding
 from gateway.serve.gate import Gate
 from gateway.serve.heap import give_holes_back
 from gateway.serve.history import HistoryReader
@@ -99,8 +101,9 @@ class Serve:
     """One serve on one data folder, with a socket that listens already."""
 
     def __init__(
-        self, site: SiteConfig, data_dir: Path, settings: ServeSettings, listening: socket.socket, wall_ms: Callable[[], int]
-    ) -> None:
+        self, site: SiteConfig, data_dir: Path, settings: ServeSettings, listening: socket.socket, wall_ms: Callable[[], int],
+        base_dir: Path,
+    ) -> None:  # fmt: skip
         """Join the parts; nothing runs before `run`.
 
         Raises:
@@ -113,6 +116,9 @@ class Serve:
         core_folder = data_dir / "core"
         self._view = LedgerView(site, core_folder, wall_ms, recent=RecentFrames(settings.recent_bytes))
         self._historian = HistoryReader(site, core_folder, self._view.recent, turnstile=self._view.turnstile)
+        self._feeding = Feeding(
+            site, core_folder / LEDGER_NAME, data_dir / FOLDER_NAME, base_dir, wall_ms, self._view.turnstile.reading
+        )
         self._parts = create_parts(
             site, self._view, self._historian, partial(send_act, core_folder / ACTS_NAME), self._audit, self._hub,
             wall_ms=wall_ms, loop_turns=lambda: self._turns,
@@ -130,6 +136,7 @@ class Serve:
         self._audit.start()
         parts.reads.start()
         parts.histories.start()
+        self._feeding.start()
         self._audit.write("started", detail=f"process {os.getpid()}")
         refreshing = parts.refresher.start(asyncio.get_running_loop())
         try:
@@ -155,6 +162,7 @@ class Serve:
         finally:
             parts.reads.close()
             parts.histories.close()
+            await asyncio.to_thread(self._feeding.close)
             if await asyncio.to_thread(parts.refresher.close):
                 self._view.close()
             self._historian.close()
@@ -185,9 +193,10 @@ class Serve:
 
 
 async def run_serve(
-    site: SiteConfig, data_dir: Path, stop: asyncio.Event, settings: ServeSettings, *, wall_ms: Callable[[], int] = wall_clock_ms
-) -> None:
-    """Serve `data_dir`/core until `stop` is set.
+    site: SiteConfig, data_dir: Path, stop: asyncio.Event, settings: ServeSettings, *,
+    wall_ms: Callable[[], int] = wall_clock_ms, base_dir: Path = Path(),
+) -> None:  # fmt: skip
+    """Serve `data_dir`/core until `stop` is set. Relative secret files of stores start from `base_dir`.
 
     Raises:
         ServeError: it cannot start; the message says why and what to do.
@@ -199,7 +208,7 @@ async def run_serve(
     folder = data_dir / SERVE_FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(_lock_folder(folder)), contextlib.closing(listen(settings)) as listening:
-        await Serve(site, data_dir, settings, listening, wall_ms).run(stop)
+        await Serve(site, data_dir, settings, listening, wall_ms, base_dir).run(stop)
 
 
 async def _trim() -> None:

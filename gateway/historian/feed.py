@@ -1,0 +1,184 @@
+"""How far a time-series store has been fed, and what it is sent next. Pure: facts go in stamped with time.
+
+Log positions up to `live` are in the store, but for the holes. What is new goes first: when the oldest row not sent is older
+than `LIVE_BEHIND_MS`, all that waits becomes a hole, and dashboards show the present while the holes fill in order, paced.
+A cursor moves only behind an answer that promises to keep what was sent; sending again does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final
+
+FORMAT: Final = 1
+LIVE_BEHIND_MS: Final = 30_000
+HOLES_MAX: Final = 64
+BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Log positions first..last of a ledger that the store has not got. `since_ms`: when the oldest came, as far as known.
+
+    `stem`, `row`: the segment that holds `first` was sent up to this row of its files, empty and 0 at its beginning.
+    """
+
+    ledger: str
+    first: int
+    last: int
+    since_ms: int
+    stem: str = ""
+    row: int = 0
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cursors:
+    """How far one store is. `live`: highest log position of `ledger` that was reached; `transition`: row of the journal."""
+
+    ledger: str
+    live: int
+    holes: tuple[Hole, ...] = ()
+    transition: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Log positions in the holes."""
+        return sum(map(len, self.holes))
+
+    def to_text(self) -> str:
+        """Return JSON."""
+        holes = [[hole.ledger, hole.first, hole.last, hole.since_ms, hole.stem, hole.row] for hole in self.holes]
+        return json.dumps({
+            "format": FORMAT, "ledger": self.ledger, "live": self.live, "holes": holes, "transition": self.transition,
+        }, sort_keys=True) + "\n"  # fmt: skip
+
+    @classmethod
+    def of_text(cls, text: str) -> Cursors:
+        """Return what `to_text` wrote.
+
+        Raises:
+            ValueError: it did not.
+        """
+        try:
+            loaded: Any = json.loads(text)
+            if loaded["format"] != FORMAT:
+                raise ValueError(f"format {loaded['format']}, this version reads {FORMAT}")
+            holes = tuple(
+                Hole(str(ledger), int(first), int(last), int(since), str(stem), int(row))
+                for ledger, first, last, since, stem, row in loaded["holes"]
+            )
+            found = cls(str(loaded["ledger"]), int(loaded["live"]), holes, int(loaded["transition"]))
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a cursor file ({type(error).__name__})") from None
+        if found.live < 0 or found.transition < 0 or any(not 1 <= hole.first <= hole.last for hole in holes):
+            raise ValueError("positions that cannot be")
+        return found
+
+
+def begun(ledger: str, ancestry: Sequence[tuple[str, int]], head: int, now_ms: int) -> Cursors:
+    """Return where a store begins that was never fed: everything the gateway holds is missing, the present comes first."""
+    holes = []
+    last = head
+    for owner, upto in [(ledger, head), *ancestry]:
+        # Each ledger speaks for what lies above its ancestor's end.
+        last = min(last, upto)
+        below = next((pos for name, pos in _after(owner, ledger, ancestry)), 0)
+        if below < last:
+            holes.append(Hole(owner, below + 1, last, now_ms))
+        last = min(last, below)
+    return Cursors(ledger, head, tuple(reversed(holes)))
+
+
+def _after(owner: str, ledger: str, ancestry: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+    names = [ledger, *(name for name, _ in ancestry)]
+    return ancestry[names.index(owner) :]
+
+
+def renewed(
+    cursors: Cursors, ledger: str, ancestry: Sequence[tuple[str, int]], head: int, sealed_of_old: int, now_ms: int
+) -> Cursors:
+    """Return the cursors for a ledger that was restored from the one they stand on, or else for a strange one.
+
+    Args:
+        sealed_of_old: up to where the segments hold the old ledger; beyond the restore they hold what the new one lost.
+    """
+    if ledger == cursors.ledger:
+        return cursors
+    taken_over = [pos for name, pos in ancestry if name == cursors.ledger]
+    if not taken_over:
+        return begun(ledger, ancestry, head, now_ms)
+    upto = taken_over[0]
+    holes = list(cursors.holes)
+    lost_from = max(cursors.live, upto) + 1
+    if lost_from <= sealed_of_old:
+        holes.append(Hole(cursors.ledger, lost_from, sealed_of_old, now_ms))
+    live = min(cursors.live, upto)
+    return Cursors(ledger, min(live, head), tuple(holes))
+
+
+def fallen_behind(cursors: Cursors, head: int, oldest_ms: int | None, now_ms: int) -> Cursors:
+    """Return the cursors with all that waits as a hole if its oldest row is too old to be the present."""
+    if oldest_ms is None or head <= cursors.live or now_ms - oldest_ms <= LIVE_BEHIND_MS:
+        return cursors
+    hole = Hole(cursors.ledger, cursors.live + 1, head, oldest_ms)
+    return replace(cursors, live=head, holes=_bounded((*cursors.holes, hole)))
+
+
+def sent(cursors: Cursors, upto: int) -> Cursors:
+    """Return the cursors after the present was sent up to a position."""
+    return replace(cursors, live=max(cursors.live, upto))
+
+
+def filled(cursors: Cursors, upto: int, stem: str = "", row: int = 0) -> Cursors:
+    """Return the cursors after the first hole was sent up to a position, and of the next segment up to a row."""
+    hole, *rest = cursors.holes
+    if upto >= hole.last:
+        return replace(cursors, holes=tuple(rest))
+    return replace(cursors, holes=(replace(hole, first=max(hole.first, upto + 1), stem=stem, row=row), *rest))
+
+
+def wait_after(failures: int, retry_after_s: float | None) -> float:
+    """Return how long to leave a store alone after so many failures in a row; at least as long as it asked for."""
+    own = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+    return own if retry_after_s is None else max(own, retry_after_s)
+
+
+class Pace:
+    """When the next rows of a hole may go, so that no more than so many go in a second; idle time is not saved up."""
+
+    def __init__(self, rows_per_s: float) -> None:
+        self._rows_per_s, self._next_s = rows_per_s, 0.0
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long to wait."""
+        return max(0.0, self._next_s - now_s)
+
+    def took(self, rows: int, now_s: float) -> None:
+        """Count rows that were sent."""
+        self._next_s = max(self._next_s, now_s) + rows / self._rows_per_s
+
+
+def _bounded(holes: tuple[Hole, ...]) -> tuple[Hole, ...]:
+    """Join holes that touch; of too many the two nearest: what lies between them is sent again, which does no harm."""
+    joined: list[Hole] = []
+    for hole in holes:
+        if joined and joined[-1].ledger == hole.ledger and joined[-1].last + 1 == hole.first and not hole.stem:
+            joined[-1] = replace(joined[-1], last=hole.last)
+        else:
+            joined.append(hole)
+    while len(joined) > HOLES_MAX:
+        gaps = [
+            (after.first - before.last, at) for at, (before, after) in enumerate(pairwise(joined))
+            if before.ledger == after.ledger and before.last < after.first
+        ]  # fmt: skip
+        if not gaps:
+            break
+        at = min(gaps)[1]
+        joined[at : at + 2] = [replace(joined[at], last=joined[at + 1].last)]
+    return tuple(joined)

@@ -1,0 +1,309 @@
+"""Feeds one store: a thread that sends what is new, fills holes at a pace, and keeps its cursors behind what the store keeps.
+
+The thread and what it holds (one piece of a few MB) are bounded, and nobody waits for it. A store that is away costs lag.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from config import TimeSeriesStoreConfig
+from gateway.historian import feed_files
+from gateway.historian.feed import (
+    Cursors,
+    Pace,
+    begun,
+    fallen_behind,
+    filled,
+    renewed,
+    sent,
+    wait_after,
+)  # fmt: skip
+from gateway.historian.feed_source import FeedSource, Head, Piece
+from gateway.historian.store import Historian, HistorianError, StoreAwayError, StoreRefusedError
+
+log = logging.getLogger(__name__)
+
+IDLE_S: Final = 0.5
+NO_LEDGER_S: Final = 1.0
+SAVE_S: Final = 1.0
+CLOSE_S_MAX: Final = 2.0
+TROUBLE_S: Final = 10.0
+VICTORIA_SETTLE_S: Final = 10.0
+"""VictoriaMetrics has lost all of what it had answered for within some seconds of a kill; it syncs every five."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """UTC epoch milliseconds, and seconds that never run back."""
+
+    wall_ms: Callable[[], int]
+    monotonic: Callable[[], float]
+
+
+class Feed:
+    """One store's feeding. `start` and `close` from outside, `status` from any thread; the rest is the thread's own."""
+
+    def __init__(
+        self, config: TimeSeriesStoreConfig, open_store: Callable[[], Historian], open_source: Callable[[], FeedSource],
+        folder: Path, clocks: Clocks,
+    ) -> None:  # fmt: skip
+        """Nothing is opened yet.
+
+        Args:
+            open_store: may raise what says that a person must act (HistorianError, or an error with `message_zh`).
+            folder: of cursors and quarantine, `<data>/historian/feeds`.
+        """
+        self.config = config
+        self._open_store, self._open_source, self._folder, self._clocks = open_store, open_source, folder, clocks
+        victoria = config.kind == "victoriametrics"
+        self._settle_s = max(config.settle_s, VICTORIA_SETTLE_S) if victoria else config.settle_s
+        self._store: Historian | None = None
+        self._source: FeedSource | None = None
+        self._cursors: Cursors | None = None
+        self._kept: Cursors | None = None
+        self._settling: deque[tuple[float, Cursors]] = deque()
+        self._process = ""
+        self._quarantine: feed_files.Quarantine | None = None
+        self._pace = Pace(config.catch_up_rows_per_s)
+        self._failures, self._not_before_s, self._saved_s = 0, 0.0, -SAVE_S
+        self._turn = 0
+        self._told: tuple[str, str, str] = ("catching up", "", "")
+        self._head: Head | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"feed-{config.id}", daemon=True)
+        self._lock = threading.Lock()
+        self._status = self._status_now()
+
+    # -- from outside --
+
+    def start(self) -> None:
+        """Begin to feed."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; what it sends just now is sent again after the next start."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_S_MAX)
+
+    def status(self) -> dict[str, Any]:
+        """Return where the store stands, as `status.json` has it."""
+        with self._lock:
+            return dict(self._status)
+
+    # -- the thread --
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._stop.wait(self.round())
+        with suppress(OSError, HistorianError):
+            self._keep(self._clocks.monotonic(), last=True)
+        if self._store is not None:
+            self._store.close()
+        if self._source is not None:
+            self._source.close()
+
+    def round(self) -> float:
+        """Do one piece of work; return how long to rest in seconds. Nothing is raised."""
+        try:
+            rest = self._work()
+        except (StoreAwayError, StoreRefusedError) as error:
+            rest = self._failed(error)
+        except Exception as error:  # nothing here may end serve; a person reads it in the status, and it goes on
+            told_zh = getattr(error, "message_zh", f"出错：{error}")
+            if str(error) != self._told[1]:
+                log.error("feeding store %s: %s", self.config.id, error, exc_info=not hasattr(error, "message_zh"))
+            self._told = ("refused" if hasattr(error, "message_zh") else "away", str(error), told_zh)
+            self._forget()
+            rest = TROUBLE_S
+        status = self._status_now()
+        with self._lock:
+            self._status = status
+        return rest
+
+    def _work(self) -> float:
+        now_s = self._clocks.monotonic()
+        if now_s < self._not_before_s:
+            return self._not_before_s - now_s
+        if self._source is None:
+            self._source = self._open_source()
+        if self._quarantine is None:
+            self._quarantine = feed_files.Quarantine(self._folder, self.config.id)
+        source = self._source
+        if not self._stand(source):
+            return NO_LEDGER_S
+        if self._store is None:
+            self._store = self._open_store()
+            self._process = self._process_of_store()
+        did = self._send_live(source, self._store)
+        did = self._send_events(source, self._store) or did
+        wait_s = self._fill(source, self._store)
+        if did or wait_s is not None:
+            self._answered()
+        self._keep(self._clocks.monotonic())
+        assert self._cursors is not None
+        self._told = ("catching up" if self._cursors.holes else "live", "", "") if not self._failures else self._told
+        if did:
+            return 0.0
+        return IDLE_S if wait_s is None else min(IDLE_S, wait_s)
+
+    def _stand(self, source: FeedSource) -> bool:
+        """Bring the cursors to the ledger that is there; returns whether there is one."""
+        if self._cursors is None:
+            self._cursors = self._kept = feed_files.load(self._folder, self.config.id)
+        after = 0 if self._cursors is None else self._cursors.live
+        head = self._head = source.head(after)
+        if head is None or not head.ledger:
+            return False
+        now_ms = self._clocks.wall_ms()
+        if self._cursors is None:
+            self._cursors = begun(head.ledger, head.ancestry, head.pos, now_ms)
+        elif self._cursors.ledger != head.ledger:
+            old = self._cursors.ledger
+            self._cursors = renewed(self._cursors, head.ledger, head.ancestry, head.pos, source.sealed(old), now_ms)
+            self._head = head = source.head(self._cursors.live) or head
+        self._cursors = fallen_behind(self._cursors, head.pos, head.oldest_ms, now_ms)
+        return True
+
+    def _send_live(self, source: FeedSource, store: Historian) -> bool:
+        cursors, head = self._cursors, self._head
+        assert cursors is not None
+        assert head is not None
+        if head.pos <= cursors.live:
+            return False
+        if head.oldest_ms is None:  # nothing but ticks and the like
+            self._moved(sent(cursors, head.pos))
+            return False
+        piece = source.live(cursors.live + 1, head.pos, self.config.batch_rows)
+        if piece.stem or piece.upto <= cursors.live:  # it has left the ledger: no present any more
+            self._moved(fallen_behind(cursors, head.pos, 0, self._clocks.wall_ms()))
+            return False
+        self._write(store, piece)
+        self._moved(sent(cursors, piece.upto))
+        return True
+
+    def _fill(self, source: FeedSource, store: Historian) -> float | None:
+        """Send the next piece of the first hole when the pace allows; return how long the next has to wait, None: no hole."""
+        cursors = self._cursors
+        assert cursors is not None
+        if not cursors.holes:
+            return None
+        wait_s = self._pace.wait_s(self._clocks.monotonic())
+        if wait_s > 0:
+            return wait_s
+        piece = source.hole(cursors.holes[0], self.config.batch_rows)
+        self._write(store, piece)
+        self._pace.took(len(piece.samples), self._clocks.monotonic())
+        self._moved(filled(cursors, piece.upto, piece.stem, piece.row))
+        return self._pace.wait_s(self._clocks.monotonic())
+
+    def _send_events(self, source: FeedSource, store: Historian) -> bool:
+        cursors = self._cursors
+        assert cursors is not None
+        events, upto = source.transitions(cursors.transition)
+        if events:
+            store.write_events(events, self.config.timeout_s)
+        if upto > cursors.transition:
+            self._moved(replace(cursors, transition=upto))
+        return bool(events)
+
+    def _write(self, store: Historian, piece: Piece) -> None:
+        if not len(piece.samples):
+            return
+        written = store.write(piece.samples, self.config.timeout_s * 4)
+        if written.rejected:
+            assert self._quarantine is not None
+            self._quarantine.add(written.rejected, self._clocks.wall_ms())
+            log.warning(
+                "store %s took all but %d of %d samples (%s); they are kept in %s", self.config.id, len(written.rejected),
+                len(piece.samples), written.rejected[0].reason, self._quarantine.path,
+            )  # fmt: skip
+
+    # -- keeping --
+
+    def _moved(self, cursors: Cursors) -> None:
+        self._cursors = cursors
+        if not self._settle_s:
+            return
+        now_s = self._clocks.monotonic()
+        # Two in the same hundredth of the time are one, the later.
+        if len(self._settling) > 1 and now_s - self._settling[-2][0] < self._settle_s / 100:
+            self._settling.pop()
+        self._settling.append((now_s, cursors))
+
+    def _keep(self, now_s: float, *, last: bool = False) -> None:
+        """Write down how far the store keeps what it was sent, at most once a second.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if now_s - self._saved_s < SAVE_S and not last:
+            return
+        safe = self._cursors
+        if self._settle_s:
+            safe = self._kept
+            if self._settling and now_s - self._settling[0][0] >= self._settle_s:
+                if self._process_of_store() != self._process:
+                    raise StoreAwayError(
+                        f"storage.stores.{self.config.id}: it was started anew; what it had not on its disk is sent again",
+                        f"storage.stores.{self.config.id}：已重新启动；其尚未落盘的数据将重新发送",
+                    )
+                while self._settling and now_s - self._settling[0][0] >= self._settle_s:
+                    safe = self._settling.popleft()[1]
+        if safe is None or safe == self._kept:
+            return
+        feed_files.save(self._folder, self.config.id, safe)
+        self._kept, self._saved_s = safe, now_s
+
+    def _process_of_store(self) -> str:
+        """Return what tells a store's process from the one after it, where that matters."""
+        started_at: Callable[[], str] | None = getattr(self._store, "started_at", None) if self._settle_s else None
+        return started_at() if started_at is not None else ""
+
+    def _forget(self) -> None:
+        """Go back to what the store is known to keep: what it was sent since may be lost with it."""
+        if self._settle_s:
+            self._cursors = self._kept
+            self._settling.clear()
+        if self._store is not None:
+            self._store.close()
+        self._store = None
+
+    # -- telling --
+
+    def _answered(self) -> None:
+        if self._failures:
+            log.info("store %s answers again", self.config.id)
+        self._failures = 0
+
+    def _failed(self, error: StoreAwayError | StoreRefusedError) -> float:
+        state = "away" if isinstance(error, StoreAwayError) else "refused"
+        if not self._failures or self._told[0] != state:
+            log.warning("%s", error)
+        self._failures += 1
+        self._told = (state, str(error), error.message_zh)
+        self._forget()
+        wait_s = wait_after(self._failures, getattr(error, "retry_after_s", None))
+        self._not_before_s = self._clocks.monotonic() + wait_s
+        return wait_s
+
+    def _status_now(self) -> dict[str, Any]:
+        cursors, head, (state, detail, detail_zh) = self._cursors, self._head, self._told
+        waiting = 0 if cursors is None or head is None else max(0, head.pos - cursors.live)
+        missing = 0 if cursors is None else cursors.missing
+        since = [hole.since_ms for hole in cursors.holes] if cursors is not None else []
+        if waiting and head is not None and head.oldest_ms is not None:
+            since.append(head.oldest_ms)
+        return {
+            "id": self.config.id, "kind": self.config.kind, "state": state, "lag_rows": waiting + missing,
+            "lag_ms": max(0, self._clocks.wall_ms() - min(since)) if since else 0, "cursor": cursors.live if cursors else 0,
+            "quarantined": self._quarantine.count if self._quarantine else 0, "detail": detail, "detail_zh": detail_zh,
+        }  # fmt: skip
