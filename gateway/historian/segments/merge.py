@@ -25,8 +25,8 @@ from gateway.historian.windows import ROLLUP_MS, rolled_up
 
 PIECE_ROWS: Final = 1_000_000
 _READ: Final = (
-    "SELECT enum_code(tag::merged_tags) AS tag, source_ms, value, code, raw, late, stream, sequence FROM read_parquet($paths, hive_partitioning = false)"
-    " WHERE tag BETWEEN $first AND $last AND source_ms BETWEEN $from_ms AND $to_ms"
+    "SELECT enum_code(tag::merged_tags) AS tag, source_ms, value, code, raw, late, stream, sequence"
+    " FROM read_parquet($paths, hive_partitioning = false) WHERE tag BETWEEN $first AND $last AND source_ms BETWEEN $from_ms AND $to_ms"
 )
 _MS_MIN: Final = -(1 << 63)
 _MS_MAX: Final = (1 << 63) - 1
@@ -157,7 +157,8 @@ def _stretches(
 ) -> Iterator[_Piece]:
     """Cut one tag's many samples by time, at the edges of rollups' windows."""
     windows = db.execute(
-        "SELECT source_ms // $width AS w, count(*) FROM read_parquet($paths, hive_partitioning = false) WHERE tag = $tag GROUP BY w ORDER BY w",
+        "SELECT source_ms // $width AS w, count(*) FROM read_parquet($paths, hive_partitioning = false)"
+        " WHERE tag = $tag GROUP BY w ORDER BY w",
         {"width": ROLLUP_MS, "paths": list(paths), "tag": tag},
     ).fetchnumpy()
     begins, sizes = windows["w"].astype(np.int64), windows["count_star()"].astype(np.int64)
