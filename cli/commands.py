@@ -11,6 +11,7 @@ import typer
 
 from cli.language import make_output_safe, say
 from cli.running import refuse, run_until_stopped, set_up_logging, unusable
+from cli.store import store_app
 
 if TYPE_CHECKING:
     from config import BrokerConfig, SiteConfig
@@ -26,6 +27,7 @@ token_app = typer.Typer(no_args_is_help=True, help=say("访问令牌：创建、
 app.add_typer(token_app, name="token")
 app.add_typer(edge_app, name="edge")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(store_app, name="store")
 
 SitePath = Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))]
 DataPath = Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))]
@@ -39,7 +41,7 @@ DEFAULT_DATA = Path("hazardgate-data")
 EXTRA_OF = {
     "aiohttp": "gateway", "apsw": "gateway", "fastapi": "gateway", "standardwebhooks": "gateway",
     "starlette": "gateway", "uvicorn": "gateway", "textual": "watch", "pymodbus": "simulators",
-    "h11": "gateway",
+    "h11": "gateway", "duckdb": "gateway", "influxdb_client": "gateway", "openpyxl": "gateway", "urllib3": "gateway",
 }  # fmt: skip
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config import TimeSeriesStoreConfig, read_store_secret
+from gateway.historian.store import HistorianError
 
 if TYPE_CHECKING:
+    from gateway.historian.influx.setup import Done, Health
     from gateway.historian.influx.store import InfluxHistorian
 
-__all__ = ["open_store"]
+__all__ = ["HistorianError", "InfluxHistorian", "health", "open_store", "set_up"]
 
 
 def open_store(config: TimeSeriesStoreConfig, site: str, base_dir: Path = Path()) -> InfluxHistorian:
@@ -27,3 +29,17 @@ def open_store(config: TimeSeriesStoreConfig, site: str, base_dir: Path = Path()
 
     kind = VictoriaHistorian if config.kind == "victoriametrics" else InfluxHistorian
     return kind(config, site, read_store_secret(config, base_dir), base_dir)
+
+
+def set_up(store: InfluxHistorian) -> list[Done]:
+    """Make what a store needs before the first write; see `setup.set_up`."""
+    from gateway.historian.influx.setup import set_up
+
+    return set_up(store)
+
+
+def health(store: InfluxHistorian) -> Health:
+    """Ask a store how it is; see `setup.health`."""
+    from gateway.historian.influx.setup import health
+
+    return health(store)

@@ -1,0 +1,165 @@
+"""`hazardgate store`: sets up the time-series stores of a site and tells how they are. `store copy` joins in `store_copy`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from cli.language import say
+from cli.running import refuse
+
+if TYPE_CHECKING:
+    from config import SiteConfig, TimeSeriesStoreConfig
+    from gateway.historian.influx import InfluxHistorian
+
+EXIT_FAILED: Final = 1
+STATUS_BYTES_MAX: Final = 4 * 1024 * 1024
+
+store_app = typer.Typer(
+    no_args_is_help=True, help=say("时序库：创建、查看状态、复制", "time-series stores: set up, status, copy"),
+)  # fmt: skip
+
+SitePath = Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))]
+OnlyId = Annotated[str | None, typer.Option("--id", help=say("只处理这一个时序库", "only the store of this id"))]
+AsJson = Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))]
+
+
+@store_app.command("setup", help=say(
+    "创建数据库或存储桶并设置保留时间；已有的不动，可重复运行",
+    "Make the database or bucket and set how long it keeps. What is there stays; safe to run again.",
+))  # fmt: skip
+def setup(site: SitePath, only: OnlyId = None, as_json: AsJson = False) -> None:
+    """Make the database or bucket and set how long it keeps. What is there stays; safe to run again."""
+    from gateway.historian.influx import set_up
+
+    loaded, results, failed = _site(site), [], False
+    for config in _chosen(loaded, only):
+        entry: dict[str, Any] = {"id": config.id, "done": [], "error": None}
+        with _opened(config, loaded.site, site, entry) as store:
+            if store is not None:
+                entry["done"] = [{"text": say(done.text_zh, done.text), "changed": done.changed} for done in set_up(store)]
+        results.append(entry)
+        failed = failed or entry["error"] is not None
+    if as_json:
+        typer.echo(json.dumps(results, ensure_ascii=False))
+    for entry in results if not as_json else ():
+        for done in entry["done"]:
+            typer.echo(f"{entry['id']}: {done['text']}")
+        if entry["error"]:
+            typer.echo(entry["error"], err=True)
+    raise SystemExit(EXIT_FAILED if failed else 0)
+
+
+@store_app.command("status", help=say(
+    "各时序库是否可用、数据库是否存在，以及网关写到了哪里",
+    "Whether each store answers and has our database, and how far the gateway has fed it.",
+))  # fmt: skip
+def status(
+    site: SitePath,
+    data: Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))] = Path("hazardgate-data"),
+    only: OnlyId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether each store answers and has our database, and how far the gateway has fed it."""
+    from gateway.historian.influx import health
+
+    loaded, fed, results = _site(site), _fed(data), []
+    for config in _chosen(loaded, only):
+        entry: dict[str, Any] = {
+            "id": config.id, "kind": config.kind, "url": config.url, "error": None, "version": None, "database": None,
+            "fed": fed.get(config.id),
+        }  # fmt: skip
+        with _opened(config, loaded.site, site, entry) as store:
+            if store is not None:
+                found = health(store)
+                entry["version"], entry["database"] = found.version, found.database
+        results.append(entry)
+    if as_json:
+        typer.echo(json.dumps(results, ensure_ascii=False))
+    for entry in results if not as_json else ():
+        typer.echo(_in_words(entry))
+    bad = any(entry["error"] or entry["database"] is False for entry in results)
+    raise SystemExit(EXIT_FAILED if bad else 0)
+
+
+def _site(path: Path) -> SiteConfig:
+    from config import ConfigError, load_site
+
+    try:
+        return load_site(path)
+    except ConfigError as error:
+        raise refuse(error) from None
+
+
+def _chosen(site: SiteConfig, only: str | None) -> list[TimeSeriesStoreConfig]:
+    found = [config for config in site.storage.stores if only in (None, config.id)]
+    if not found:
+        names = ", ".join(config.id for config in site.storage.stores) or say("没有", "none")
+        raise refuse(say(
+            f"站点配置 storage.stores 中没有这样的时序库（现有：{names}）", f"no such store in storage.stores (there: {names})"
+        ))  # fmt: skip
+    return found
+
+
+@contextmanager
+def _opened(
+    config: TimeSeriesStoreConfig, site: str, path: Path, entry: dict[str, Any]
+) -> Iterator[InfluxHistorian | None]:
+    """Open a store; what goes wrong with it stands in its entry, and the other stores have their turn."""
+    from config import SecretError
+    from gateway.historian.influx import HistorianError, open_store
+
+    try:
+        store = open_store(config, site, path if path.is_dir() else path.parent)
+    except (SecretError, HistorianError) as error:
+        entry["error"] = say(error.message_zh, str(error))
+        yield None
+        return
+    try:
+        yield store
+    except HistorianError as error:
+        entry["error"] = say(error.message_zh, str(error))
+    finally:
+        store.close()
+
+
+def _fed(data: Path) -> dict[str, dict[str, Any]]:
+    """Return what serve says of each store, nothing where it has not said."""
+    path = data / "historian" / "status.json"
+    try:
+        if path.stat().st_size > STATUS_BYTES_MAX:
+            return {}
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        return {str(each["id"]): each for each in loaded["stores"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    name = f"{entry['id']} ({entry['kind']}, {entry['url']})"
+    if entry["error"]:
+        return f"{name}: {entry['error']}"
+    version = entry["version"] or say("版本未知", "version not told")
+    database = {
+        True: say("数据库存在", "database is there"),
+        False: say("数据库不存在，请运行 hazardgate store setup", "no database: run `hazardgate store setup`"),
+        None: say("无需数据库", "no database to check"),
+    }[entry["database"]]
+    fed = entry["fed"]
+    if fed is None:
+        feeding = say("网关尚未报告写入情况", "the gateway has not told how far it has fed it")
+    else:
+        state = {
+            "live": say("实时", "live"), "catching up": say("追补中", "catching up"), "away": say("不可用", "away"),
+            "refused": say("被拒绝", "refused"),
+        }.get(fed["state"], fed["state"])  # fmt: skip
+        feeding = say(
+            f"{state}，未写入 {fed['lag_rows']} 条日志，隔离 {fed['quarantined']} 个采样",
+            f"{state}, {fed['lag_rows']} log rows to go, {fed['quarantined']} samples quarantined",
+        )
+    return f"{name}: {version}; {database}; {feeding}"

@@ -1,0 +1,231 @@
+"""Makes what a store needs before the first write (database or bucket, how long it keeps), and asks how it is.
+
+Whatever is there already stays: only how long it keeps is changed. Safe to run again.
+Sources: InfluxQL 1.8 database management; InfluxDB 2.7 API (`/api/v2/buckets`, `/api/v2/orgs`, `/api/v2/dbrps`); 3 Core API
+(`/api/v3/configure/database`). The last two have not been run against a server here: tests hold them to these documents.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from gateway.historian.influx.answers import refusal, short, told
+from gateway.historian.influx.http import Reply
+from gateway.historian.influx.store import InfluxHistorian, identifier
+from gateway.historian.store import StoreAwayError, StoreRefusedError
+
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+DAY_S: Final = 86_400
+HEALTH: Final = {"influxdb1": "/ping", "influxdb2": "/health", "influxdb3": "/health", "victoriametrics": "/health"}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One thing that was done, or was not needed."""
+
+    text: str
+    text_zh: str
+    changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a store is. `database`: whether ours is there; None where it needs none or cannot be asked."""
+
+    version: str
+    database: bool | None
+
+
+def set_up(store: InfluxHistorian) -> list[Done]:
+    """Make what is missing; return what was done.
+
+    Raises:
+        StoreAwayError, StoreRefusedError: it could not be made; run it again.
+    """
+    return {
+        "influxdb1": _set_up_1, "influxdb2": _set_up_2, "influxdb3": _set_up_3, "victoriametrics": _set_up_victoria,
+    }[store.config.kind](store)  # fmt: skip
+
+
+def health(store: InfluxHistorian) -> Health:
+    """Ask a store how it is.
+
+    Raises:
+        StoreAwayError, StoreRefusedError: it does not answer, or not to us.
+    """
+    config = store.config
+    reply = store.link.send("GET", HEALTH[config.kind], bytes_max=ANSWER_BYTES_MAX)
+    if reply.status >= 500:
+        said = short(told(reply.body))
+        raise StoreAwayError(f"stores.{store.name} answers {reply.status}: {said}", f"时序库 {store.name} 返回 {reply.status}：{said}")
+    if reply.status >= 300:
+        raise _refused(store, reply)
+    version = reply.headers.get("x-influxdb-version", "")
+    if config.kind == "influxdb1":
+        return Health(version, config.database in _databases(store))
+    if config.kind == "influxdb2":
+        return Health(version or str(_object(store, reply).get("version", "")), bool(_buckets(store)))
+    return Health(version, None)
+
+
+# -- 1.x --
+
+
+def _databases(store: InfluxHistorian) -> list[str]:
+    return [str(row[0]) for row in store.ask("SHOW DATABASES", store.config.timeout_s)]
+
+
+def _set_up_1(store: InfluxHistorian) -> list[Done]:
+    config, within = store.config, store.config.timeout_s
+    database = identifier(config.database)
+    done = []
+    if config.database in _databases(store):
+        done.append(Done(f"database {config.database} is there", f"数据库 {config.database} 已存在", changed=False))
+    else:
+        store.ask(f"CREATE DATABASE {database}", within)
+        done.append(Done(f"made database {config.database}", f"已创建数据库 {config.database}"))
+    policies = {str(row[0]): row for row in store.ask(f"SHOW RETENTION POLICIES ON {database}", within)}
+    standard = next((name for name, row in policies.items() if row[-1]), "autogen")
+    name = config.retention_policy or standard
+    wanted_h = round(config.retention_days * 24)
+    kept, kept_zh = _for_days(config.retention_days)
+    if name not in policies:
+        store.ask(f"CREATE RETENTION POLICY {identifier(name)} ON {database} DURATION {_duration(wanted_h)} REPLICATION 1", within)
+        done.append(Done(f"made retention policy {name}: keeps {kept}", f"已创建保留策略 {name}：保留{kept_zh}"))
+    elif _hours(str(policies[name][1])) != wanted_h:
+        store.ask(f"ALTER RETENTION POLICY {identifier(name)} ON {database} DURATION {_duration(wanted_h)}", within)
+        done.append(Done(f"retention policy {name} now keeps {kept}", f"保留策略 {name} 改为保留{kept_zh}"))
+    else:
+        done.append(Done(f"retention policy {name} keeps {kept}", f"保留策略 {name} 保留{kept_zh}", changed=False))
+    return done
+
+
+def _duration(hours: int) -> str:
+    return f"{hours}h" if hours else "INF"
+
+
+def _hours(text: str) -> float:
+    """Return a duration such as 9600h0m0s in hours; -1 for what is not one."""
+    digits, hours = "", 0.0
+    for char in text:
+        if char.isdigit():
+            digits += char
+        elif char in "hms" and digits:
+            hours += int(digits) / {"h": 1, "m": 60, "s": 3600}[char]
+            digits = ""
+        else:
+            return -1.0
+    return hours
+
+
+# -- 2.x --
+
+
+def _buckets(store: InfluxHistorian) -> list[dict[str, Any]]:
+    fields = {"name": store.config.database, **({"org": store.config.org} if store.config.org else {})}
+    reply = store.link.send("GET", f"/api/v2/buckets?{urlencode(fields)}", bytes_max=ANSWER_BYTES_MAX)
+    if reply.status == 404:
+        return []
+    found = _checked(store, reply).get("buckets", [])
+    return [each for each in found if isinstance(each, dict) and each.get("name") == store.config.database]
+
+
+def _set_up_2(store: InfluxHistorian) -> list[Done]:
+    config = store.config
+    rules = [{"type": "expire", "everySeconds": round(config.retention_days * DAY_S)}]
+    kept, kept_zh = _for_days(config.retention_days)
+    buckets = _buckets(store)
+    if buckets:
+        bucket = buckets[0]
+        if [rule.get("everySeconds", 0) for rule in bucket.get("retentionRules", [])] in ([rules[0]["everySeconds"]],):
+            return [Done(f"bucket {config.database} keeps {kept}", f"存储桶 {config.database} 保留{kept_zh}", changed=False)]
+        _json(store, "PATCH", f"/api/v2/buckets/{bucket.get('id', '')}", {"retentionRules": rules})
+        return [Done(f"bucket {config.database} now keeps {kept}", f"存储桶 {config.database} 改为保留{kept_zh}")]
+    fields = urlencode({"org": config.org}) if config.org else ""
+    orgs = _checked(store, store.link.send("GET", f"/api/v2/orgs?{fields}", bytes_max=ANSWER_BYTES_MAX)).get("orgs", [])
+    if len(orgs) != 1:
+        raise StoreRefusedError(
+            f"storage.stores.{store.name}: {len(orgs)} organisations fit org {config.org!r}; name one",
+            f"storage.stores.{store.name}：org {config.org!r} 对应 {len(orgs)} 个组织；请写明其中一个",
+        )
+    _json(store, "POST", "/api/v2/buckets", {"orgID": orgs[0].get("id"), "name": config.database, "retentionRules": rules})
+    return [Done(f"made bucket {config.database}: keeps {kept}", f"已创建存储桶 {config.database}：保留{kept_zh}")]
+
+
+# -- 3 Core --
+
+
+def _set_up_3(store: InfluxHistorian) -> list[Done]:
+    config = store.config
+    found = store.link.send("GET", "/api/v3/configure/database?format=json", bytes_max=ANSWER_BYTES_MAX)
+    if found.status >= 300:
+        raise _refused(store, found)
+    if any(config.database in (each.get("iox::database"), each.get("name")) for each in _list(store, found)):
+        return [Done(f"database {config.database} is there", f"数据库 {config.database} 已存在", changed=False)]
+    kept, kept_zh = _for_days(config.retention_days)
+    body: dict[str, Any] = {"db": config.database}
+    if config.retention_days:
+        body["retention_period"] = f"{round(config.retention_days * 24)}h"
+    _json(store, "POST", "/api/v3/configure/database", body)
+    return [Done(f"made database {config.database}: keeps {kept}", f"已创建数据库 {config.database}：保留{kept_zh}")]
+
+
+# -- VictoriaMetrics --
+
+
+def _set_up_victoria(store: InfluxHistorian) -> list[Done]:
+    days = round(store.config.retention_days) or 36500
+    return [Done(
+        f"VictoriaMetrics needs nothing made; how long it keeps is its own flag: start it with -retentionPeriod={days}d",
+        f"VictoriaMetrics 无需创建任何内容；保留时间由其启动参数决定：-retentionPeriod={days}d", changed=False,
+    )]  # fmt: skip
+
+
+# -- shared --
+
+
+def _for_days(days: float) -> tuple[str, str]:
+    return (f"{days:g} days", f" {days:g} 天") if days else ("for ever", "永久")
+
+
+def _json(store: InfluxHistorian, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    return _checked(store, store.link.send(method, path, json.dumps(body).encode(), {"Content-Type": "application/json"}))
+
+
+def _checked(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
+    if reply.status >= 500 or reply.status in (408, 429):
+        said = short(told(reply.body))
+        raise StoreAwayError(f"stores.{store.name} answers {reply.status}: {said}", f"时序库 {store.name} 返回 {reply.status}：{said}")
+    if reply.status >= 300:
+        raise _refused(store, reply)
+    return _object(store, reply)
+
+
+def _object(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
+    if not reply.body.strip():
+        return {}
+    try:
+        loaded = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise _refused(store, reply)
+    return loaded
+
+
+def _list(store: InfluxHistorian, reply: Reply) -> list[dict[str, Any]]:
+    try:
+        loaded = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        loaded = None
+    if not isinstance(loaded, list):
+        raise _refused(store, reply)
+    return [each for each in loaded if isinstance(each, dict)]
+
+
+def _refused(store: InfluxHistorian, reply: Reply) -> StoreRefusedError:
+    refused = refusal(store.name, reply.status, short(told(reply.body)))
+    return StoreRefusedError(refused.reason, refused.reason_zh)
