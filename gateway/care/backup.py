@@ -37,6 +37,7 @@ TRIES: Final = 10
 SIBLINGS_MAX: Final = 100
 SITE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 SITE_FILES_MAX: Final = 100
+FEEDS: Final = "historian/feeds"
 OWN_ROOMS: Final = ("core", "serve", "historian")
 _NAMED_SECRET = re.compile(
     r"^\s*-?\s*(?:[a-z_]*(?:secret|password|key)[a-z_]*|token)_file:\s*['\"]?([^'\"#\n]+)", re.MULTILINE
@@ -179,10 +180,10 @@ class _Backup:
                 self._copy_anew(path, name)
 
     def serve(self) -> None:
-        """Take serve's tokens (hashes of them) and its audit."""
+        """Take serve's tokens (hashes of them), its audit, and how far it has fed other stores."""
         folder = self._data / "serve"
-        for path in [*sorted(folder.glob("audit*.jsonl")), folder / "tokens.json"]:
-            name = f"serve/{path.name}"
+        for path in [*sorted(folder.glob("audit*.jsonl")), folder / "tokens.json", *sorted(self._data.glob(f"{FEEDS}/*.json*"))]:
+            name = path.relative_to(self._data).as_posix()
             if is_path_of_ours(name) and path.is_file():
                 with suppress(FileNotFoundError):  # turned over meanwhile: its lines are in the next one
                     self._copy_anew(path, name)
@@ -285,7 +286,7 @@ class _Backup:
             raise SourceChangedError(folder, "its files come and go faster than they can be taken", "历史库文件变化太快")
         self.damaged = {one for one in self.damaged if one.split(":")[0] in wanted}
         self.damaged |= {f"{path}: missing" for path in gone if path in wanted}
-        for path in [one.path for one in self.part.done if one.path.startswith("historian/") and one.path not in wanted]:
+        for path in [one.path for one in self.part.done if _is_segment(one.path) and one.path not in wanted]:
             self.part.drop(path)
 
     def _wanted(self, folder: Path) -> Iterator[tuple[str, tuple[int, str] | None]]:
@@ -375,6 +376,10 @@ def _ledger_id(path: Path) -> str:
         return ""
     finally:
         reader.close()
+
+
+def _is_segment(path: str) -> bool:
+    return path.startswith("historian/") and not path.startswith(FEEDS)
 
 
 def _outside(data: Path, to: Path) -> None:

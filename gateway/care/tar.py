@@ -72,7 +72,7 @@ def pack(folder: Path, listing: Listing, place: Path, disk: Disk) -> None:
                 with open_plain(folder / path) as file:
                     entry = tarfile.TarInfo(path)
                     entry.size, entry.mtime, entry.mode = os.fstat(file.fileno()).st_size, listing.made_ms // 1000, 0o600
-                    tar.addfile(entry, _Paced(file, disk))  # type: ignore[arg-type]  # it reads, and no more is asked
+                    tar.addfile(entry, _Paced(file, disk))
         out.flush()
         os.fsync(out.fileno())
     disk.rename(aside, place)
