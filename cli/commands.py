@@ -527,7 +527,7 @@ def upgrade_(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--backup", help=say("升级前备份的位置；默认在数据目录内", "where the backup goes; by default into the data folder")),
+        typer.Option("--backup", help=say("升级前备份的位置；默认在数据目录内", "where the backup goes; default: the data folder")),
     ] = None,
     no_backup: Annotated[bool, typer.Option("--no-backup", help=say("不备份", "make no backup"))] = False,
     dry_run: Annotated[
