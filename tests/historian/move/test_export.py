@@ -18,7 +18,7 @@ import duckdb
 import numpy as np
 import openpyxl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.historian import export_file as files
@@ -161,6 +161,7 @@ def test_the_words_of_quality() -> None:
 # ------------------------------------------------------------------ CSV
 
 
+@settings(deadline=None)
 @given(sound_samples())
 def test_csv_holds_exactly_what_the_store_holds(samples: Samples) -> None:
     ordered = order(["A.X", "B.Y"], to_ms=T0_MS + 3 * DAY_MS)
@@ -169,6 +170,7 @@ def test_csv_holds_exactly_what_the_store_holds(samples: Samples) -> None:
 
 
 @pytest.mark.fault("F52")
+@settings(deadline=None)
 @given(st.text(min_size=1), st.text())
 def test_no_text_becomes_a_formula_or_breaks_out_of_its_cell(name: str, unit: str) -> None:
     name, unit = (text.encode("utf-8", "replace").decode() for text in (name, unit))
@@ -244,6 +246,7 @@ def test_a_workbook_has_as_many_sheets_as_it_needs_and_runs_nothing(tmp_path: Pa
     assert abs((rows[1][0].value - at).total_seconds()) < 0.001
 
 
+@settings(max_examples=30, deadline=None)
 @given(sound_samples(rows_max=12))
 def test_a_workbook_holds_exactly_what_the_store_holds(tmp_path_factory: pytest.TempPathFactory, samples: Samples) -> None:
     path = tmp_path_factory.mktemp("xlsx") / "out.xlsx"

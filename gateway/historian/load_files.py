@@ -1,0 +1,162 @@
+"""Import, files: CSV and Parquet as chunks of rows, each with its line; and what file it was, by its content."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from config import HistoryMapping
+from gateway.historian.load_rows import Problems, missing_columns
+
+CHUNK_ROWS: Final = 20_000
+FIELD_CHARS_MAX: Final = 65_536
+COLUMNS_MAX: Final = 10_000
+_FROM: Final = "FROM read_parquet(?, hive_partitioning = false)"
+_READ_BYTES: Final = 1 << 20
+
+Chunk = tuple[Sequence[int], Mapping[str, Sequence[Any]]]
+
+
+@dataclass(slots=True)
+class FileRead:
+    """How far the file is read (bytes of CSV, rows of Parquet), and once it is: the hash of its content."""
+
+    whole: int = 0
+    done: int = 0
+    sha256: str = ""
+
+
+def read_csv(
+    path: Path, mapping: HistoryMapping, wanted: Sequence[str], problems: Problems, read: FileRead
+) -> Iterator[Chunk]:
+    """Yield the rows of a CSV file. What is wrong with a row is told; what is wrong with the file ends it.
+
+    The hash is that of the very bytes the rows came from.
+    """
+    with path.open("rb", buffering=0) as file:
+        read.whole = os.fstat(file.fileno()).st_size
+        hashing = _Hashing(file, read)
+        text = io.TextIOWrapper(
+            io.BufferedReader(hashing, _READ_BYTES), encoding="utf-8-sig" if mapping.encoding == "utf-8" else mapping.encoding,
+            errors="strict", newline="",
+        )  # fmt: skip
+        line = 0
+        try:
+            for _ in range(mapping.header_line - 1):
+                text.readline(FIELD_CHARS_MAX)
+                line += 1
+            rows = csv.reader(text, delimiter=mapping.delimiter, strict=True)
+            csv.field_size_limit(FIELD_CHARS_MAX)
+            header = [name.strip() for name in next(rows, [])][:COLUMNS_MAX]
+            missing_columns(wanted, header, problems, line + 1)
+            if problems.count:
+                return
+            places = [header.index(name) for name in wanted]
+            lines: list[int] = []
+            kept: list[list[str]] = []
+            before = line
+            for row in rows:
+                line = before + rows.line_num
+                if len(row) != len(header):
+                    if row:
+                        told = f"{len(row)} cells under {len(header)} columns", f"{len(row)} 个单元格，而表头有 {len(header)} 列"
+                        problems.add(line, "", *told)
+                    continue
+                lines.append(line)
+                kept.append(row)
+                if len(kept) >= CHUNK_ROWS:
+                    yield lines, {name: [row[at] for row in kept] for name, at in zip(wanted, places, strict=True)}
+                    lines, kept = [], []
+            yield lines, {name: [row[at] for row in kept] for name, at in zip(wanted, places, strict=True)}
+        except UnicodeDecodeError:
+            problems.add(line + 1, "", f"from about here it is not {mapping.encoding}; name its encoding in the mapping",
+                         f"从此行附近起不是 {mapping.encoding}；请在映射中写明 encoding")  # fmt: skip
+        except csv.Error as error:
+            problems.add(line + 1, "", f"no sound CSV ({error}); mend the quotes", f"不是正确的 CSV（{error}）；请检查引号")
+        read.sha256 = hashing.sha256.hexdigest()
+
+
+def read_parquet(
+    path: Path, wanted: Sequence[str], time_column: str, problems: Problems, read: FileRead
+) -> tuple[bool, Callable[[], Iterator[Chunk]]]:
+    """Return whether the time column holds moments (with a zone) already, and what yields the rows."""
+    import duckdb
+
+    before = path.stat()
+    read.sha256 = _sha256(path)
+    connection = duckdb.connect(":memory:", config={
+        "threads": "1", "memory_limit": "512MB", "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false", "temp_directory": "",
+    })  # fmt: skip
+    try:
+        ((read.whole,),) = connection.execute(f"SELECT count(*) {_FROM}", [_glob(path)]).fetchall()
+        described = connection.execute(f"DESCRIBE SELECT * {_FROM}", [_glob(path)]).fetchall()
+    except duckdb.Error as error:
+        first = str(error).partition("\n")[0][:200]
+        problems.add(0, "", f"no sound Parquet file ({first})", f"不是正确的 Parquet 文件（{first}）")
+        described = []
+    types = {str(row[0]): str(row[1]) for row in described}
+    if types:
+        missing_columns(wanted, list(types), problems, 0)
+    if problems.count:
+        connection.close()
+        return False, lambda: iter(())
+    zoned = types[time_column] == "TIMESTAMP WITH TIME ZONE"
+    asked = ", ".join(f"epoch_ms({_quoted(name)})" if name == time_column and zoned else _quoted(name) for name in wanted)
+
+    def rows() -> Iterator[Chunk]:
+        try:
+            connection.execute(f"SELECT {asked} {_FROM}", [_glob(path)])
+            line = 0
+            while found := connection.fetchmany(CHUNK_ROWS):
+                read.done += len(found)
+                yield range(line + 1, line + len(found) + 1), dict(zip(wanted, zip(*found, strict=True), strict=True))
+                line += len(found)
+        except duckdb.Error as error:
+            first = str(error).partition("\n")[0][:200]
+            problems.add(0, "", f"the file cannot be read to its end ({first})", f"文件无法读完（{first}）")
+        finally:
+            connection.close()
+        after = path.stat()
+        if (before.st_mtime_ns, before.st_size, before.st_ino) != (after.st_mtime_ns, after.st_size, after.st_ino):
+            problems.add(0, "", "the file changed while it was read; try again", "读取期间文件发生了变化；请重试")
+
+    return zoned, rows
+
+
+class _Hashing(io.RawIOBase):
+    """Passes bytes on and hashes them."""
+
+    def __init__(self, file: Any, read: FileRead) -> None:
+        self._file, self._read = file, read
+        self.sha256 = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self._file.readinto(buffer) or 0)
+        self.sha256.update(memoryview(buffer)[:count])
+        self._read.done += count
+        return count
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _glob(path: Path) -> list[str]:
+    """Return a path as DuckDB takes it: it would take *, ? and [ for patterns."""
+    return ["".join(f"[{char}]" if char in "*?[" else char for char in os.fspath(path))]
+
