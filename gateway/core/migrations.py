@@ -33,6 +33,7 @@ MIGRATIONS: Final = (
         (
             "ALTER TABLE log ADD COLUMN late_upto INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE log ADD COLUMN fresh TEXT",
+            "CREATE INDEX log_historical ON log (pos) WHERE kind = 'H'",
         ),
     ),
 )

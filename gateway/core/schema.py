@@ -27,6 +27,7 @@ CREATE TABLE log (
 CREATE INDEX log_frames ON log (node, stream, first) WHERE kind = 'F';
 CREATE INDEX log_blocks ON log (node, stream, last) WHERE kind = 'B';
 CREATE INDEX log_revisions ON log (pos) WHERE kind = 'C';
+CREATE INDEX log_historical ON log (pos) WHERE kind = 'H';
 
 -- The journal: what happened to alarms, hash-chained in order of `row`.
 CREATE TABLE transition (

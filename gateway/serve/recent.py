@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 BYTES_MAX: Final = 128 * 1024 * 1024
@@ -16,7 +17,13 @@ FRAME_OVERHEAD_BYTES: Final = 260  # what Python needs for one, beside its body
 
 
 class StoredFrame(NamedTuple):
-    """One FRAME or BLOCK row of the log. last_ms: newest source time in it, for a FRAME row only, else 0."""
+    """One row of the log that holds samples.
+
+    Attributes:
+        stream, first: of the frame; of a block its first number; 0 and its log position for a foreign node's stored data.
+        last_ms: newest source time in it, 0 for a block.
+        late_upto: frames numbered up to here were late. fresh: JSON [[lo, hi], …] of a block's new frames, None: all.
+    """
 
     pos: int
     stream: int
@@ -24,6 +31,8 @@ class StoredFrame(NamedTuple):
     body: bytes
     last_ms: int
     is_block: bool = False
+    late_upto: int = 0
+    fresh: str | None = None
 
 
 class Held(NamedTuple):
@@ -71,17 +80,29 @@ class RecentFrames:
                 oldest.dropped_pos = gone.pos
                 self.bytes -= len(gone.body) + FRAME_OVERHEAD_BYTES
 
-    def of(self, ledger_id: str, node: str, device: str) -> Held | None:
-        """Return what is held of a device, blocks of its node included, in log order; None for another ledger."""
+    def of(self, ledger_id: str, node: str, device: str, after: int = 0) -> Held | None:
+        """Return what is held of a device after a log position, blocks of its node included, in log order.
+
+        None for another ledger.
+        """
         with self._lock:
             if ledger_id != self._ledger_id or not ledger_id:
                 return None
             own, blocks = self._devices.get((node, device)), self._devices.get((node, ""))
             held = [each for each in (own, blocks) if each is not None]
-            frames = [frame for each in held for frame in each.frames]
+            frames = [frame for each in held for frame in _after(each.frames, after)]
             after_pos = max([self._from_pos, *(each.dropped_pos for each in held)])
         if blocks is not None:
             frames.sort(key=lambda frame: frame.pos)
         if frames and frames[0].pos <= after_pos:  # one of the two lost more than the other
             frames = [frame for frame in frames if frame.pos > after_pos]
         return Held(frames, after_pos)
+
+
+def _after(frames: deque[StoredFrame], pos: int) -> list[StoredFrame]:
+    """Return the newest rows, those after a position."""
+    if not pos:
+        return list(frames)
+    found = list(takewhile(lambda frame: frame.pos > pos, reversed(frames)))
+    found.reverse()
+    return found

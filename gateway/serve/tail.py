@@ -36,6 +36,8 @@ class LogRow(NamedTuple):
     first: int
     last: int
     body: bytes
+    late_upto: int = 0
+    fresh: str | None = None
 
 
 class FrameColumns(NamedTuple):
@@ -48,8 +50,18 @@ class FrameColumns(NamedTuple):
 
 
 READ_KINDS: Final = tuple(
-    str(kind) for kind in (EntryKind.FRAME, EntryKind.BLOCK, EntryKind.BORN, EntryKind.DIED, EntryKind.CONFIG)
+    str(kind) for kind in (EntryKind.FRAME, EntryKind.BLOCK, EntryKind.HISTORICAL, EntryKind.BORN, EntryKind.DIED, EntryKind.CONFIG)
 )
+
+
+def stored_frame(row: LogRow) -> StoredFrame:
+    """Return a row as history reads it. What a foreign node had stored has no stream: its place in the log is its number."""
+    if row.kind == EntryKind.BLOCK:
+        return StoredFrame(row.pos, row.stream, row.first, row.body, 0, True, row.late_upto, row.fresh)
+    last_ms = newest_source_ms(row.body)
+    if row.kind == EntryKind.HISTORICAL:
+        return StoredFrame(row.pos, 0, row.pos, row.body, last_ms, late_upto=row.pos)
+    return StoredFrame(row.pos, row.stream, row.first, row.body, last_ms, late_upto=row.late_upto)
 
 
 @dataclass(slots=True)
@@ -144,6 +156,8 @@ class Tail:
                 self._frame(row)
             case EntryKind.BLOCK:
                 self._block(row)
+            case EntryKind.HISTORICAL:
+                self._keep(row)
             case EntryKind.BORN:
                 self.born(row)
             case EntryKind.DIED:
@@ -177,9 +191,7 @@ class Tail:
             node.evaluated = row.last
 
     def _keep(self, row: LogRow) -> None:
-        is_block = row.kind == EntryKind.BLOCK
-        last_ms = 0 if is_block else newest_source_ms(row.body)
-        self._recent.add(row.node, row.device, StoredFrame(row.pos, row.stream, row.first, row.body, last_ms, is_block))
+        self._recent.add(row.node, row.device, stored_frame(row))
 
     def warm(self, after_pos: int, rows: Sequence[LogRow]) -> None:
         """Keep in memory what was logged after a position and up to `pos`."""

@@ -31,7 +31,7 @@ UNMARKED_STREAMS_MAX: Final = 256
 _kinds: Final = ", ".join(f"'{kind}'" for kind in READ_KINDS)
 COLUMNS: Final = (
     "pos, kind, engine_ms, received_ms, node, device, stream, first, last,"
-    f" CASE WHEN kind IN ({_kinds}) THEN body ELSE x'' END"
+    f" CASE WHEN kind IN ({_kinds}) THEN body ELSE x'' END, late_upto, fresh"
 )
 
 
@@ -67,7 +67,7 @@ def _warm(tail: Tail, file: LedgerFile, last_pos: int) -> None:
     rows: list[LogRow] = []
     begin = max(0, last_pos - WARM_ROWS)
     for lo in range(begin, last_pos, WARM_SLICE):
-        sql = f"SELECT {COLUMNS} FROM log WHERE pos > ? AND pos <= ? AND kind IN ('F', 'B') ORDER BY pos"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM log WHERE pos > ? AND pos <= ? AND kind IN ('F', 'B', 'H') ORDER BY pos"  # noqa: S608
         rows += [LogRow(*row) for row in file.rows(sql, (lo, min(lo + WARM_SLICE, last_pos)))]
     tail.warm(begin, rows)
 
