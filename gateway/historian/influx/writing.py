@@ -9,7 +9,7 @@ from gateway.historian.influx.answers import Away, Decision, Partial, Refused, S
 from gateway.historian.store import StoreAwayError, StoreRefusedError
 
 REQUESTS_MAX: Final = 256
-"""Requests that one batch may cost; what is not told apart by then is given up together."""
+"""Requests that finding bad lines of one batch may cost; what is not told apart by then is given up together."""
 BYTES_MAX: Final = 4 * 1024 * 1024
 """Of one request: InfluxDB 1.x takes 25 MB, VictoriaMetrics lines of any number."""
 
@@ -24,7 +24,7 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
     """
     refused: dict[int, str] = {}
     waiting = [list(range(len(lines)))]
-    requests = 0
+    asked = 0
     while waiting:
         rows = waiting.pop()
         if not rows:
@@ -35,7 +35,6 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
             waiting += _halves(rows)
             continue
         decision = post(body)
-        requests += 1
         if isinstance(decision, Stored):
             continue
         if isinstance(decision, Away):
@@ -50,6 +49,7 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
                 "或删除其他程序以同名 measurement 写入的数据",
             )
         reason = "too large for the store" if isinstance(decision, TooLarge) else decision.reason
+        asked += isinstance(decision, Partial)
         named = _named(decision, rows, lines) if isinstance(decision, Partial) else []
         if named:
             refused |= dict.fromkeys(named, reason)
@@ -58,7 +58,7 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
             waiting.append(rest)
         elif len(rows) == 1:
             refused[rows[0]] = reason
-        elif requests >= REQUESTS_MAX:
+        elif asked >= REQUESTS_MAX and isinstance(decision, Partial):
             refused |= dict.fromkeys(rows, f"one of {len(rows)} lines of which the store says: {reason}")
         else:
             waiting += _halves(rows)
