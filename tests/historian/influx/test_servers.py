@@ -1,0 +1,220 @@
+"""What real servers say and keep: InfluxDB 1.6 and VictoriaMetrics, set up, refused, given wrong lines, killed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.historian.influx import health, open_store, set_up
+from gateway.historian.influx.answers import Partial, Stored
+from gateway.historian.influx.line import name_of, sample_lines
+from gateway.historian.influx.victoria import VictoriaHistorian
+from gateway.historian.influx.writing import store_lines
+from gateway.historian.samples import concatenated
+from gateway.historian.store import StoreAwayError, StoreRefusedError
+from tests.historian.reference import Row, samples_of
+from tests.stores import (
+    INFLUXD,
+    VICTORIA,
+    StoreServer,
+    ask,
+    needs_influxd,
+    needs_victoria,
+    running_store,
+    store_config,
+    with_users,
+)
+
+T0 = 1_767_225_600_000
+NAMES = st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=24), st.text(", =\\\"'\n\r\t%中/*$;-", max_size=8))
+
+
+@pytest.fixture(scope="module")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    with running_store(INFLUXD, tmp_path_factory.mktemp("influxd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    with running_store(VICTORIA, tmp_path_factory.mktemp("victoria")) as server:
+        yield server
+
+
+@needs_influxd
+@pytest.mark.fault("F49")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(NAMES, min_size=1, max_size=12))
+def test_names_go_through_a_real_server_byte_by_byte(influxd: StoreServer, names: set[str]) -> None:
+    """What it lists, by means of the standard library alone, is what was sent; and each is found by its name."""
+    ask(influxd, 'CREATE DATABASE "names"')
+    store = open_store(store_config(influxd, database="names"), "demo")
+    try:
+        rows = [Row(name, T0 + at, float(at)) for at, name in enumerate(sorted(names))]
+        assert store.write(samples_of(rows)).rejected == ()
+        listed = json.loads(ask(influxd, 'SHOW TAG VALUES FROM hazard_sample WITH KEY = "point"', db="names"))
+        stored = [name_of(value) for _, value in listed["results"][0]["series"][0]["values"]]
+        assert {name.encode() for name in names} == {name.encode() for name in stored}
+        for row in rows:
+            assert store.range(row.tag, T0, T0 + 100).value.tolist() == [row.value]
+    finally:
+        ask(influxd, 'DROP DATABASE "names"')
+        store.close()
+
+
+@needs_influxd
+def test_setting_up_twice_changes_nothing_and_a_new_period_is_set(influxd: StoreServer) -> None:
+    def told(**more: object) -> list[bool]:
+        store = open_store(store_config(influxd, database="set_up", **more), "demo")
+        try:
+            done = set_up(store)
+            assert all(any("\u4e00" <= char <= "\u9fff" for char in each.text_zh) for each in done)
+            assert health(store).database
+            return [each.changed for each in done]
+        finally:
+            store.close()
+
+    unmade = open_store(store_config(influxd, database="set_up"), "demo")
+    assert health(unmade).database is False
+    assert health(unmade).version.startswith("1.")
+    unmade.close()
+    assert told(retention_days=400.0) == [True, True]
+    assert told(retention_days=400.0) == [False, False]
+    assert told(retention_days=30.0) == [False, True]
+    assert told(retention_days=0.0) == [False, True]
+    assert told(retention_days=7.0, retention_policy="week") == [False, True]
+    assert told(retention_days=7.0, retention_policy="week") == [False, False]
+    policies = json.loads(ask(influxd, 'SHOW RETENTION POLICIES ON "set_up"'))["results"][0]["series"][0]["values"]
+    assert [row[:2] for row in policies] == [["autogen", "0s"], ["week", "168h0m0s"]]
+
+
+@needs_influxd
+def test_a_database_that_is_not_there_says_how_to_make_it(influxd: StoreServer) -> None:
+    for more in ({"database": "nowhere"}, {"database": "hazardgate", "retention_policy": "nowhere"}):
+        ask(influxd, 'CREATE DATABASE "hazardgate"')
+        store = open_store(store_config(influxd, **more), "demo")
+        with pytest.raises(StoreRefusedError, match="hazardgate store setup") as refused:
+            store.write(samples_of([Row("T", T0, 1.0)]))
+        assert "hazardgate store setup" in refused.value.message_zh
+        store.close()
+    store = open_store(store_config(influxd, database="nowhere"), "demo")
+    with pytest.raises(StoreRefusedError, match="hazardgate store setup"):
+        store.range("T", T0, T0 + 1)
+    store.close()
+
+
+@needs_influxd
+def test_the_wrong_kind_says_so(influxd: StoreServer, victoria: StoreServer) -> None:
+    """1.6 has no /api/v2/write."""
+    store = open_store(store_config(influxd, kind="influxdb2"), "demo")
+    with pytest.raises(StoreRefusedError, match="check kind"):
+        store.write(samples_of([Row("T", T0, 1.0)]))
+    store.close()
+
+
+@needs_influxd
+def test_a_server_with_users_says_who_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_SECRET", "pass word")
+    with with_users(tmp_path, {"admin": "pass word", "joe": "pass word"}) as server:
+        def opened(**more: object) -> object:
+            return open_store(store_config(server, secret_env="STORE_SECRET", **more), "demo")
+
+        sample = samples_of([Row("T", T0, 1.0)])
+        set_up(opened(username="admin"))
+        assert opened(username="admin").write(sample).rows == 1
+        for who, advice in ((None, "secret_file"), ("nobody", "username"), ("joe", "username")):
+            store = opened(**({"username": who} if who else {}))
+            with pytest.raises(StoreRefusedError, match=advice) as refused:
+                store.write(sample)
+            assert "storage.stores.store" in refused.value.message_zh
+            with pytest.raises(StoreRefusedError):
+                store.range("T", T0, T0 + 1)
+            store.close()
+
+
+@needs_influxd
+def test_a_forged_line_is_found_and_all_others_are_stored(influxd: StoreServer) -> None:
+    """A NaN among lines: 1.6 stores the others, says 400, and quotes the line."""
+    ask(influxd, 'CREATE DATABASE "forged"')
+    store = open_store(store_config(influxd, database="forged"), "demo")
+    lines = sample_lines(samples_of([Row("T", T0 + at, float(at)) for at in range(500)]), "demo").text
+    lines[123] = lines[123].replace("value=123.0", "value=NaN")
+    lines[400] = "hazard_sample,point=T"
+    said = store.link.write("\n".join(lines).encode(), "ms")
+    assert isinstance(said, Partial)
+    assert set(store_lines(lambda body: store.link.write(body, "ms"), lines)) == {123, 400}
+    assert len(store.range("T", T0, T0 + 500)) == 498
+    store.close()
+
+
+@needs_influxd
+def test_a_field_of_another_type_costs_only_its_own_rows(influxd: StoreServer) -> None:
+    """Somebody wrote `raw` as an integer: rows with a raw value are named, the others stored; a wrong `value` is refused whole."""
+    ask(influxd, 'CREATE DATABASE "conflict"')
+    store = open_store(store_config(influxd, database="conflict"), "demo")
+    assert store.link.write(f"hazard_sample,point=X,site=demo raw=1i {T0}".encode(), "ms") == Stored()
+    rows = [Row("T", T0 + at, float(at), *((69, 7.5) if at in (3, 250, 499) else ())) for at in range(500)]
+    written = store.write(samples_of(rows))
+    assert [each.source_ms - T0 for each in written.rejected] == [3, 250, 499]
+    assert all("conflict" in each.reason for each in written.rejected)
+    assert written.rows == len(store.range("T", T0, T0 + 500)) == 497
+    ask(influxd, 'CREATE DATABASE "conflict2"')
+    other = open_store(store_config(influxd, database="conflict2"), "demo")
+    assert other.link.write(f"hazard_sample,point=X,site=demo value=1i {T0}".encode(), "ms") == Stored()
+    with pytest.raises(StoreRefusedError, match="database") as refused:
+        other.write(samples_of(rows))
+    assert "database" in refused.value.message_zh
+    store.close()
+    other.close()
+
+
+@needs_influxd
+def test_what_was_answered_for_survives_a_kill(tmp_path: Path) -> None:
+    with running_store(INFLUXD, tmp_path) as server:
+        store = open_store(store_config(server), "demo")
+        set_up(store)
+        rng = np.random.default_rng(5)
+        parts = [
+            samples_of([Row(f"T{tag}", T0 + 1_000 * (100 * part + at), float(rng.normal())) for tag in range(20) for at in range(100)])
+            for part in range(3)
+        ]  # fmt: skip
+        for part in parts:
+            assert store.write(part).rows == len(part)
+            server.kill()
+            with pytest.raises(StoreAwayError):
+                store.write(part)
+            server.start()
+        held = concatenated(list(store.day(T0)))
+        wanted = concatenated(parts)
+        assert (len(held), held.digest()) == (len(wanted), wanted.digest())
+        store.close()
+
+
+@needs_victoria
+def test_victoria_needs_no_set_up_and_tells_its_processes_apart(tmp_path: Path) -> None:
+    with running_store(VICTORIA, tmp_path) as server:
+        store = open_store(store_config(server), "demo")
+        assert isinstance(store, VictoriaHistorian)
+        (done,) = set_up(store)
+        assert "-retentionPeriod=400d" in done.text
+        assert "-retentionPeriod=400d" in done.text_zh
+        assert not done.changed
+        assert health(store).database is None
+        first = store.started_at()
+        assert first
+        assert store.started_at() == first
+        server.kill()
+        with pytest.raises(StoreAwayError):
+            store.started_at()
+        while int(time.time()) <= int(first):  # it tells whole seconds
+            time.sleep(0.01)
+        server.start()
+        assert store.started_at() != first
+        store.close()
