@@ -1,68 +1,71 @@
-"""One tag's past, out of the ledger: live frames and late blocks in order of source time, each sample once.
+"""A tag's past: segments up to where they are sealed, memory and ledger from there on, each sample once.
 
-The newest rows come from memory (`recent`), older ones are looked up by stream: within a stream source time does not
-run back, so the numbers of a range of time are found by halving. Reads are slices; what does not fit the bounds is left
-out from the oldest end and said so.
+The set of segments is taken first and says up to which log position it goes; then the ledger is asked for what was
+logged after it. Samples come as they are where they are few, as buckets where they are many, and over long ranges out
+of the rollups that are kept beside the samples.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from config import SiteConfig, TagConfig
+from config import SiteConfig
 from gateway.core import LEDGER_NAME
-from gateway.serve.downsample import Series, bucket_width_ms, bucketed, longest, stretches
-from gateway.serve.history_blocks import BlockCache
-from gateway.serve.history_streams import NEVER_POS, Finder, KnownStreams, StreamPart
-from gateway.serve.models import History, HistoryPoint, QualityWord
-from gateway.serve.recent import RecentFrames, StoredFrame
-from gateway.serve.stored import TagRows, none_found, tag_of_block, tag_of_frames
+from gateway.historian.events import events_of_ledger
+from gateway.historian.samples import Samples, concatenated
+from gateway.historian.segments.folder import Ancestor, Snapshot
+from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
+from gateway.historian.segments.query import ParquetReader
+from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
+from gateway.historian.segments.store import windows_in
+from gateway.historian.store import AlarmEvent, QueryTimeError, QueryTooLargeError
+from gateway.historian.windows import ROLLUP_MS, Rollups, between, combined
+from gateway.serve.downsample import (
+    bucket_width_ms,
+    bucketed,
+    buckets_of,
+    longest,
+    stretches,
+    stretches_of_rows,
+    unclear,
+    with_damaged,
+)
+from gateway.serve.history_answers import cut_to, points_of, tag_windows
+from gateway.serve.history_ledger import LedgerPast, Subject, Unsealed
+from gateway.serve.models import History, HistoryStretch, TagWindows, WindowList
+from gateway.serve.recent import RecentFrames
 from gateway.serve.turnstile import Turnstile
-from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError, UnknownTagError
+from gateway.serve.view_errors import HistoryTooLargeError, OutOfTimeError, UnknownTagError
 from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
-from wire import Quality, quality_of
 
 RANGE_MS_MAX: Final = 400 * 86_400_000
 POINTS_MAX: Final = 10_000
-SAMPLES_MAX: Final = 2_000_000
+RAW_ROWS_MAX: Final = 1_000_000  # beyond this the picture comes from rollups
+GAP_ROWS_MAX: Final = 200_000  # samples read to tell exactly where gaps over a long range begin and end
+OPENED_ROWS_MAX: Final = 2_500_000_000  # in files opened to show a few samples of a long range one by one
 DEADLINE_S_MAX: Final = 5.0
 AT_ONCE: Final = 2
 GAPS_MAX: Final = 1_000
-SLICE_ROWS: Final = 2_000
-WINDOW_MS: Final = 600_000  # what is read in one piece, so that a cut leaves whole pieces
-WINDOWS_MAX: Final = 256
+TRIES: Final = 4
+STATUS_BYTES_MAX: Final = 1_000_000
 
-_WORDS: Final[dict[int, QualityWord]] = {Quality.GOOD: "GOOD", Quality.UNCERTAIN: "UNCERTAIN", Quality.BAD: "BAD"}
-_Cut = Literal["", "time", "samples", "ledger"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Subject:
-    """The tag asked for, and where its samples are."""
+class _Taken:
+    """What one question is asked of: the segments, and the ledger from where they end."""
 
-    config: TagConfig
-    node: str
-    device: str
-    number: int  # in the ledger's tag table, -1 if the ledger does not know it
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """Samples in any order: their rows, and of each the log position of its entry and the stream."""
-
-    rows: TagRows
-    pos: NDArray[np.int64]
-    stream: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.pos)
+    segments: Snapshot
+    file: LedgerFile
+    ledger_id: str
+    cursor: int
+    give_up_at: float
 
 
 class HistoryReader:
@@ -71,23 +74,33 @@ class HistoryReader:
     def __init__(
         self, site: SiteConfig, core_folder: Path, recent: RecentFrames | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, turnstile: Turnstile | None = None,
+        historian: Path | None = None,
     ) -> None:  # fmt: skip
         """`recent` is the view's, so that the newest minutes cost no disk; without it all comes from the ledger.
 
-        `turnstile` is the view's too, who opens and closes it.
+        `turnstile` is the view's too, who opens and closes it. `historian` is the folder of segments, by default beside core's.
         """
         path = core_folder / LEDGER_NAME
         gate = Turnstile(log_of(path)) if turnstile is None else turnstile
-        self._site, self._recent, self._wall_ms = site, recent or RecentFrames(), wall_ms
+        self._site, self._wall_ms = site, wall_ms
         self._pool = LedgerPool(lambda: LedgerFile(path, site.site, gate), AT_ONCE)
         self._place = {
             point.tag: (edge.id, device.id) for edge in site.edges for device in edge.devices for point in device.points
         }
-        self._known = KnownStreams()
-        self._blocks = BlockCache()
+        self._ledger = LedgerPast(recent or RecentFrames())
+        self._folder = historian or core_folder.parent / FOLDER_NAME
+        self._parquet = ParquetReader(self._folder / TEMPORARY)
+        self._segments = SegmentReader(self._folder, self._parquet)
+
+    def close(self) -> None:
+        """Let go of the ledger and the segments."""
+        self._pool.close()
+        self._parquet.close()
+
+    # -- questions --
 
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
-        """Return what the ledger holds of a tag in [from_ms, to_ms) of source time.
+        """Return what is known of a tag in [from_ms, to_ms) of source time.
 
         Args:
             points_max: 1..10 000; more samples than that come as so many buckets.
@@ -99,172 +112,198 @@ class HistoryReader:
             LedgerAwayError: there is no ledger to read.
             OutOfTimeError: not even the newest part was read in time.
         """
-        at = self._site.tag_index.get(tag_id)
-        if at is None:
-            raise UnknownTagError(tag_id)
+        self._check((tag_id,), from_ms, to_ms)
+        points_max, to_ms = max(1, min(points_max, POINTS_MAX)), max(from_ms, to_ms)
+        return self._of_one_state(deadline_s, lambda taken: self._history(taken, tag_id, from_ms, to_ms, points_max))
+
+    def windows(
+        self, tag_ids: Sequence[str], from_ms: int, to_ms: int, width_ms: int, columns: Sequence[str], deadline_s: float
+    ) -> WindowList:
+        """Return the windows of up to 50 tags; from 5 min on they begin at multiples of 5 min and come from rollups.
+
+        Raises:
+            UnknownTagError, HistoryTooLargeError, LedgerAwayError, OutOfTimeError; QueryTooLargeError: too many samples.
+        """
+        self._check(tag_ids, from_ms, to_ms)
+        if width_ms >= ROLLUP_MS:
+            from_ms, width_ms = from_ms // ROLLUP_MS * ROLLUP_MS, -(-width_ms // ROLLUP_MS) * ROLLUP_MS
+
+        def ask(taken: _Taken) -> WindowList:
+            unsealed = [self._unsealed(taken, tag, from_ms, to_ms) for tag in tag_ids]
+            more = concatenated([each.samples for each in unsealed])
+            found, missing = windows_in(self._segments, taken.segments, tag_ids, from_ms, to_ms, width_ms, taken.give_up_at, more)
+            damaged = [(each.from_ms, each.to_ms) for each in missing]
+            items: list[TagWindows] = [
+                tag_windows(tag, self._site.tags[self._site.tag_index[tag]].unit or "", found[tag], columns, damaged)
+                for tag in dict.fromkeys(tag_ids)
+            ]
+            return WindowList(from_ms, to_ms, width_ms, any(each.cut for each in unsealed), tuple(items))
+
+        return self._of_one_state(deadline_s, ask)
+
+    def events(self, from_ms: int, to_ms: int, tag: str | None, rows_max: int, deadline_s: float) -> list[AlarmEvent]:
+        """Return the transitions of alarms of [from_ms, to_ms), oldest first.
+
+        Raises:
+            LedgerAwayError, OutOfTimeError, HistoryTooLargeError; QueryTooLargeError: more than `rows_max`.
+        """
         if to_ms - from_ms > RANGE_MS_MAX:
             raise HistoryTooLargeError(to_ms - from_ms, RANGE_MS_MAX)
-        points_max = max(1, min(points_max, POINTS_MAX))
-        tag, to_ms = self._site.tags[at], max(from_ms, to_ms)
+        with self._pool.lend(min(deadline_s, DEADLINE_S_MAX)) as file:
+            return events_of_ledger(file.rows, from_ms, to_ms, tag, rows_max)
+
+    def status(self) -> dict[str, Any] | None:
+        """Return what the keeper of the segments wrote last; None: it has not, or it cannot be read."""
+        try:
+            with (self._folder / STATUS_NAME).open("rb") as file:
+                loaded = json.loads(file.read(STATUS_BYTES_MAX))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return loaded if isinstance(loaded, dict) else None
+
+    # -- one state of segments and ledger --
+
+    def _check(self, tag_ids: Sequence[str], from_ms: int, to_ms: int) -> None:
+        for tag_id in tag_ids:
+            if tag_id not in self._site.tag_index:
+                raise UnknownTagError(tag_id)
+        if to_ms - from_ms > RANGE_MS_MAX:
+            raise HistoryTooLargeError(to_ms - from_ms, RANGE_MS_MAX)
+
+    def _of_one_state(self, deadline_s: float, ask: Callable[[_Taken], T]) -> T:
+        """Ask; once more if rows were sealed meanwhile, for core may have removed them before they were read."""
         deadline_s = min(deadline_s, DEADLINE_S_MAX)
         give_up_at = time.monotonic() + deadline_s
         with self._pool.lend(deadline_s) as file:
-            node, device = self._place.get(tag_id, ("", ""))
-            subject = _Subject(tag, node, device, _tag_number(file, tag_id))
-            ledger_id = file.ledger_id()
-            self._known.begin(ledger_id)
-            oldest_ms = self._known.oldest_frame(file)
-            found, sealed, covered_ms, cut = self._found(file, ledger_id, subject, from_ms, to_ms, give_up_at)
-        series, duplicates = merged(found, sealed)
-        series = series.between(covered_ms, to_ms)
-        # What is not yet is no gap; but an edge's clock may be ahead of ours.
-        newest_ms = int(series.source_ms[-1]) if len(series) else from_ms
-        until_ms = min(to_ms, max(newest_ms, self._wall_ms()))
-        gaps, left_out = longest(stretches(series, covered_ms, until_ms, int(tag.stale_after_s * 1000)), GAPS_MAX)
-        few = len(series) <= points_max
-        width_ms = bucket_width_ms(from_ms, to_ms, points_max)
-        return History(
-            tag_id, tag.unit or "", from_ms, to_ms, covered_ms,
-            truncated=cut != "", truncated_by=cut, oldest_kept_ms=oldest_ms,
-            points=_points(series) if few else (), buckets=() if few else bucketed(series, from_ms, width_ms), bucket_ms=width_ms,
-            gaps=gaps, gaps_left_out=left_out,
-            samples=len(series), late_samples=int(series.late.sum()), duplicates=duplicates,
+            ledger_id, ancestry = file.ledger_id(), _ancestry(file)
+            for last in (*[False] * (TRIES - 1), True):
+                segments = self._segments.taken()
+                cursor = segments.cursor(ledger_id, ancestry)
+                try:
+                    answer = ask(_Taken(segments, file, ledger_id, cursor, give_up_at))
+                except QueryTimeError:
+                    raise OutOfTimeError from None
+                except MovedError:
+                    if last:
+                        raise OutOfTimeError from None
+                    continue
+                if last or self._segments.taken().cursor(ledger_id, ancestry) == cursor:
+                    return answer
+        raise AssertionError("the last try returns or raises")
+
+    def _unsealed(self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int) -> Unsealed:
+        node, device = self._place.get(tag_id, ("", ""))
+        config = self._site.tags[self._site.tag_index[tag_id]]
+        subject = Subject(config, node, device, _tag_number(taken.file, tag_id))
+        return self._ledger.samples(taken.file, taken.ledger_id, subject, from_ms, to_ms, taken.cursor, taken.give_up_at)
+
+    # -- history --
+
+    def _history(self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int) -> History:
+        unsealed = self._unsealed(taken, tag_id, from_ms, to_ms)
+        from_rollups = bucket_width_ms(from_ms, to_ms, points_max) >= ROLLUP_MS
+        if not from_rollups:
+            try:
+                return self._from_samples(taken, tag_id, from_ms, to_ms, points_max, unsealed)
+            except QueryTooLargeError:
+                pass  # so many samples that a picture of them needs no more than their rollups
+        try:
+            return self._from_rollups(taken, tag_id, from_ms, to_ms, points_max, unsealed)
+        except QueryTooLargeError:
+            raise OutOfTimeError from None
+
+    def _from_samples(
+        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int, unsealed: Unsealed
+    ) -> History:
+        begin = unsealed.covered_ms
+        sealed, missing = self._segments.samples(taken.segments, tag_id, begin, to_ms, RAW_ROWS_MAX, taken.give_up_at)
+        samples = _together(sealed, unsealed.samples)
+        until_ms = self._until(to_ms, int(samples.source_ms[-1]) if len(samples) else from_ms)
+        found = stretches(samples, begin, until_ms, self._silence_ms(tag_id))
+        few, width_ms = len(samples) <= points_max, bucket_width_ms(from_ms, to_ms, points_max)
+        return self._told(
+            taken, tag_id, from_ms, to_ms, unsealed, with_damaged(found, _stretches_of(missing)),
+            points=points_of(samples) if few else (), buckets=() if few else bucketed(samples, from_ms, width_ms),
+            bucket_ms=width_ms, samples=len(samples), late_samples=int(samples.late.sum()),
         )  # fmt: skip
 
-    def close(self) -> None:
-        """Let go of the ledger."""
-        self._pool.close()
+    def _from_rollups(
+        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int, unsealed: Unsealed
+    ) -> History:
+        begin, silence_ms = unsealed.covered_ms, self._silence_ms(tag_id)
+        rows, missing = self._segments.rollups(taken.segments, (tag_id,), begin, to_ms, taken.give_up_at, unsealed.samples)
+        count = int(rows.samples.sum())
+        if count <= points_max and self._segments.weight(taken.segments, begin, to_ms) <= OPENED_ROWS_MAX:
+            return self._from_samples(taken, tag_id, from_ms, to_ms, points_max, unsealed)
+        origin = from_ms // ROLLUP_MS * ROLLUP_MS
+        width_ms = -(-bucket_width_ms(origin, to_ms, points_max) // ROLLUP_MS) * ROLLUP_MS
+        windows = combined(rows, width_ms, origin)
+        until_ms = self._until(to_ms, int(rows.to_ms.max()) if count else from_ms)
+        seen = self._unclear_samples(taken, tag_id, begin, to_ms, rows, unsealed)
+        found = stretches_of_rows(rows, seen, begin, until_ms, silence_ms)
+        buckets = [bucket for each in windows.values() for bucket in buckets_of(each)]
+        return self._told(
+            taken, tag_id, from_ms, to_ms, unsealed, with_damaged(found, _stretches_of(missing)),
+            points=(), buckets=cut_to(buckets, from_ms, to_ms), bucket_ms=width_ms, samples=count,
+            late_samples=int(rows.late.sum()), gaps_within_ms=0 if seen is not None else ROLLUP_MS,
+        )  # fmt: skip
 
-    # -- reading --
-
-    def _found(
-        self, file: LedgerFile, ledger_id: str, subject: _Subject, from_ms: int, to_ms: int, give_up_at: float
-    ) -> tuple[list[Found], dict[int, int], int, _Cut]:
-        """Read windows from the newest to the oldest.
-
-        Returns:
-            The samples, the position from which on each stream's are late, the start of what is covered, what cut it.
-        """
-        found: list[Found] = []
-        if subject.number < 0 or not subject.node:
-            return found, {}, from_ms, ""
-        held = self._recent.of(ledger_id, subject.node, subject.device)
-        sealed: dict[int, int] = {}
-        cut: _Cut = ""
-        width_ms, hi_ms = max(WINDOW_MS, -((from_ms - to_ms) // WINDOWS_MAX)), to_ms
+    def _unclear_samples(
+        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, rows: Rollups, unsealed: Unsealed
+    ) -> Samples | None:
+        """Return the samples of the rows that alone do not tell where gaps begin and end, None if they are too many."""
+        vague = rows.take(unclear(rows, self._silence_ms(tag_id)))
+        if int(vague.samples.sum()) > GAP_ROWS_MAX:
+            return None
+        own, starts = unsealed.samples, sorted(set(vague.start_ms.tolist()))
         try:
-            finder = Finder(file, self._known, self._blocks, subject.node, subject.device, held.after_pos if held else NEVER_POS)
-            if held is not None:
-                wanted = [frame for frame in held.frames if frame.is_block or frame.last_ms >= from_ms]
-                found += self._read(subject, wanted, from_ms, to_ms)
-            while hi_ms > from_ms and not cut:
-                lo_ms = max(from_ms, hi_ms - width_ms)
-                window: list[Found] = []
-                for part in finder.parts(lo_ms, hi_ms):
-                    for frames in self._slices(file, subject, part, finder.pos_max):
-                        window += self._read(subject, frames, lo_ms, hi_ms)
-                if sum(map(len, found)) + sum(map(len, window)) > SAMPLES_MAX:
-                    cut = "samples"
-                elif time.monotonic() > give_up_at:
-                    cut = "time"
-                else:
-                    found += window
-                    hi_ms = lo_ms
-            sealed = {stream: finder.sealed_pos(stream) for stream in {int(s) for each in found for s in np.unique(each.stream)}}
-        except OutOfTimeError:
-            cut = "time"
-        except LedgerAwayError:
-            if hi_ms >= to_ms:
-                raise
-            cut = "ledger"
-        if cut and hi_ms >= to_ms > from_ms:
-            raise OutOfTimeError
-        return found, sealed, hi_ms if cut else from_ms, cut
-
-    @staticmethod
-    def _slices(file: LedgerFile, subject: _Subject, part: StreamPart, pos_max: int) -> Iterator[list[StoredFrame]]:
-        """Read the rows of a part, a slice at a time."""
-        number = "first" if part.kind == "F" else "last"
-        device = "AND device = ?" if part.kind == "F" else ""
-        lo = part.lo
-        while lo <= part.hi:
-            rows = file.rows(
-                f"SELECT pos, stream, first, body, {number} FROM log WHERE kind = '{part.kind}' AND node = ? AND stream = ?"  # noqa: S608
-                f" AND {number} >= ? AND {number} <= ? AND +pos <= ? {device} ORDER BY {number} LIMIT {SLICE_ROWS}",
-                (subject.node, part.stream, lo, part.hi, pos_max, *([subject.device] if device else [])),
+            sealed, _ = self._segments.samples_in_windows(
+                taken.segments, (tag_id,), [(0, start) for start in starts], (from_ms, to_ms), GAP_ROWS_MAX, taken.give_up_at
             )
-            yield [StoredFrame(pos, stream, first, body, 0, part.kind == "B") for pos, stream, first, body, _ in rows]
-            if len(rows) < SLICE_ROWS:
-                return
-            lo = rows[-1][4] + 1
+        except QueryTooLargeError:
+            return None
+        held = set(starts)
+        mine = [start in held for start in (own.source_ms // ROLLUP_MS * ROLLUP_MS).tolist()]
+        inside = between(own, from_ms, to_ms) if all(mine) else own.take([at for at, each in enumerate(mine) if each])  # type: ignore[arg-type]
+        return _together(sealed, inside)
 
-    def _read(self, subject: _Subject, frames: Sequence[StoredFrame], from_ms: int, to_ms: int) -> list[Found]:
-        """Take one tag's samples of [from_ms, to_ms) out of rows."""
-        plain = [frame for frame in frames if not frame.is_block]
-        firsts = np.array([frame.first for frame in plain], np.int64)
-        parts = [(plain, tag_of_frames([frame.body for frame in plain], firsts, subject.number))]
-        blocks = [frame for frame in frames if frame.is_block]
-        parts += [(blocks, self._of_block(subject, frame, at)) for at, frame in enumerate(blocks)]
-        found = []
-        for source, rows in parts:
-            rows = rows.take((rows.source_ms >= from_ms) & (rows.source_ms < to_ms))
-            if len(rows.row):
-                pos, stream = (np.array([frame[at] for frame in source], np.int64)[rows.row] for at in (0, 1))
-                found.append(Found(rows, pos, stream))
-        return found
+    def _told(
+        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, unsealed: Unsealed, found: list[HistoryStretch], **more: Any
+    ) -> History:
+        gaps, left_out = longest(found, GAPS_MAX)
+        unit = self._site.tags[self._site.tag_index[tag_id]].unit or ""
+        return History(
+            tag_id, unit, from_ms, to_ms, unsealed.covered_ms, truncated=unsealed.cut != "", truncated_by=unsealed.cut,
+            oldest_kept_ms=self._oldest_ms(taken), gaps=gaps, gaps_left_out=left_out, duplicates=unsealed.duplicates, **more,
+        )  # fmt: skip
 
-    def _of_block(self, subject: _Subject, frame: StoredFrame, at: int) -> TagRows:
-        column = self._blocks.columns(frame.pos, frame.body).of_tag.get(subject.config.id)
-        span = subject.config.span()
-        return none_found() if column is None else tag_of_block(column, at, span.low, span.high)
+    def _silence_ms(self, tag_id: str) -> int:
+        return int(self._site.tags[self._site.tag_index[tag_id]].stale_after_s * 1000)
 
+    def _until(self, to_ms: int, newest_ms: int) -> int:
+        """What is not yet is no gap; but an edge's clock may be ahead of ours."""
+        return min(to_ms, max(newest_ms, self._wall_ms()))
 
-def merged(found: Sequence[Found], sealed_pos: Mapping[int, int]) -> tuple[Series, int]:
-    """Put samples in order of source time, each frame's once (the copy that came first), and mark the late ones.
-
-    A sample is late if its row came after a later stream had begun, or after a higher number of its own.
-
-    Args:
-        sealed_pos: by stream, the log position from which on its rows are late.
-
-    Returns:
-        The series, and how many copies were left out.
-    """
-    if not found:
-        rows = none_found()
-        return Series(rows.source_ms, rows.value, rows.code, rows.raw, np.empty(0, np.bool_)), 0
-    pos = np.concatenate([each.pos for each in found])
-    stream = np.concatenate([each.stream for each in found])
-    sequence, value, code, source_ms, raw = (
-        np.concatenate([getattr(each.rows, name) for each in found]) for name in ("sequence", "value", "code", "source_ms", "raw")
-    )
-    order = np.lexsort((pos, sequence, stream))
-    new_frame = np.append(True, (np.diff(stream[order]) != 0) | (np.diff(sequence[order]) != 0))
-    first_pos = pos[order][new_frame][np.cumsum(new_frame) - 1]
-    kept = order[pos[order] == first_pos]  # a frame of a foreign node may hold several samples of one tag
-    late = np.zeros(len(kept), np.bool_)
-    for each in np.unique(stream[kept]).tolist():
-        own = np.flatnonzero(stream[kept] == each)
-        own_pos = pos[kept[own]]
-        from_here_on = np.minimum.accumulate(own_pos[::-1])[::-1]
-        late[own] = (own_pos > from_here_on) | (own_pos > sealed_pos.get(each, NEVER_POS))
-    in_time = np.lexsort((pos[kept], ~late, source_ms[kept]))  # of one moment, what was late is the older
-    rows_in_time = kept[in_time]
-    series = Series(source_ms[rows_in_time], value[rows_in_time], code[rows_in_time], raw[rows_in_time], late[in_time])
-    return series, len(order) - len(kept)
+    def _oldest_ms(self, taken: _Taken) -> int | None:
+        if taken.segments.kept_from:
+            return day_ms(taken.segments.kept_from)
+        oldest = self._ledger.oldest_frame(taken.file, taken.ledger_id)
+        begins = [file.from_ms for each in taken.segments.manifests for file in each.files]
+        return min([*begins, *([] if oldest is None else [oldest])], default=None)
 
 
-def _points(series: Series) -> tuple[HistoryPoint, ...]:
-    return tuple(
-        HistoryPoint(
-            source_ms, None if value != value else value, _WORDS.get(quality_of(code), "BAD"), code,
-            None if raw != raw else raw, late,
-        )
-        for source_ms, value, code, raw, late in zip(
-            series.source_ms.tolist(), series.value.tolist(), series.code.tolist(), series.raw.tolist(), series.late.tolist(),
-            strict=True,
-        )
-    )  # fmt: skip
+def _together(sealed: Samples, unsealed: Samples) -> Samples:
+    return in_moments(concatenated([sealed, unsealed])) if len(unsealed) else sealed
+
+
+def _stretches_of(missing: Sequence[Missing]) -> list[tuple[int, int]]:
+    return [(each.from_ms, each.to_ms) for each in missing]
+
+
+def _ancestry(file: LedgerFile) -> tuple[Ancestor, ...]:
+    """Return which ledgers this one was restored from, as core noted it."""
+    rows = file.rows("SELECT value FROM meta WHERE key = 'ancestry'")
+    return tuple(Ancestor(str(owner), int(pos)) for owner, pos in json.loads(rows[0][0])) if rows else ()
 
 
 def _tag_number(file: LedgerFile, tag: str) -> int:

@@ -20,7 +20,6 @@ SLACK_MS: Final = 60_000  # how far a stamp may stand out of its stream's order 
 SLACK_NUMBERS: Final = 1_024  # the same for the order in which frames were logged
 UNMARKED_STREAMS_MAX: Final = 4_096
 UNMARKED_KEPT_S: Final = 5.0
-KEPT_MAX: Final = 50_000
 PROBE_NUMBERS: Final = 256  # how far from a number a frame of the same device is looked for
 NEVER_POS: Final = 2**62
 
@@ -43,7 +42,6 @@ class StreamRow:
     """One stream of a node. `end_ms`: newest source time in it, None where the ledger does not tell."""
 
     stream: int
-    predecessor: int
     end_ms: int | None
 
 
@@ -53,15 +51,13 @@ class KnownStreams:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ledger_id, self._oldest_pos = "", 0
-        self._sealed_pos: dict[tuple[str, int], int] = {}
         self._unmarked: dict[str, tuple[float, list[int]]] = {}
 
     def begin(self, ledger_id: str) -> None:
         """Forget what was known of another ledger."""
         with self._lock:
-            if ledger_id != self._ledger_id or len(self._sealed_pos) > KEPT_MAX:
+            if ledger_id != self._ledger_id:
                 self._ledger_id, self._oldest_pos = ledger_id, 0
-                self._sealed_pos.clear()
                 self._unmarked.clear()
 
     def oldest_frame(self, file: LedgerFile) -> int | None:
@@ -74,17 +70,6 @@ class KnownStreams:
         with self._lock:
             self._oldest_pos = int(rows[0][0])
         return int(rows[0][1])
-
-    def sealed_pos(self, node: str, stream: int, find: Callable[[], int]) -> int:
-        """Return the log position from which on a frame of the stream is late, NEVER_POS while it is the live one."""
-        with self._lock:
-            found = self._sealed_pos.get((node, stream))
-        if found is None:
-            found = find()
-            if found != NEVER_POS:
-                with self._lock:
-                    self._sealed_pos[node, stream] = found
-        return found
 
     def unmarked(self, node: str, find: Callable[[], list[int]]) -> list[int]:
         """Return the node's streams that the gateway numbered; a few seconds old at most (the newest rows are in memory)."""
@@ -104,11 +89,10 @@ class Finder:
         """`pos_max`: rows logged after it are not wanted."""
         self._file, self._known, self._blocks = file, known, blocks
         self._node, self._device, self.pos_max = node, device, pos_max
-        rows = file.rows("SELECT stream, predecessor, last_source_ms FROM stream WHERE node = ?", (node,))
-        self._streams = {stream: StreamRow(stream, predecessor, end_ms) for stream, predecessor, end_ms in rows}
+        rows = file.rows("SELECT stream, last_source_ms FROM stream WHERE node = ?", (node,))
+        self._streams = {stream: StreamRow(stream, end_ms) for stream, end_ms in rows}
         for stream in known.unmarked(node, self._find_unmarked):
-            self._streams.setdefault(stream, StreamRow(stream, 0, None))
-        self._successor = {row.predecessor: row.stream for row in self._streams.values() if row.predecessor}
+            self._streams.setdefault(stream, StreamRow(stream, None))
         self._ends: dict[tuple[RowKind, int], tuple[int, int] | None] = {}
         self._times: dict[tuple[RowKind, int, int], tuple[int, int]] = {}
 
@@ -210,26 +194,3 @@ class Finder:
         for pos, found, body in rows:
             return found, self._blocks.columns(pos, body).newest_ms
         return number, 2**62
-
-    # -- what is late --
-
-    def sealed_pos(self, stream: int) -> int:
-        """Return the log position from which on rows of a stream came late: a later stream had begun by then."""
-        return self._known.sealed_pos(self._node, stream, lambda: self._find_sealed_pos(stream))
-
-    def _find_sealed_pos(self, stream: int) -> int:
-        sealed, steps = NEVER_POS, 0
-        while stream in self._successor and steps <= len(self._streams):
-            stream, steps = self._successor[stream], steps + 1
-            frames = self._first_pos("F", stream)
-            sealed = min(sealed, frames, self._first_pos("B", stream))
-            if frames != NEVER_POS:  # it was live
-                break
-        return sealed
-
-    def _first_pos(self, kind: RowKind, stream: int) -> int:
-        rows = self._file.rows(
-            f"SELECT pos FROM log WHERE kind = '{kind}' AND node = ? AND stream = ? ORDER BY {_NUMBER[kind]} LIMIT 1",  # noqa: S608 - our own constants
-            (self._node, stream),
-        )
-        return int(rows[0][0]) if rows else NEVER_POS

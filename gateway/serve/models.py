@@ -380,25 +380,28 @@ class HistoryStretch:
     """A stretch without GOOD values, ends as source times.
 
     kind: `no_data` (from a sample to the next, where that is longer than the tag's silence limit), `bad`, `uncertain`
-    (from the first such sample to the first that is otherwise, or to the last before `no_data`).
+    (from the first such sample to the first that is otherwise, or to the last before `no_data`), `damaged` (samples are
+    stored and cannot be read: nobody knows what they say; it may overlap the others).
     """
 
-    kind: Literal["no_data", "bad", "uncertain"]
+    kind: Literal["no_data", "bad", "uncertain", "damaged"]
     from_ms: int
     to_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the ledger holds of one tag in [from_ms, to_ms).
+    """What the historian and the ledger hold of one tag in [from_ms, to_ms).
 
     Attributes:
         points: every sample, where they are at most `points_max`; `buckets` is empty then.
-        buckets: else the samples by time, empty buckets left out; `bucket_ms` wide.
+        buckets: else the samples by time, empty buckets left out; `bucket_ms` wide, and beginning at `from_ms`, or where
+            they are 5 min and wider at a multiple of 5 min: the first and the last may then be cut by the range.
         gaps: stretches within the covered range, oldest first; at most 1 000, the longest; `gaps_left_out` counts the others.
+        gaps_within_ms: how far an end of a gap may be off: 0, or 5 min over a long range that changes too often.
         truncated: not all of the range was read; only [covered_from_ms, to_ms) was, and `truncated_by` says why: `time`,
             `samples` or `ledger` (it could not be read just now). What lies before is not known: neither a gap nor calm.
-        oldest_kept_ms: what was received before this is no longer in the ledger (retention); None where it is empty.
+        oldest_kept_ms: what lies before this is no longer kept (retention) or was never stored; None where nothing is.
         samples, late_samples, duplicates: samples shown, how many of them late, and how many copies were left out.
     """
 
@@ -418,3 +421,50 @@ class History:
     samples: int
     late_samples: int
     duplicates: int
+    gaps_within_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TagWindows:
+    """One tag's windows: columns, one entry a window that holds samples; columns that were not asked for are left empty.
+
+    Attributes:
+        start_ms: where each begins. samples, late: how many. good_share: of the samples, 0..1.
+        first, last, min, max, mean: over samples that are not BAD, null without one; `*_ms` their source times, 0 without.
+        silence_ms: the longest time from a sample to the next among those that begin in the window.
+        damaged: [from, to] of samples that are stored and cannot be read: what lies there is not known.
+    """
+
+    tag: str
+    unit: str
+    start_ms: list[int]
+    samples: list[int] = field(default_factory=list)
+    late: list[int] = field(default_factory=list)
+    good_share: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    first_ms: list[int] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    last_ms: list[int] = field(default_factory=list)
+    min: list[float] = field(default_factory=list)
+    min_ms: list[int] = field(default_factory=list)
+    max: list[float] = field(default_factory=list)
+    max_ms: list[int] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    silence_ms: list[int] = field(default_factory=list)
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowList:
+    """Windows of several tags over [from_ms, to_ms), `width_ms` wide, beginning at `from_ms`.
+
+    Attributes:
+        from_ms, width_ms: as asked; from 5 min on both are multiples of 5 min, `from_ms` downwards, `width_ms` upwards.
+        truncated: samples that are not sealed yet were not all read in time: the newest windows may hold too few.
+    """
+
+    from_ms: int
+    to_ms: int
+    width_ms: int
+    truncated: bool
+    items: tuple[TagWindows, ...]

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serve.downsample import Series, bucket_width_ms, bucketed, longest, stretches
+from gateway.historian.samples import Samples
+from gateway.historian.windows import rolled_up
+from gateway.serve.downsample import (
+    bucket_width_ms,
+    bucketed,
+    longest,
+    stretches,
+    stretches_of_rows,
+    unclear,
+    with_damaged,
+)
 from gateway.serve.models import HistoryBucket, HistoryStretch
 from wire import Quality, Reason, quality_code
 
@@ -19,18 +29,18 @@ B = quality_code(Quality.BAD, Reason.COMM)
 Row = tuple[int, float, int, bool]
 
 
-def series_of(rows: list[Row]) -> Series:
+def series_of(rows: list[Row]) -> Samples:
     rows = sorted(rows, key=lambda row: row[0])
-    return Series(
-        np.array([row[0] for row in rows], np.int64),
+    return Samples(
+        ("T",), np.zeros(len(rows), np.int32), np.array([row[0] for row in rows], np.int64),
         np.array([math.nan if row[2] == B else row[1] for row in rows], np.float64),
         np.array([row[2] for row in rows], np.uint8),
         np.full(len(rows), np.nan),
-        np.array([row[3] for row in rows], np.bool_),
+        np.array([row[3] for row in rows], np.bool_), np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64),
     )
 
 
-def reference(series: Series, from_ms: int, width_ms: int) -> list[HistoryBucket]:
+def reference(series: Samples, from_ms: int, width_ms: int) -> list[HistoryBucket]:
     """Bucket by bucket, as one would by hand."""
     columns = zip(*(getattr(series, name).tolist() for name in ("source_ms", "value", "code", "late")), strict=True)
     places: dict[int, list[tuple[int, float, int, bool]]] = {}
@@ -105,7 +115,45 @@ def test_every_moment_that_is_not_good_is_in_just_one_stretch(rows: list[Row], s
             assert any(each.kind == kind and each.from_ms <= at_ms <= each.to_ms for each in found), "a bad sample is always told"
 
 
+@given(rows, st.integers(1, 2_000), st.integers(1, 3_000))
+def test_rows_of_windows_tell_the_same_stretches_as_their_samples(rows: list[Row], silence_ms: int, width_ms: int) -> None:
+    series = series_of(rows)
+    pieces = rolled_up(series, width_ms)
+    vague = unclear(pieces, silence_ms)
+    place = series.source_ms // width_ms * width_ms
+    seen = series.take(np.isin(place, pieces.start_ms[vague]))
+    exact = stretches(series, 0, 10_000, silence_ms)
+    assert joined(stretches_of_rows(pieces, seen, 0, 10_000, silence_ms)) == joined(exact)
+    coarse = stretches_of_rows(pieces, None, 0, 10_000, silence_ms)
+    assert all(
+        any(each.from_ms - width_ms <= other.from_ms and other.to_ms <= each.to_ms + width_ms for each in coarse) for other in exact
+    ), "without the samples every stretch is within one that is told, a window more or less"
+
+
+def joined(found: list[HistoryStretch]) -> list[HistoryStretch]:
+    """Samples at one moment are in no order: leave out stretches of no length, and join what touches and is alike."""
+    whole: list[HistoryStretch] = []
+    for each in found:
+        if whole and whole[-1].kind == each.kind != "no_data" and whole[-1].to_ms == each.from_ms:
+            whole[-1] = HistoryStretch(each.kind, whole[-1].from_ms, each.to_ms)
+        elif each.from_ms < each.to_ms:
+            whole.append(each)
+    return whole
+
+
 S = HistoryStretch
+
+
+def test_what_cannot_be_read_is_never_told_as_a_gap() -> None:
+    found = [S("no_data", 0, 100), S("bad", 100, 200), S("no_data", 200, 900)]
+    assert with_damaged(found, []) == found
+    assert with_damaged(found, [(50, 60), (300, 400), (350, 450)]) == [
+        S("no_data", 0, 50), S("damaged", 50, 60), S("no_data", 60, 100), S("bad", 100, 200), S("no_data", 200, 300),
+        S("damaged", 300, 450), S("no_data", 450, 900),
+    ]  # fmt: skip
+    assert with_damaged(found, [(0, 1_000)]) == [S("damaged", 0, 1_000), S("bad", 100, 200)]
+    assert with_damaged([], [(0, 10)]) == [S("damaged", 0, 10)]
+
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from gateway.core.entries import EntryKind
 from gateway.core.recover import FrameReader
 from gateway.serve import history as module
+from gateway.serve import history_ledger
 from gateway.serve.history import HistoryReader
 from gateway.serve.models import History, HistoryPoint
 from gateway.serve.recent import RecentFrames, StoredFrame
@@ -175,10 +176,10 @@ def test_a_question_is_bounded(chain: Chain, monkeypatch: pytest.MonkeyPatch) ->
     assert refused.value.fits_ms == module.RANGE_MS_MAX
     with pytest.raises(OutOfTimeError):
         reader.history(LEVEL, T0_MS, T0_MS + 1_000, 10, 0.0)
-    monkeypatch.setattr(module, "SAMPLES_MAX", 12)
+    monkeypatch.setattr(history_ledger, "SAMPLES_MAX", 12)
     end_ms = T0_MS + 1_200_001
     found = reader.history(LEVEL, T0_MS, end_ms, 10_000, 5.0)
-    assert (found.truncated, found.truncated_by, found.covered_from_ms) == (True, "samples", end_ms - module.WINDOW_MS)
+    assert (found.truncated, found.truncated_by, found.covered_from_ms) == (True, "samples", end_ms - history_ledger.WINDOW_MS)
     assert [point.source_ms for point in found.points] == [T0_MS + 60_000 * at for at in range(11, 21)]
     assert all(gap.from_ms >= found.covered_from_ms for gap in found.gaps)
     reader.close()

@@ -41,6 +41,14 @@ _SPANS: Final = (
     " USING (tag) WHERE source_ms >= span.lo AND source_ms < span.hi AND source_ms >= $from_ms AND source_ms < $to_ms"
 )
 
+# A double holds every millisecond of 285 000 years, and `//` would round times before 1970 the wrong way.
+_WINDOWS: Final = (
+    "JOIN (SELECT unnest($tags) AS tag, unnest($numbers) AS number) USING (tag)"
+    " SEMI JOIN (SELECT unnest($windows) AS held) ON"
+    " CAST(floor(source_ms / $width) AS BIGINT) * $names + number = held"
+    " WHERE source_ms >= $from_ms AND source_ms < $to_ms"
+)
+
 
 class UnreadableError(Exception):
     """One of the files asked for is not there, or not what it must be."""
@@ -98,6 +106,27 @@ class ParquetReader:
             "from_ms": min(lows), "to_ms": max(highs), "rows": rows_max + 1,
         }  # fmt: skip
         columns = self._ask(f"SELECT number, {_SAMPLES} {_FROM} {_SPANS} LIMIT $rows", parameters, give_up_at)
+        return _samples(names, columns, rows_max)
+
+    def samples_in_windows(
+        self, files: Sequence[Path], names: tuple[str, ...], windows: Sequence[tuple[int, int]], width_ms: int,
+        within: tuple[int, int], rows_max: int, give_up_at: float,
+    ) -> tuple[Samples, NDArray[np.int64]]:  # fmt: skip
+        """Return the samples of many windows of many tags.
+
+        Args:
+            windows: (index in `names`, where it begins: a multiple of the width) of each. within: [from, to) cuts them.
+        """
+        if not windows:
+            return _samples(names, None, rows_max)
+        numbers = sorted({number for number, _ in windows})
+        lo, hi = min(start for _, start in windows), max(start for _, start in windows) + width_ms
+        parameters = {
+            "files": _globs(files), "tags": [names[at] for at in numbers], "numbers": numbers, "width": width_ms,
+            "windows": [start // width_ms * len(names) + number for number, start in windows],
+            "from_ms": max(lo, within[0]), "to_ms": min(hi, within[1]), "names": len(names), "rows": rows_max + 1,
+        }  # fmt: skip
+        columns = self._ask(f"SELECT number, {_SAMPLES} {_FROM} {_WINDOWS} LIMIT $rows", parameters, give_up_at)
         return _samples(names, columns, rows_max)
 
     def rollups(

@@ -102,6 +102,19 @@ class SegmentReader:
 
         return self._samples(taken, names, spans, rows_max, ask)
 
+    def samples_in_windows(
+        self, taken: Snapshot, names: tuple[str, ...], windows: Sequence[tuple[int, int]], within: tuple[int, int],
+        rows_max: int, give_up_at: float,
+    ) -> tuple[Samples, list[Missing]]:  # fmt: skip
+        """Return the samples of many windows of 5 min, (index in `names`, beginning) each, cut to [from, to)."""
+        spans = [(tag, max(start, within[0]), min(start + ROLLUP_MS, within[1])) for tag, start in windows]
+
+        def ask(files: Sequence[LiveFile]) -> tuple[Samples, NDArray[np.int64]]:
+            paths = self._paths(files, SAMPLES)
+            return self._parquet.samples_in_windows(paths, names, windows, ROLLUP_MS, within, rows_max, give_up_at)
+
+        return self._samples(taken, names, spans, rows_max, ask)
+
     def _samples(
         self, taken: Snapshot, names: tuple[str, ...], spans: Spans, rows_max: int,
         ask: Callable[[Sequence[LiveFile]], tuple[Samples, NDArray[np.int64]]],
@@ -196,18 +209,9 @@ class SegmentReader:
         again = np.isin(_window_key(rows), _window_key(rows.take(mixed)))
         if int(rows.samples[again].sum()) > ROWS_MAX:
             raise too_many(ROWS_MAX)
-        spans: list[tuple[int, int, int]] = []
-        for tag, start_ms in windows:
-            lo, hi = max(within[0], start_ms), min(within[1], start_ms + ROLLUP_MS)
-            if spans and spans[-1][0] == tag and spans[-1][2] == lo:
-                spans[-1] = (tag, spans[-1][1], hi)
-            else:
-                spans.append((tag, lo, hi))
-        found, lost = self.samples_of(taken, rows.names, spans, ROWS_MAX, give_up_at)
+        found, lost = self.samples_in_windows(taken, rows.names, windows, within, ROWS_MAX, give_up_at)
         missing += [each for each in lost if each not in missing]
-        inside = np.zeros(len(more), np.bool_)
-        for tag, lo, hi in spans:
-            inside |= (more.tag == tag) & (more.source_ms >= lo) & (more.source_ms < hi)
+        inside = np.isin(more.source_ms // ROLLUP_MS * len(rows.names) + more.tag, _window_key(rows.take(again)))
         both = in_moments(_same_names(rows.names, [found, more.take(inside)]))
         return joined([rows.take(~again), rolled_up(both)])
 
