@@ -17,7 +17,7 @@ from alerting import Act, ActRefusedError, Transition
 from alerting.delivery import Attempt, Notice, NoticePlanner
 from config import Grade
 from gateway.core.books import Loss, Verdict
-from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_json
+from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_frames, pack_json
 from gateway.core.host import (
     TRESPASS_NAMED_MAX,
     BlockArrived,
@@ -32,7 +32,7 @@ from gateway.core.host import (
     Suspicion,
 )
 from gateway.core.ledger import Batch, StreamRow
-from gateway.core.machine import Arrived, LateWant, Machine, Stretch
+from gateway.core.machine import Arrived, Gathered, LateWant, Machine, Stretch, Unconditioned
 from gateway.core.own_trouble import EXPLAINS_MS, OwnTrouble
 from gateway.core.retention import Removable
 from gateway.core.revision import revision_hash
@@ -61,7 +61,8 @@ class BatchBuilder:
         self._quarantined_ms: dict[str, int] = {}
         self._suspected_ms: dict[str, int] = {}
         self._batch = Batch()
-        self._frames: list[Arrived] = []
+        self._frames: list[Unconditioned] = []
+        self._unmarked: dict[str, int] = {}  # node -> the last number given to such a frame that waits
         self._touched: dict[tuple[str, int], None] = {}  # in order, so that one log makes one outcome
         self._planned = 0  # how many of the batch's transitions have their notices
         self._engine_ms = 0
@@ -131,30 +132,34 @@ class BatchBuilder:
             self._add(EntryKind.HISTORICAL, self._pack(arrived), node, fact.device, samples=len(arrived.tag))
             return
         if fact.stream:
-            self._frames.append(self._machine.conditioned(node, fact.device, fact.stream, fact.sequence, fact.batch))
+            self._frames.append(Unconditioned(node, fact.device, fact.stream, fact.sequence, fact.batch))
             return
-        waiting = sum(frame.unmarked and frame.node == node for frame in self._frames)
-        self._frames.append(
-            self._machine.conditioned(
-                node, fact.device, state.unmarked_stream, state.unmarked_count + waiting + 1, fact.batch, unmarked=True
-            )
-        )
+        number = self._unmarked[node] = self._unmarked.get(node, state.unmarked_count) + 1
+        self._frames.append(Unconditioned(node, fact.device, state.unmarked_stream, number, fact.batch, unmarked=True))
 
     def _pack(self, frame: Arrived) -> bytes:
         return pack_columns(
             Columns(self._tag_numbers[frame.tag], frame.value, frame.code, frame.source_ms, frame.raw)
         )
 
+    def _pack_all(self, frames: Gathered) -> list[bytes]:
+        return pack_frames(
+            Columns(self._tag_numbers[frames.tag], frames.value, frames.code, frames.source_ms, frames.raw), frames.ends
+        )
+
     def _flush(self) -> None:
         """Apply the frames gathered so far."""
         if not self._frames:
             return
-        frames, self._frames = self._frames, []
+        gathered = self._machine.gathered(self._frames)
+        frames = gathered.frames
+        self._frames = []
+        self._unmarked.clear()
         if self.unlogged:
             self._transitions(self._machine.evaluate_only(self._engine_ms, frames))
             return
         verdicts, transitions = self._machine.frames(self._engine_ms, frames)
-        for frame, verdict in zip(frames, verdicts, strict=True):
+        for frame, verdict, body in zip(frames, verdicts, self._pack_all(gathered), strict=True):
             if not frame.unmarked:
                 self._touched[frame.node, frame.stream] = None
             if verdict is Verdict.DUPLICATE:
@@ -162,7 +167,7 @@ class BatchBuilder:
                 continue
             samples = len(frame.tag)
             self._add_entry(
-                EntryKind.FRAME, self._pack(frame), frame.node, frame.device,
+                EntryKind.FRAME, body, frame.node, frame.device,
                 frame.stream, frame.sequence, frame.sequence, samples,
                 frame.sequence if verdict is Verdict.LATE else 0,
             )  # fmt: skip

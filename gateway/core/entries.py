@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -96,6 +98,38 @@ def pack_columns(columns: Columns) -> bytes:
     if len(raw_at):
         parts += [raw_at.astype("<u2").tobytes(), columns.raw[raw_at].astype("<f8").tobytes()]
     return b"".join(parts)
+
+
+def pack_frames(columns: Columns, ends: Sequence[int]) -> list[bytes]:
+    """Pack frames that lie end to end, each as `pack_columns` packs it.
+
+    Args:
+        ends: where each of them ends; ascending, the last one at the end of the columns.
+    """
+    if len(ends) == 1:
+        return [pack_columns(columns)]
+    starts = [0, *ends[:-1]]
+    packed: list[bytes] = []
+    raw = ~np.isnan(columns.raw)
+    odd = {bisect_right(ends, row) for row in np.flatnonzero(raw).tolist()} if raw.any() else set()
+    tag, value = columns.tag.astype("<i4").tobytes(), columns.value.astype("<f8").tobytes()
+    code, source_ms = columns.code.tobytes(), columns.source_ms
+    changes = np.flatnonzero(source_ms[1:] != source_ms[:-1]) + 1  # rows whose time is not that of the row before
+    odd |= {bisect_right(ends, row) for row in set(changes.tolist()).difference(starts)}
+    first_ms = source_ms[[min(start, len(source_ms) - 1) for start in starts]].tolist() if len(source_ms) else [0] * len(ends)
+    for at, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        samples = end - start
+        if at in odd or not 0 < samples <= SAMPLES_MAX:
+            own = slice(start, end)
+            packed.append(
+                pack_columns(
+                    Columns(columns.tag[own], columns.value[own], columns.code[own], source_ms[own], columns.raw[own])
+                )
+            )
+            continue
+        head = _HEAD.pack(samples, _ONE_TIME, 0, first_ms[at])
+        packed.append(head + tag[4 * start : 4 * end] + value[8 * start : 8 * end] + code[start:end])
+    return packed
 
 
 def unpack_columns(body: bytes) -> Columns:

@@ -11,7 +11,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,36 @@ class Arrived:
     source_ms: NDArray[np.int64]
     raw: NDArray[np.float64]
     unmarked: bool = False  # numbered by the gateway: always current, never acknowledged
+
+
+class Unconditioned(NamedTuple):
+    """One frame as it came; the rest as in `Arrived`."""
+
+    node: str
+    device: str
+    stream: int
+    sequence: int
+    batch: SampleBatch
+    unmarked: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """Frames that are applied together, and all their samples end to end.
+
+    Attributes:
+        frames: their columns are slices of those below.
+        ends: where each frame ends.
+        tag, value, code, source_ms, raw: as in `Arrived`.
+    """
+
+    frames: list[Arrived]
+    ends: list[int]
+    tag: NDArray[np.int32]
+    value: NDArray[np.float64]
+    code: NDArray[np.uint8]
+    source_ms: NDArray[np.int64]
+    raw: NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -152,6 +182,26 @@ class Machine:
         value, code, raw = condition(batch, self.low, self.high)
         return Arrived(node, device, stream, sequence, batch.tag, value, code, batch.source_ms, raw, unmarked)
 
+    def gathered(self, frames: Sequence[Unconditioned]) -> Gathered:
+        """Condition frames as `conditioned` does, all at once."""
+        batch = SampleBatch.concat([frame.batch for frame in frames])
+        value, code, raw = condition(batch, self.low, self.high)
+        tag, source_ms = batch.tag, batch.source_ms
+        arrived: list[Arrived] = []
+        ends: list[int] = []
+        start = 0
+        for node, device, stream, sequence, own, unmarked in frames:
+            end = start + len(own.tag)
+            arrived.append(
+                Arrived(
+                    node, device, stream, sequence, tag[start:end], value[start:end], code[start:end], source_ms[start:end],
+                    raw[start:end], unmarked,
+                )
+            )
+            ends.append(end)
+            start = end
+        return Gathered(arrived, ends, tag, value, code, source_ms, raw)
+
     # -- frames --
 
     def frames(self, engine_ms: int, frames: Sequence[Arrived]) -> tuple[list[Verdict], list[Transition]]:
@@ -176,7 +226,7 @@ class Machine:
                     current = []
                     self._fork(node, frame.stream, before)
                 if verdict is not Verdict.DUPLICATE and len(frame.source_ms):
-                    node.book.time(frame.stream, frame.sequence, int(frame.source_ms.max()))
+                    node.book.time(frame.stream, frame.sequence, int(np.maximum.reduce(frame.source_ms)))
             if verdict in (Verdict.CURRENT, Verdict.UNCOUNTED):
                 current.append(frame)
             verdicts.append(verdict)
@@ -536,13 +586,20 @@ def _check_said(act: Act) -> None:
             raise ActRefusedError(act.alarm_id, f"close needs {name}, at most {ACT_TEXT_MAX} characters")
 
 
+def _by_itself(column: NDArray[Any]) -> NDArray[Any]:
+    return column if column.base is None else column.copy()
+
+
 def observed(frames: Sequence[Arrived]) -> Observed:
     """Lay frames end to end as the engine reads them."""
     if len(frames) == 1:
         frame = frames[0]
         rows = np.zeros(len(frame.tag), np.int32)
         keys: tuple[FrameKey, ...] = (FrameKey(frame.stream, frame.sequence),)
-        return Observed(frame.tag, frame.value, frame.code, frame.source_ms, rows, keys)
+        # The engine keeps them for a while, and must not keep all that was gathered with them.
+        return Observed(
+            _by_itself(frame.tag), _by_itself(frame.value), _by_itself(frame.code), _by_itself(frame.source_ms), rows, keys
+        )
     rows = np.repeat(np.arange(len(frames), dtype=np.int32), [len(frame.tag) for frame in frames])
     return Observed(
         np.concatenate([frame.tag for frame in frames]),

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.entries import SAMPLES_MAX, Columns, EntryKind, pack_columns, pack_json, unpack_columns, unpack_json
+from gateway.core.entries import (
+    SAMPLES_MAX,
+    Columns,
+    EntryKind,
+    pack_columns,
+    pack_frames,
+    pack_json,
+    unpack_columns,
+    unpack_json,
+)
 
 TAGS = st.integers(0, 2**31 - 1)
 VALUES = st.floats(allow_nan=True, allow_infinity=False)
@@ -49,6 +58,16 @@ def test_one_common_time_is_stored_once(rows: list[tuple[int, float, int, int, f
     assert_same(unpack_columns(packed), meant)
     raws = int((~np.isnan(meant.raw)).sum())
     assert len(packed) == 13 + 13 * len(rows) + 10 * raws
+
+
+@given(st.lists(st.one_of(ROWS, st.tuples(ROWS, TIMES, st.booleans()).map(
+    lambda given: [(*row[:3], given[1], row[4] if given[2] else float("nan")) for row in given[0]]
+)), min_size=1, max_size=8))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_frames_packed_together_are_packed_as_one_by_one(frames: list[list[tuple[int, float, int, int, float]]]) -> None:
+    together = columns([row for rows in frames for row in rows])
+    ends = np.cumsum([len(rows) for rows in frames]).tolist()
+    assert pack_frames(together, ends) == [pack_columns(columns(rows)) for rows in frames]
 
 
 def test_the_columns_read_back_may_be_written_to() -> None:
