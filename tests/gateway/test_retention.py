@@ -22,7 +22,7 @@ from gateway.core.reader import LedgerReader
 from gateway.core.retention import DAY_MS, KeptRow, Pending, Room, first_needed, removable_before, room
 from gateway.core.sealed import Sealed
 from gateway.core.snapshots import Snapshot, oldest_kept, write_snapshot
-from tests.gateway.bench import LEDGER_NAME, Bench
+from tests.gateway.bench import LEDGER_NAME, Bench, words
 from tests.gateway.field import LEVEL, Edge
 from tests.gateway.history import World
 
@@ -222,6 +222,50 @@ def test_a_stream_no_birth_has_told_of_is_needed_whatever_it_follows(tmp_path: P
     edge, bench = Edge(), Bench(tmp_path / "core")
     asyncio.run(story(bench, edge))
     assert bench.machine.pending() == {"E1": {edge.live - 1: 0}}
+
+
+@pytest.mark.fault("F25")
+def test_a_hole_holds_what_follows_it_and_nothing_before_until_history_has_passed(tmp_path: Path) -> None:
+    def take(bench: Bench) -> Pending:
+        pos, sections = bench.loop.state_bytes()
+        write_snapshot(bench.folder, Snapshot(pos, sections))
+        return bench.machine.pending()
+
+    async def remove(bench: Bench, edge: Edge) -> list[tuple[int, int]]:
+        """Two snapshots, and all that may go goes; return the frames that stay."""
+        pending = take(bench)
+        pos = bench.loop.last_pos
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle()
+        take(bench)
+        reader = bench.ledger.reader
+        look = keeper(reader, bench.folder, reader.last_pos()).look(DISK_BYTES, bench.wall_ms(), {pos: pending})
+        if look.removable is not None:
+            bench.ledger.commit([Batch(removable=look.removable)])
+        return [(stream - 1_000, first) for stream, first in reader.rows("SELECT stream, first FROM log WHERE kind = 'F' ORDER BY pos")]
+
+    async def story(bench: Bench, edge: Edge) -> None:
+        bench.deliver(edge.born())  # stream 1: frames 1 and 2
+        await bench.settle(3)
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        edge.scan({LEVEL: 12.0})  # 4: over H, and lost on the way
+        bench.deliver(edge.scan({LEVEL: 3.0}))
+        await bench.cycle()
+        bench.deliver(edge.death())
+        edge.session_lost()
+        bench.deliver(edge.born())  # stream 2: frames 1 and 2
+        await bench.settle(3)
+        assert await remove(bench, edge) == [(1, 5), (2, 1), (2, 2), (2, 3)]
+        assert await remove(bench, edge) == [(1, 5), (2, 1), (2, 2), (2, 3), (2, 4)]
+        assert [step for step in bench.journal() if step.alarm.limit == "H"] == []
+        bench.deliver(edge.backlog())
+        await bench.settle()
+        assert words([step for step in bench.journal() if step.alarm.limit == "H"]) == [
+            "late T1.LEVEL H raised", "late T1.LEVEL H returned"
+        ]  # fmt: skip
+        assert await remove(bench, edge) == [(2, 5)], "history has passed: only the newest stays, behind the older snapshot"
+
+    asyncio.run(story(Bench(tmp_path / "core"), Edge()))
 
 
 # -- history over a ledger that is kept short ----------------------------------------------------------------------------
