@@ -38,6 +38,7 @@ from gateway.serve.listening import BACKLOG, ServeSettings, check_secure, listen
 from gateway.serve.ports import Historian, SendAct, View
 from gateway.serve.recent import RecentFrames
 from gateway.serve.refresher import Refresher
+from gateway.serve.sealing import Sealing
 from gateway.serve.stream import STREAMS_MAX, Hub
 from gateway.serve.throttle import Throttle
 from gateway.serve.tokens import TokenStore
@@ -119,6 +120,9 @@ class Serve:
         self._feeding = Feeding(
             site, core_folder / LEDGER_NAME, data_dir / FOLDER_NAME, base_dir, wall_ms, self._view.turnstile.reading
         )
+        self._sealing = Sealing(
+            site, core_folder / LEDGER_NAME, data_dir / FOLDER_NAME, wall_ms, self._view.turnstile.reading, self._feeding.status
+        )
         self._parts = create_parts(
             site, self._view, self._historian, partial(send_act, core_folder / ACTS_NAME), self._audit, self._hub,
             wall_ms=wall_ms, loop_turns=lambda: self._turns,
@@ -137,6 +141,7 @@ class Serve:
         parts.reads.start()
         parts.histories.start()
         self._feeding.start()
+        self._sealing.start()
         self._audit.write("started", detail=f"process {os.getpid()}")
         refreshing = parts.refresher.start(asyncio.get_running_loop())
         try:
@@ -162,6 +167,7 @@ class Serve:
         finally:
             parts.reads.close()
             parts.histories.close()
+            await asyncio.to_thread(self._sealing.close)
             await asyncio.to_thread(self._feeding.close)
             if await asyncio.to_thread(parts.refresher.close):
                 self._view.close()

@@ -309,10 +309,19 @@ def orphans(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[Path]:
         for day in sorted(_names(folder / top)):
             for name in sorted(_names(folder / top / day)) if is_day(day) else ():
                 stem, path = parse_data_name(name), folder / top / day / name
-                if stem is None or stem in untouched or (stem, day) in named:
+                if stem is None or stem in untouched or (stem, day) in named or _of_a_hole(taken, stem):
                     continue
                 if stem.kind != "load" or _age_ms(path, now_ms) > ORPHAN_LOAD_MS or _removed(taken, stem, day):
                     yield path
+
+
+def _of_a_hole(taken: Snapshot, stem: Stem) -> bool:
+    """Whether a range is one that the chain misses: its manifest was lost, and its data may be all there is of it."""
+    if stem.kind == "load":
+        return False
+    chain = taken.chain(stem.owner)
+    reached = _through([m for m in chain if m.stem.last >= stem.first], stem.first - 1)
+    return reached < stem.last and any(m.stem.first > stem.last for m in chain)
 
 
 def _removed(taken: Snapshot, stem: Stem, day: str) -> bool:
