@@ -23,13 +23,15 @@ from gateway.historian.segments.names import DAY_MAX, TEMPORARY, Stem, day_of, r
 from gateway.historian.windows import ROLLUP_COLUMNS, Rollups, rolled_up
 
 MEMORY: Final = "256MB"
-ROW_GROUP: Final = 122_880  # rows; of 1 Hz about one tag's day
+ROW_GROUP: Final = 122_880  # rows of rollups
+TAGS_A_GROUP: Final = 3  # fewer cost bytes, more cost every question about one tag
+GROUP_MIN, GROUP_MAX, GROUP_STEP = 16_384, 262_144, 2_048  # rows
 SMALL_ROW_GROUP: Final = 32_768  # of seals, which are merged tag by tag
 SMALL_ROWS: Final = 4_000_000
 LATE_DAYS: Final = 35  # a day further back from when it was received goes, one day, with the day it was received
 DAYS_MAX: Final = 64  # files of one seal; days beyond the fullest ones share a last file
 
-_FORMAT: Final = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE "
+_FORMAT: Final = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, ROW_GROUP_SIZE "
 _SAMPLES_SQL: Final = (
     "SELECT list_extract($names, tag + 1) AS tag, source_ms, CASE WHEN isnan(value) THEN NULL ELSE value END AS value, code,"
     " CASE WHEN isnan(raw) THEN NULL ELSE raw END AS raw, late, stream, sequence FROM rows"
@@ -42,11 +44,13 @@ def connect(folder: Path, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
     """Open a database in memory that works on the historian's folder: one thread, bounded, nothing loaded from outside."""
     temporary = folder / TEMPORARY
     temporary.mkdir(parents=True, exist_ok=True)
-    return duckdb.connect(":memory:", config={
+    db = duckdb.connect(":memory:", config={
         "threads": 1, "memory_limit": memory, "temp_directory": str(temporary), "max_temp_directory_size": "8GB",
         "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "enable_external_file_cache": "false",
         "preserve_insertion_order": "true",
     })  # fmt: skip
+    db.execute("SET enable_progress_bar = false").fetchall()  # it would go to our standard output
+    return db
 
 
 def by_day(samples: Samples) -> list[tuple[str, Samples]]:
@@ -104,7 +108,9 @@ def finish_day(
 def write_samples(db: duckdb.DuckDBPyConnection, path: Path, samples: Samples) -> None:
     """Write sorted samples."""
     columns = {name: getattr(samples, name) for name in ("tag", "source_ms", "value", "code", "raw", "late", "stream", "sequence")}
-    _copy(db, path, _SAMPLES_SQL, columns, samples.names, ROW_GROUP if len(samples) > SMALL_ROWS else SMALL_ROW_GROUP)
+    large = len(samples) > SMALL_ROWS
+    layout = for_tags(len(samples) // max(1, int(np.count_nonzero(np.bincount(samples.tag))))) if large else str(SMALL_ROW_GROUP)
+    _copy(db, path, _SAMPLES_SQL, columns, samples.names, layout)
 
 
 def write_rollups(db: duckdb.DuckDBPyConnection, path: Path, rollups: Rollups) -> None:
@@ -116,25 +122,35 @@ def write_rollups(db: duckdb.DuckDBPyConnection, path: Path, rollups: Rollups) -
         else:
             picked.append(f'"{name}"::UINTEGER AS "{name}"' if name in _ROLLUP_SMALL else f'"{name}"')
     sql = f"SELECT list_extract($names, tag + 1) AS tag, {', '.join(picked)} FROM rows"  # noqa: S608 - our own column names
-    _copy(db, path, sql, {name: getattr(rollups, name) for name in ROLLUP_COLUMNS}, rollups.names, ROW_GROUP)
+    _copy(db, path, sql, {name: getattr(rollups, name) for name in ROLLUP_COLUMNS}, rollups.names, str(ROW_GROUP))
 
 
-def copy_files(db: duckdb.DuckDBPyConnection, parts: Sequence[Path], path: Path) -> None:
-    """Put Parquet files end to end into one, in the order given."""
+def for_tags(rows_a_tag: int) -> str:
+    """Return how samples that stay are cut and coded, when a tag has so many of them.
+
+    A column is a dictionary where a row group has fewer different values than a tag has samples: an instrument's counts
+    do, times and numbers of frames do not, and these are smaller as steps. Figures: `make bench ID=B10`.
+    """
+    group = min(GROUP_MAX, max(GROUP_MIN, -(-TAGS_A_GROUP * rows_a_tag // GROUP_STEP) * GROUP_STEP))
+    return f"{group}, DICTIONARY_SIZE_LIMIT {max(GROUP_STEP, rows_a_tag * 9 // 10)}, COMPRESSION_LEVEL 9"
+
+
+def copy_files(db: duckdb.DuckDBPyConnection, parts: Sequence[Path], path: Path, layout: str = str(ROW_GROUP)) -> None:
+    """Put Parquet files end to end into one, in the order given; `layout` is of `for_tags`."""
     with step(f"write {path.name}"):
         db.execute(
-            f"COPY (SELECT * FROM read_parquet($parts, hive_partitioning = false)) TO $path ({_FORMAT}{ROW_GROUP})",  # noqa: S608 - our own constants
+            f"COPY (SELECT * FROM read_parquet($parts, hive_partitioning = false)) TO $path ({_FORMAT}{layout})",  # noqa: S608 - our own constants
             {"parts": [str(part) for part in parts], "path": str(path)},
         ).fetchall()
 
 
 def _copy(
-    db: duckdb.DuckDBPyConnection, path: Path, sql: str, columns: Mapping[str, NDArray[Any]], names: Sequence[str], group: int
+    db: duckdb.DuckDBPyConnection, path: Path, sql: str, columns: Mapping[str, NDArray[Any]], names: Sequence[str], layout: str
 ) -> None:
     db.register("rows", dict(columns))
     try:
         with step(f"write {path.name}"):
-            db.execute(f"COPY ({sql}) TO $path ({_FORMAT}{group})", {"names": list(names), "path": str(path)}).fetchall()
+            db.execute(f"COPY ({sql}) TO $path ({_FORMAT}{layout})", {"names": list(names), "path": str(path)}).fetchall()
     finally:
         db.unregister("rows")
 

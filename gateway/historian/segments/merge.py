@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.historian.samples import Samples
 from gateway.historian.segments.durable import aside, step
-from gateway.historian.segments.files import copy_files, write_rollups, write_samples
+from gateway.historian.segments.files import copy_files, for_tags, write_rollups, write_samples
 from gateway.historian.segments.manifest import combined
 from gateway.historian.segments.names import TEMPORARY
 from gateway.historian.segments.seal import sorted_samples
@@ -95,8 +95,8 @@ def merge(
             dropped_rows, dropped_digest = dropped_rows + len(doubles), combined([dropped_digest, doubles.digest()])
             low, high = min(low, int(samples.source_ms.min())), max(high, int(samples.source_ms.max()))
         written = aside(targets[0]), aside(targets[1])
-        for parts, path in zip(made, written, strict=True):
-            copy_files(db, parts, path)
+        copy_files(db, made[0], written[0], for_tags(sorted(count for _, count in counts)[len(counts) // 2]))
+        copy_files(db, made[1], written[1])
     finally:
         with step("remove parts"):
             for path in (*made[0], *made[1]):

@@ -199,6 +199,7 @@ class ParquetReader:
         with self._lock:
             if self._database is None:
                 self._database = duckdb.connect(":memory:", config=self._settings)
+                self._database.execute("SET enable_progress_bar = false").fetchall()  # it would go to our standard output
             cursor = self._database.cursor()
         try:
             yield cursor
