@@ -15,7 +15,9 @@ from benchmarks.harness import BenchmarkError, Outcome, closing_line
 MODULES: Final = {
     "B2": "benchmarks.b2_alarm_latency",
     "B2-serve": "benchmarks.b2_with_serve",
+    "B2-outage": "benchmarks.b2_with_outage",
     "B3": "benchmarks.b3_evaluator",
+    "B10": "benchmarks.b10_storage",
 }
 EXIT_MISSED, EXIT_REFUSED = 1, 2
 
@@ -38,6 +40,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=_at_least_one, help="how many events to measure, for a shorter or longer run")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything random in the load")
     parser.add_argument("--limits", type=int, choices=(4, 8), default=4, help="B3: limits a tag has")
+    parser.add_argument("--days", type=_at_least_one, default=30, help="B10: days of ours; 30 decide")
+    parser.add_argument("--peer-hours", type=int, choices=range(1, 25), default=6, metavar="1..24", help="B10: hours that peers get")
+    parser.add_argument("--fresh", action="store_true", help="B10: build the days anew")
     parser.add_argument("--data", type=Path, help="an empty folder on the disk to measure; kept after the run")
     return parser
 

@@ -107,6 +107,10 @@ class Plant:
         """Return the frames of one device on one day; `day` counts from 0."""
         return self._devices[number].day(day)
 
+    def devices_of(self, kind: str) -> list[_Device]:
+        """Return the devices of a kind."""
+        return [device for device in self._devices if is_counts(device.number) == (kind == "counts")]
+
     def day(self, day: int) -> Iterator[DeviceDay]:
         """Yield every device's day, in the order of their tags' ids."""
         for number in range(DEVICES):
@@ -124,11 +128,6 @@ class Plant:
 def is_counts(device: int) -> bool:
     """Whether a device answers with converter counts; the first half does, so that its tags stand together."""
     return device < DEVICES // 2
-
-
-def kind_of(tag: str) -> str:
-    """Return "counts" or "float32" of a tag's name."""
-    return "counts" if is_counts(int(tag[1:3])) else "float32"
 
 
 class _Device:
@@ -161,6 +160,12 @@ class _Device:
         moves = 10 ** draw.uniform(-2, -1, n)  # of the range, one standard deviation
         middle = draw.uniform(0.3, 0.7, n)
         self._knots = self._low + self._span * np.clip(middle + moves * (walk + daily), 0.02, 0.98)
+
+    def information_bits(self) -> float:
+        """Return the mean entropy of a sample's noise, and its share of the frame's jitter."""
+        step = self._step if self._counts else np.spacing(np.abs(self._low + self._span / 2).astype(np.float32))
+        of_values = np.log2(self._noise / step * np.sqrt(2 * np.pi * np.e))
+        return float(of_values.mean()) + float(np.log2(JITTER_MS * np.sqrt(2 * np.pi * np.e))) / len(self.names)
 
     def day(self, day: int) -> DeviceDay:
         """Return its frames of a day."""
@@ -235,3 +240,11 @@ def _stretches(draw: np.random.Generator, a_day: float, shortest_s: int, longest
     begins = draw.integers(0, FRAMES_PER_DAY, count)
     lasts = np.exp(draw.uniform(np.log(shortest_s), np.log(longest_s), count)).astype(np.int64)
     return [(int(first), int(min(first + length, FRAMES_PER_DAY))) for first, length in zip(begins, lasts, strict=True)]
+
+
+def information_bytes(plant: Plant, kind: str) -> float:
+    """Return how many bytes a sample of this kind holds at least: the entropy of its noise, and its share of the jitter's.
+
+    Of a normal distribution over steps of one unit: log2(deviation x sqrt(2 pi e)) bits.
+    """
+    return float(np.mean([device.information_bits() for device in plant.devices_of(kind)])) / 8

@@ -48,7 +48,7 @@ class StoreServer:
         program = shutil.which(kind)
         if kind not in KINDS or program is None:
             raise BenchmarkError(f"{kind} is not installed; install Debian's influxdb and victoria-metrics")
-        self.kind, self.folder, self.port = kind, folder, free_port()
+        self.kind, self.folder, self.port = kind, folder.resolve(), free_port()
         self.url, self.extra = f"http://127.0.0.1:{self.port}", dict(extra or {})
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
