@@ -6,12 +6,15 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.entries import Entry, EntryKind
+from gateway.historian.segments.seal import LogRow, Places, samples_of
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL, Edge, Sent, Taken, address, block, block_message
+from tests.gateway.history import World
 from wire import INTERVALS_MAX, MessageKind
 
 
@@ -152,3 +155,32 @@ def test_whatever_comes_twice_or_in_parts_each_frame_is_new_once(parts: list[tup
         given_numbers = asyncio.run(story(bench, edge))
         assert new_numbers(bench, edge.live - sealed) == sorted(given_numbers)
         bench.close()
+
+
+@pytest.mark.fault("F23")
+@pytest.mark.parametrize("seed", [401, 402, 403, 405, 406, 407])
+def test_over_a_random_history_with_kills_a_sealer_finds_every_sample_once(seed: int, tmp_path: Path) -> None:
+    async def story() -> World:
+        world = World(seed, tmp_path)
+        for _ in range(120):
+            await world.step()
+        await world.heal()
+        return world
+
+    world = asyncio.run(story())
+    reader = world.bench.ledger.reader
+    log = [
+        LogRow(*row)
+        for row in reader.rows(
+            "SELECT pos, kind, received_ms, node, stream, first, body, late_upto, fresh FROM log WHERE kind IN ('F', 'B', 'H')"
+        )
+    ]
+    found = samples_of(log, reader.tag_names(), Places(world.bench.site))
+    own = [
+        (found.names[tag], stream, number)
+        for tag, stream, number in zip(found.tag.tolist(), found.stream.tolist(), found.sequence.tolist(), strict=True)
+        if stream in world.edge.streams
+    ]
+    assert sorted(own) == sorted((tag, frame.stream, frame.sequence) for frame in world.edge.taken for tag, _ in frame.values)
+    assert any(row.kind == "B" and row.fresh is not None for row in log), "some came in parts"
+    world.bench.close()
