@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 from config import SiteConfig
+from gateway.serve.view_errors import OutOfTimeError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Sealing:
             stores: how the stores stand that are fed beside.
         """
         self._site, self._ledger, self._folder, self._wall_ms = site, ledger, folder, wall_ms
-        self._reading, self._stores = reading, stores
+        self._reading, self._stores = _timely(reading), stores
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="historian-owner", daemon=True)
 
@@ -73,3 +74,18 @@ class Sealing:
                 self._stop.wait(BUSY_S)
             finally:
                 owner.close()
+
+
+def _timely(reading: Callable[[float], AbstractContextManager[None]]) -> Callable[[float], AbstractContextManager[None]]:
+    """Let a read that got no turn fail as reads of files do."""
+
+    @contextlib.contextmanager
+    def turn(until: float) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(reading(until))
+            except OutOfTimeError as error:
+                raise TimeoutError(str(error)) from None
+            yield
+
+    return turn

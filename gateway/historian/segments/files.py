@@ -28,7 +28,7 @@ TAGS_A_GROUP: Final = 3  # fewer cost bytes, more cost every question about one 
 GROUP_MIN, GROUP_MAX, GROUP_STEP = 16_384, 262_144, 2_048  # rows
 SMALL_ROW_GROUP: Final = 32_768  # of seals, which are merged tag by tag
 SMALL_ROWS: Final = 4_000_000
-LATE_DAYS: Final = 35  # a day further back from when it was received goes, one day, with the day it was received
+LATE_DAYS: Final = 25  # a day further back than this from when it was received goes with that day; under the 30 that room may ask for
 DAYS_MAX: Final = 64  # files of one seal; days beyond the fullest ones share a last file
 
 _FORMAT: Final = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, ROW_GROUP_SIZE "
