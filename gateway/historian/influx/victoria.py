@@ -114,8 +114,9 @@ class VictoriaHistorian(InfluxHistorian):
     def days(self, deadline_s: float = 60.0) -> Sequence[int]:
         """Return the days held, by counting each day's series."""
         by = time.monotonic() + deadline_s
-        first = self._instant_one(f"min(tfirst_over_time({self._selector(None, (QUALITY,))}[100y]))", by, deadline_s)
-        last = self._instant_one(f"max(tlast_over_time({self._selector(None, (QUALITY,))}[100y]))", by, deadline_s)
+        # 50 years: a range that begins before 1970 has no answer.
+        first = self._instant_one(f"min(tfirst_over_time({self._selector(None, (QUALITY,))}[50y]))", by, deadline_s)
+        last = self._instant_one(f"max(tlast_over_time({self._selector(None, (QUALITY,))}[50y]))", by, deadline_s)
         if first is None or last is None:
             return []
         found = []
