@@ -13,25 +13,33 @@ from gateway.core.migrations import MIGRATIONS, Migration, schema_version, upgra
 from gateway.core.schema import SCHEMA_VERSION
 from tests.gateway.test_ledger import batch
 
+V1 = Path(__file__).with_name("ledger_v1.sql")
+
 
 def version_one(path: Path) -> Path:
-    """A ledger as version 1 left it: the log without its last two columns, some rows in it."""
-    made = Ledger(path, "PARK1")
+    """A ledger as version 1 left it, with some rows in it."""
+    made = Ledger(path.with_suffix(".newer"), "PARK1")
     made.set_id("ledger-one")
     made.commit([batch(pos, f"t{pos}") for pos in range(1, 4)])
     made.close()
     db = apsw.Connection(str(path))
-    for name in ("late_upto", "fresh"):
-        db.execute(f"ALTER TABLE log DROP COLUMN {name}")
-    db.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    db.execute(V1.read_text(encoding="utf-8"))
+    db.execute("ATTACH ? AS newer", (str(made.path),))
+    for (table,) in list(db.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")):
+        names = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+        db.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table}")
+    db.execute("UPDATE main.meta SET value = '1' WHERE key = 'schema_version'")
     db.close()
+    made.path.unlink()
     return path
 
 
-def columns(path: Path) -> list[tuple[object, ...]]:
-    """Name, type, NOT NULL, default and place in the key of every column of the log."""
+def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Name, type, NOT NULL, default and place in the key of every column; of an index its columns and its condition."""
     db = apsw.Connection(str(path))
-    found = [row[1:] for row in db.execute("PRAGMA table_info(log)")]
+    found = {name: [row[1:] for row in db.execute(f"PRAGMA table_info({name})")]
+             for (name,) in list(db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))}  # fmt: skip
+    found |= {name: [(sql,)] for name, sql in list(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))}
     db.close()
     return found
 
@@ -50,7 +58,7 @@ def test_core_refuses_an_older_ledger_and_names_the_command(tmp_path: Path) -> N
     with pytest.raises(LedgerVersionError, match=r"schema version 1, this program writes 2; run `hazardgate upgrade`") as told:
         Ledger(path, "PARK1")
     assert "hazardgate upgrade" in told.value.message_zh
-    assert columns(path)[-1][0] == "body", "left as it was"
+    assert tables(path)["log"][-1][0] == "body", "left as it was"
 
 
 @pytest.mark.fault("F74")
@@ -74,7 +82,7 @@ def test_a_new_ledger_and_an_upgraded_one_have_the_same_tables(tmp_path: Path) -
     path = version_one(tmp_path / "old.sqlite3")
     upgrade_ledger(path)
     Ledger(tmp_path / "new.sqlite3", "PARK1").close()
-    assert columns(path) == columns(tmp_path / "new.sqlite3")
+    assert tables(path) == tables(tmp_path / "new.sqlite3")
     assert MIGRATIONS[-1].to == SCHEMA_VERSION
 
 
@@ -85,12 +93,12 @@ STATEMENTS = len(MIGRATIONS[0].statements)
 @pytest.mark.parametrize("done", range(STATEMENTS + 1), ids=lambda done: f"after {done} statements")
 def test_a_migration_that_breaks_off_leaves_nothing_and_is_done_anew(tmp_path: Path, done: int) -> None:
     path = version_one(tmp_path / "ledger.sqlite3")
-    before, was = content(path), columns(path)
+    before, was = content(path), tables(path)
     whole = MIGRATIONS[0]
     broken = Migration(2, whole.told, (*whole.statements[:done], "INSERT INTO no_such_table VALUES (1)"))
     with pytest.raises(apsw.SQLError):
         upgrade_ledger(path, (broken,))
-    assert (content(path), columns(path), schema_version(path)) == (before, was, 1)
+    assert (content(path), tables(path), schema_version(path)) == (before, was, 1)
     assert len(upgrade_ledger(path)) == 1
     assert (content(path), schema_version(path)) == (before, 2)
 

@@ -95,7 +95,7 @@ def test_every_usual_frame_in_order_goes_the_short_way() -> None:
         assert isinstance(session._next_frame(topic(kind, "E1", device), usual), FrameArrived)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     datatype=st.sampled_from([DataType.DOUBLE, DataType.FLOAT, DataType.INT32, DataType.BOOLEAN]),
     strays=st.lists(st.tuples(st.integers(0, 312), st.integers(-20, 20), st.booleans()), max_size=8),
