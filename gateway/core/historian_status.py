@@ -46,7 +46,12 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`status.json`. `projected_days`: how many days the disk will hold at the present rate; None: not known yet."""
+    """`status.json`.
+
+    Attributes:
+        projected_days: how many days the disk will hold at the present rate; None: not known yet.
+        trouble: why serve could not do its last piece of work, empty if it could.
+    """
 
     at_ms: int
     damaged: tuple[Problem, ...] = ()
@@ -55,6 +60,7 @@ class Status:
     days_held: float | None = None
     projected_days: float | None = None
     stores: tuple[StoreStatus, ...] = ()
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ def _behind(seen: Seen) -> Told:
     waited_ms = seen.now_ms - max(seen.waiting_ms, seen.started_ms)
     reason = ""
     if waited_ms > SEALS_MISSED * seen.seal_s * 1000 + BEHIND_MARGIN_MS:
-        reason = "frames wait to be sealed"
+        trouble = "" if seen.status is None else seen.status.trouble
+        reason = f"frames wait to be sealed: {trouble}" if trouble else "frames wait to be sealed"
     if seen.status is not None or seen.status_wrong:
         at_ms = seen.started_ms if seen.status is None else seen.status.at_ms
         if seen.now_ms - max(at_ms, seen.started_ms) > STATUS_OLD_MS:
@@ -199,7 +206,7 @@ def parse_status(text: str) -> Status:
         _whole(facts, "at_ms"),
         tuple(_problem(one) for one in _list(facts.get("damaged", []), DAMAGED_MAX, "damaged")),
         _whole(space, "bytes", 0), _whole(space, "limit_bytes", 0), _days(space, "days_held"), _days(space, "projected_days"),
-        tuple(_store_status(one) for one in _list(facts.get("stores", []), STORES_MAX, "stores")),
+        tuple(_store_status(one) for one in _list(facts.get("stores", []), STORES_MAX, "stores")), _text(facts, "trouble"),
     )  # fmt: skip
 
 

@@ -61,6 +61,11 @@ def test_frames_that_wait_too_long_to_be_sealed_are_an_alarm(seen: Seen, behind:
     assert standing(seen)["CORE.HISTORIAN.BEHIND"] is behind
 
 
+def test_why_frames_wait_is_told_where_serve_knows_it() -> None:
+    seen = replace(QUIET, waiting_ms=minutes_ago(40), status=replace(FRESH, trouble="sealing: OSError: disk full"))
+    assert facts(seen, "CORE.HISTORIAN.BEHIND")["reason"] == "frames wait to be sealed: sealing: OSError: disk full"
+
+
 def test_damage_is_told_with_exact_ranges_each_once() -> None:
     seen = replace(QUIET, problems=(HOUR,), status=replace(FRESH, damaged=(HOUR, replace(HOUR, file="other", tags=None))))
     assert facts(seen, "CORE.HISTORIAN.DAMAGED") == {
@@ -103,7 +108,7 @@ def test_a_store_that_is_configured_no_more_has_no_alarm_and_one_nobody_speaks_o
 # -- the file -----------------------------------------------------------------------------------------------------------
 
 SAID: dict[str, Any] = {
-    "at_ms": 5, "cursor": 70, "new": ["unknown"],
+    "at_ms": 5, "cursor": 70, "new": ["unknown"], "trouble": "t",
     "damaged": [{"file": "f", "day": "2023-11-14", "tags": ["A", "B"], "from_ms": 1, "to_ms": 2, "why": "w"}],
     "space": {"bytes": 10, "days_held": 3.5, "projected_days": 400, "limit_bytes": 20},
     "stores": [{
@@ -116,7 +121,7 @@ SAID: dict[str, Any] = {
 def test_the_file_is_read_as_serve_writes_it() -> None:
     assert parse_status(json.dumps(SAID)) == Status(
         5, (Problem("f", "2023-11-14", 1, 2, "w", ("A", "B")),), 10, 20, 3.5, 400.0,
-        (StoreStatus("influx", "catching up", 1, 2, 4, "d", "详"),),
+        (StoreStatus("influx", "catching up", 1, 2, 4, "d", "详"),), "t",
     )  # fmt: skip
 
 
