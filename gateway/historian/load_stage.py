@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gateway.historian.load_rows import LoadColumns
 from gateway.historian.samples import DAY_MS, Samples
 
-MEMORY_LIMIT: Final = "512MB"
+MEMORY_LIMIT: Final = "256MB"
 PART_ROWS: Final = 1_000_000
 _PIECE: Final = "piece"
 _COLUMNS: Final = "tag, source_ms, value, code, raw, line"

@@ -1,0 +1,240 @@
+"""Copy from store to store, day by day. Nothing is remembered between runs: what the target holds is the state.
+
+A day that the target holds already, row for row, costs reading it; of any other only what is missing or different is
+written, and then it is checked. So a copy that was cut short at any point is gone on with by running it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from gateway.historian.copy_compare import compared
+from gateway.historian.samples import DAY_MS, Samples, concatenated
+from gateway.historian.store import (
+    AlarmEvent,
+    Historian,
+    HistorianError,
+    QueryTooLargeError,
+    Rejected,
+    StoreAwayError,
+)
+
+DAY_S_MAX: Final = 3_600.0
+WRITE_S_MAX: Final = 120.0
+WAITS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Between tries of a store that is away; then the copy ends, to be run again."""
+LOOKS_MAX: Final = 10
+EVENTS_MAX: Final = 10_000
+REJECTED_TOLD_MAX: Final = 100
+
+Answer = TypeVar("Answer")
+
+
+class CopyError(HistorianError):
+    """The copy cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRules:
+    """How a target is to be treated.
+
+    Attributes:
+        batch_rows: rows in one write.
+        tolerance: see `copy_compare.compared`; 0 for stores that keep every digit.
+        visible_after_s: how long a target may take to show what it has accepted.
+    """
+
+    batch_rows: int = 500_000
+    tolerance: float = 0.0
+    visible_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DayCopied:
+    """One day. `verified`: the target holds every row of the source; `extra` are rows that only the target has.
+
+    `by_digest`: rows and digest of both are the same; else every row was compared with its counterpart.
+    """
+
+    day_ms: int
+    rows: int
+    written: int
+    missing: int
+    different: int
+    extra: int
+    by_digest: bool
+    rejected: int = 0
+
+    @property
+    def verified(self) -> bool:
+        """Nothing is missing and nothing is different."""
+        return self.missing == self.different == 0
+
+
+@dataclass(slots=True)
+class Copied:
+    """A whole copy."""
+
+    days: list[DayCopied] = field(default_factory=list)
+    events: int = 0
+    events_missing: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def verified(self) -> bool:
+        """Every day is, and all events are there."""
+        return all(day.verified for day in self.days) and not self.events_missing
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far a copy is: `day` (from 0) of `days`, and rows written so far."""
+
+    day_ms: int
+    day: int
+    days: int
+    written: int
+
+
+def copy_store(
+    source: Historian, target: Historian, rules: CopyRules | None = None, *, from_ms: int | None = None, to_ms: int | None = None,
+    progress: Callable[[CopyProgress], None] = lambda _: None, wait: Callable[[float], None] = time.sleep,
+) -> Copied:  # fmt: skip
+    """Copy the days that begin in [from_ms, to_ms), oldest first.
+
+    Raises:
+        HistorianError: a store is away, refuses, or is damaged. All that was copied stays; run it again.
+    """
+    if source.name == target.name:
+        raise CopyError("a store is not copied onto itself; name two", "不能把存储复制到它自己；请指定两个不同的存储")
+    rules = rules or CopyRules()
+    days = [day for day in source.days() if (from_ms is None or day >= from_ms) and (to_ms is None or day < to_ms)]
+    held = frozenset(target.days())
+    done = Copied()
+    written = 0
+    for at, day_ms in enumerate(days):
+        progress(CopyProgress(day_ms, at, len(days), written))
+        day = _DayCopy(source, target, rules, day_ms, done, wait).run(held=day_ms in held)
+        written += day.written
+        done.days.append(day)
+    if days:
+        for day_ms in range(days[0], days[-1] + DAY_MS, DAY_MS):
+            _copy_events(source, target, day_ms, done, rules, wait)
+        progress(CopyProgress(days[-1], len(days), len(days), written))
+    return done
+
+
+class _DayCopy:
+    def __init__(
+        self, source: Historian, target: Historian, rules: CopyRules, day_ms: int, done: Copied, wait: Callable[[float], None]
+    ) -> None:
+        self._source, self._target, self._rules, self._day_ms = source, target, rules, day_ms
+        self._done, self._wait = done, wait
+        self._written = self._rejected = 0
+
+    def run(self, *, held: bool) -> DayCopied:
+        target = self._target.day(self._day_ms, DAY_S_MAX) if held else iter(())
+        rows, digest, wanted, extra = 0, 0, 0, 0
+        waiting: list[Samples] = []
+        waiting_rows = 0
+        for each in compared(self._source.day(self._day_ms, DAY_S_MAX), target, self._rules.tolerance):
+            rows, digest, extra = rows + each.rows, (digest + each.digest) % 2**64, extra + each.extra
+            piece = each.wanted()
+            if len(piece):
+                wanted += len(piece)
+                waiting.append(piece)
+                waiting_rows += len(piece)
+            if waiting_rows >= self._rules.batch_rows:
+                self._write(concatenated(waiting))
+                waiting, waiting_rows = [], 0
+        if waiting:
+            self._write(concatenated(waiting))
+        if not wanted:
+            return DayCopied(self._day_ms, rows, 0, 0, 0, extra, by_digest=not extra and not self._rules.tolerance)
+        return self._checked(rows, digest)
+
+    def _checked(self, rows: int, digest: int) -> DayCopied:
+        """Look at what the target shows now, more than once where it takes its time."""
+        looks = LOOKS_MAX if self._rules.visible_after_s else 1
+        for look in range(looks):
+            if self._rules.visible_after_s:
+                self._wait(self._rules.visible_after_s)
+            day = self._look(rows, digest)
+            if day.verified or look + 1 == looks:
+                return day
+        raise AssertionError("unreachable")
+
+    def _look(self, rows: int, digest: int) -> DayCopied:
+        told = DayCopied(self._day_ms, rows, self._written, 0, 0, 0, by_digest=True, rejected=self._rejected)
+        if not self._rules.tolerance and _counted(self._target.day(self._day_ms, DAY_S_MAX)) == (rows, digest):
+            return told
+        rows = missing = different = extra = 0
+        for each in compared(
+            self._source.day(self._day_ms, DAY_S_MAX), self._target.day(self._day_ms, DAY_S_MAX), self._rules.tolerance
+        ):
+            rows, missing = rows + each.rows, missing + len(each.missing)
+            different, extra = different + len(each.different), extra + each.extra
+        return replace(told, rows=rows, missing=missing, different=different, extra=extra, by_digest=False)
+
+    def _write(self, samples: Samples) -> None:
+        for at in range(0, len(samples), self._rules.batch_rows):
+            piece = samples.take(slice(at, at + self._rules.batch_rows))
+            written = _patiently(lambda piece=piece: self._target.write(piece, WRITE_S_MAX), self._wait)  # type: ignore[misc]
+            self._written += written.rows
+            self._rejected += len(written.rejected)
+            self._done.rejected += written.rejected[: max(0, REJECTED_TOLD_MAX - len(self._done.rejected))]
+
+
+def _counted(pieces: Iterator[Samples]) -> tuple[int, int]:
+    rows = digest = 0
+    for piece in pieces:
+        rows, digest = rows + len(piece), (digest + piece.digest()) % 2**64
+    return rows, digest
+
+
+def _copy_events(
+    source: Historian, target: Historian, day_ms: int, done: Copied, rules: CopyRules, wait: Callable[[float], None]
+) -> None:
+    own = _events(source, day_ms, day_ms + DAY_MS)
+    if not own:
+        return
+    lacking = _lacking(own, target, day_ms)
+    if lacking:
+        _patiently(lambda: target.write_events(lacking, WRITE_S_MAX), wait)
+        for _ in range(LOOKS_MAX if rules.visible_after_s else 1):
+            if rules.visible_after_s:
+                wait(rules.visible_after_s)
+            left = _lacking(own, target, day_ms)
+            if not left:
+                break
+        done.events_missing += len(left)
+    done.events += len(lacking)
+
+
+def _lacking(events: Sequence[AlarmEvent], target: Historian, day_ms: int) -> list[AlarmEvent]:
+    there = {event.id for event in _events(target, day_ms, day_ms + DAY_MS)}
+    return [event for event in events if event.id not in there]
+
+
+def _events(store: Historian, from_ms: int, to_ms: int) -> list[AlarmEvent]:
+    """Read the events of a range, by halves where there are more than one answer may hold."""
+    try:
+        return list(store.events(from_ms, to_ms, rows_max=EVENTS_MAX))
+    except QueryTooLargeError:
+        if to_ms - from_ms <= 1:
+            raise
+        middle = (from_ms + to_ms) // 2
+        return _events(store, from_ms, middle) + _events(store, middle, to_ms)
+
+
+def _patiently(work: Callable[[], Answer], wait: Callable[[float], None]) -> Answer:
+    """Try again while the store is away, a bounded number of times."""
+    for wait_s in WAITS_S:
+        try:
+            return work()
+        except StoreAwayError as error:
+            wait(wait_s if error.retry_after_s is None else min(60.0, max(wait_s, error.retry_after_s)))
+    return work()
