@@ -13,6 +13,7 @@ from typing import Final, Protocol, cast
 from benchmarks.harness import BenchmarkError, Outcome, closing_line
 
 MODULES: Final = {
+    "B1": "benchmarks.b1_durable_ingest",
     "B2": "benchmarks.b2_alarm_latency",
     "B2-serve": "benchmarks.b2_with_serve",
     "B2-outage": "benchmarks.b2_with_outage",
