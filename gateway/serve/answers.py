@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from alerting import AlarmState, Transition
@@ -231,6 +231,89 @@ class EdgeList(BaseModel):
     """Every edge."""
 
     items: list[EdgeNow]
+
+
+# -- the historian --
+
+
+class DamagedAnswer(BaseModel):
+    """A stored piece that failed its checks: what it held from `from_ms` to `to_ms` cannot be read."""
+
+    file: str
+    day: str = ""
+    tags: tuple[str, str] | None = Field(default=None, description="first and last tag concerned; null: all")
+    from_ms: int = 0
+    to_ms: int = 0
+    why: str = ""
+
+
+class SpaceAnswer(BaseModel):
+    """Room on the disk. projected_days: how many days fit at the present rate."""
+
+    bytes: int
+    limit_bytes: int
+    days_held: float
+    projected_days: float | None = None
+
+
+class StoreAnswer(BaseModel):
+    """A time-series store that is fed beside our own."""
+
+    id: str
+    kind: str
+    state: str = Field(description="live, catching up, away or refused")
+    lag_rows: int | None = None
+    lag_ms: int | None = None
+    cursor: int | None = None
+    quarantined: int = Field(default=0, description="samples that the store would never take, kept aside")
+    detail: str = ""
+    detail_zh: str = ""
+
+
+class HistorianAnswer(BaseModel):
+    """How the stores of history stand, as their keeper wrote it last."""
+
+    state: Literal["running", "silent", "unknown"] = Field(
+        description="silent: its keeper has not written for 3 min; unknown: it never has, or it cannot be read"
+    )
+    at_ms: int | None = Field(default=None, description="when this was written")
+    cursor: int | None = Field(default=None, description="log position up to which everything is sealed in segments")
+    damaged: list[DamagedAnswer] = []
+    space: SpaceAnswer | None = None
+    stores: list[StoreAnswer] = []
+
+
+class Annotation(BaseModel):
+    """One step of an alarm, to be drawn at `at_ms`."""
+
+    id: str
+    alarm_id: str
+    tag: str
+    kind: str = Field(description="raised, returned, acknowledged or closed")
+    limit: str = Field(description="LL, L, H, HH, FAULT or SYSTEM")
+    grade: int = Field(description="1 blue … 4 red")
+    at_ms: int
+    late: bool
+
+
+class AnnotationList(BaseModel):
+    """Steps of alarms, oldest first."""
+
+    items: list[Annotation]
+
+
+SILENT_MS: Final = 180_000
+
+
+def historian_answer(said: dict[str, Any] | None, now_ms: int) -> HistorianAnswer:
+    """Return the keeper's words; what cannot be read as such is unknown, never well."""
+    try:
+        found = HistorianAnswer.model_validate({**(said or {}), "state": "running"})
+    except ValidationError:
+        return HistorianAnswer(state="unknown")
+    if found.at_ms is None:
+        return HistorianAnswer(state="unknown")
+    return found if now_ms - found.at_ms <= SILENT_MS else found.model_copy(update={"state": "silent"})
 
 
 class Hello(BaseModel):

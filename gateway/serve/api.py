@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from gateway.serve import answers
 from gateway.serve.answers import json_of
-from gateway.serve.asking import AlarmId, Before, PartsOf, TagId, TimeMs, Viewer, Word, problems
+from gateway.serve.asking import KNOWN_PARAMETERS, AlarmId, Before, PartsOf, TagId, TimeMs, Viewer, Word, problems
 from gateway.serve.models import AlarmListing, History, NoticePage, NoticeState, TagNow
 from gateway.serve.problems import Kind, RefusedError, not_found
 
@@ -21,8 +21,8 @@ ALARMS_MAX: Final = 500
 NOTICES_MAX: Final = 200
 POINTS_MAX: Final = 5_000
 
-api = APIRouter(prefix="/api/v1")
-open_api = APIRouter()
+api = APIRouter(prefix="/api/v1", dependencies=KNOWN_PARAMETERS)
+open_api = APIRouter(dependencies=KNOWN_PARAMETERS)
 
 
 @open_api.get(
@@ -98,7 +98,7 @@ async def history(
     _: Viewer, parts: PartsOf, tag: TagId, from_ms: TimeMs, to_ms: TimeMs,
     points: Annotated[int, Query(ge=2, le=POINTS_MAX)] = 500,
 ) -> Any:  # fmt: skip
-    """What the ledger holds of one tag. More samples than `points` come as buckets that keep the extremes; gaps are told."""
+    """One tag's past. More samples than `points` come as buckets that keep the extremes; gaps are told."""
     if from_ms >= to_ms:
         raise RefusedError(Kind.INVALID, "from_ms must be before to_ms", "from_ms 必须早于 to_ms")
     reading = parts.histories.run(

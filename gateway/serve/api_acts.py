@@ -12,14 +12,14 @@ from alerting import Transition
 from gateway.serve import answers
 from gateway.serve.acts import note_of
 from gateway.serve.answers import json_of
-from gateway.serve.asking import AlarmId, Operator, Parts, PartsOf, Said, problems
+from gateway.serve.asking import KNOWN_PARAMETERS, AlarmId, Operator, Parts, PartsOf, Said, problems
 from gateway.serve.bodies import StrictRoute
 from gateway.serve.gate import NOTE
 from gateway.serve.problems import Kind, RefusedError
 from gateway.serve.tokens import Token
 from gateway.serve.view_errors import ViewError
 
-api_acts = APIRouter(prefix="/api/v1", tags=["alarms"], route_class=StrictRoute)
+api_acts = APIRouter(prefix="/api/v1", tags=["alarms"], route_class=StrictRoute, dependencies=KNOWN_PARAMETERS)
 REFUSALS: Final = problems(403, 404, 408, 409, 413, 415)
 WORDS_S_MAX: Final = 1.0
 """How long the answer to an act waits for the alarm's words."""

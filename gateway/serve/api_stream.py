@@ -10,11 +10,11 @@ from fastapi.responses import StreamingResponse
 
 from gateway.serve import answers
 from gateway.serve.answers import json_of
-from gateway.serve.asking import PartsOf, Viewer, problems
+from gateway.serve.asking import KNOWN_PARAMETERS, PartsOf, Viewer, problems
 from gateway.serve.gate import LIMIT
 from gateway.serve.stream import LiveResponse
 
-api_stream = APIRouter(prefix="/api/v1", tags=["live"])
+api_stream = APIRouter(prefix="/api/v1", tags=["live"], dependencies=KNOWN_PARAMETERS)
 
 WORDS: Final = """\
 Server-sent events. Open the stream first, then load the lists: nothing that happens in between is missed. The id of an

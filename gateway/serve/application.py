@@ -13,8 +13,10 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
+from gateway.historian.store import HistorianError, QueryTooLargeError
 from gateway.serve.api import api, open_api
 from gateway.serve.api_acts import api_acts
+from gateway.serve.api_history import api_history
 from gateway.serve.api_stream import api_stream
 from gateway.serve.asking import Parts
 from gateway.serve.problems import MEDIA_TYPE, Fault, Kind, RefusedError, not_found, problem_response
@@ -37,7 +39,7 @@ def create_app(parts: Parts | None) -> FastAPI:
         description="What the gateway knows, and the acts of people on alarms. It cannot write to an instrument.",
     )  # fmt: skip
     app.state.parts = parts
-    for router in (open_api, api, api_acts, api_stream):
+    for router in (open_api, api, api_history, api_acts, api_stream):
         app.include_router(router)
     for kind, answer in _ANSWERS.items():
         app.add_exception_handler(kind, answer)
@@ -102,6 +104,17 @@ async def _view(request: Request, error: Exception) -> Response:
     return problem_response(refused, request.scope["path"])
 
 
+async def _historian(request: Request, error: Exception) -> Response:
+    """The question was beyond the limits, or the store has no answer just now."""
+    assert isinstance(error, HistorianError)
+    told, told_zh = str(error)[:500], error.message_zh[:500]
+    if isinstance(error, QueryTooLargeError):
+        refused = RefusedError(Kind.INVALID, told, told_zh)
+    else:
+        refused = RefusedError(Kind.BUSY, told, told_zh, retry_after_s=2)
+    return problem_response(refused, request.scope["path"])
+
+
 async def _bug(request: Request, _: Exception) -> Response:
     """The stack goes to the log; the client learns nothing of it."""
     refused = RefusedError(Kind.BUG, "the server's log says more", "详见服务日志")
@@ -110,7 +123,7 @@ async def _bug(request: Request, _: Exception) -> Response:
 
 _ANSWERS: Final[dict[type[Exception], Callable[[Request, Exception], Any]]] = {
     RefusedError: _refused, RequestValidationError: _invalid, HTTPException: _http, StarletteHTTPException: _http,
-    ViewError: _view, Exception: _bug,
+    ViewError: _view, HistorianError: _historian, Exception: _bug,
 }  # fmt: skip
 
 

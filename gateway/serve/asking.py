@@ -17,7 +17,7 @@ from gateway.serve.answers import ServeHealth, json_of
 from gateway.serve.audit import Audit
 from gateway.serve.gate import CALLER
 from gateway.serve.ports import Historian, View
-from gateway.serve.problems import Kind, Problem, RefusedError
+from gateway.serve.problems import Fault, Kind, Problem, RefusedError
 from gateway.serve.refresher import Refresher
 from gateway.serve.stream import Hub
 from gateway.serve.tokens import Role, Token
@@ -118,6 +118,28 @@ _MEANINGS: Final = {
     429: "too many failed authentications from this address", 503: "too much is asked for, or core or ledger is not there",
 }  # fmt: skip
 _ALWAYS: Final = (400, 401, 421, 422, 429, 503)
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse parameters that the route does not have: a misspelt filter would answer another question."""
+    names = _names_of(request.scope["route"])
+    unknown = sorted(set(request.query_params) - names)
+    if unknown:
+        faults = tuple(Fault(where=f"query.{name}"[:100], message="there is no such parameter here") for name in unknown[:20])
+        raise RefusedError(Kind.INVALID, "see errors for parameters that are not known here", "见 errors 所列未知参数", faults)
+
+
+def _names_of(route: Any) -> frozenset[str]:
+    """Return the query parameters that a route has."""
+    waiting, names = [route.dependant], set[str]()
+    while waiting:
+        dependant = waiting.pop()
+        names.update(each.alias for each in dependant.query_params)
+        waiting += dependant.dependencies
+    return frozenset(names)
+
+
+KNOWN_PARAMETERS: Final = (Depends(known_parameters),)
 
 
 def problems(*more: int) -> dict[int | str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from gateway.historian.store import AlarmEvent
 from gateway.serve.models import (
     AlarmListing,
     AlarmPage,
@@ -17,6 +18,7 @@ from gateway.serve.models import (
     NoticeState,
     ReceiverNow,
     TagNow,
+    WindowList,
 )
 
 
@@ -70,6 +72,20 @@ class Historian(Protocol):
 
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
         """One tag's samples in a range of source time."""
+        ...
+
+    def windows(
+        self, tag_ids: Sequence[str], from_ms: int, to_ms: int, width_ms: int, columns: Sequence[str], deadline_s: float
+    ) -> WindowList:
+        """Aggregates by window of several tags."""
+        ...
+
+    def events(self, from_ms: int, to_ms: int, tag: str | None, rows_max: int, deadline_s: float) -> list[AlarmEvent]:
+        """Transitions of alarms in a range of time, oldest first."""
+        ...
+
+    def status(self) -> dict[str, Any] | None:
+        """What the keeper of the segments wrote last."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 from alerting import AlarmState, Category, State, Transition, TransitionKind
 from config import DEMO_SITE, SiteConfig, load_site
 from gateway.core import ActsSocketError
+from gateway.historian.store import AlarmEvent, QueryTooLargeError
 from gateway.serve.app import create_parts, gated
 from gateway.serve.application import create_app
 from gateway.serve.asking import Parts
@@ -41,6 +43,8 @@ from gateway.serve.models import (
     Position,
     ReceiverNow,
     TagNow,
+    TagWindows,
+    WindowList,
 )
 from gateway.serve.stream import Hub
 from gateway.serve.tokens import Role, TokenStore
@@ -162,6 +166,7 @@ class FakeHistorian:
     def __init__(self) -> None:
         self.hold: threading.Event | None = None
         self.asked = 0
+        self.said: dict[str, Any] | None = None
 
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
         self.asked += 1
@@ -176,6 +181,29 @@ class FakeHistorian:
             tag_id, "ppm", from_ms, to_ms, from_ms, False, "", from_ms, (HistoryPoint(from_ms, None, "BAD", 5),), (bucket,),
             1_000, (HistoryStretch("no_data", from_ms, to_ms),), 0, 6, 0, 0,
         )  # fmt: skip
+
+
+    def windows(
+        self, tag_ids: Sequence[str], from_ms: int, to_ms: int, width_ms: int, columns: Sequence[str], deadline_s: float
+    ) -> WindowList:
+        self.asked += 1
+        if any(tag not in SITE.tag_index for tag in tag_ids):
+            raise UnknownTagError(tag_ids[0])
+        if to_ms - from_ms > 10**11:
+            raise QueryTooLargeError("too much", "过多")
+        told: dict[str, Any] = {"samples": [7], "mean": [math.nan], "good_share": [0.5]}
+        items = [
+            TagWindows(tag, "ppm", [from_ms], **{name: told[name] for name in columns if name in told}, damaged=[(1, 2)])
+            for tag in tag_ids
+        ]
+        return WindowList(from_ms, to_ms, width_ms, False, tuple(items))
+
+    def events(self, from_ms: int, to_ms: int, tag: str | None, rows_max: int, deadline_s: float) -> list[AlarmEvent]:
+        event = AlarmEvent("f" * 32, ALARM_ID, TAG, "raised", "HH", 4, from_ms)
+        return [event] if tag in (None, TAG) else []
+
+    def status(self) -> dict[str, Any] | None:
+        return self.said
 
 
 @dataclass

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from gateway.historian.limits import too_many
 from gateway.historian.samples import DAY_MS, Samples, concatenated
+from gateway.historian.segments.evidence import evidence_days, evidence_path
 from gateway.historian.segments.folder import LiveFile, SegmentFolder, Snapshot
-from gateway.historian.segments.names import ROLLUPS, SAMPLES, STATUS_NAME, day_ms, samples_path
+from gateway.historian.segments.names import EVIDENCE, ROLLUPS, SAMPLES, STATUS_NAME, day_ms, day_of, samples_path
 from gateway.historian.segments.query import ParquetReader, Spans, UnreadableError, by_halves
 from gateway.historian.store import ROWS_MAX
 from gateway.historian.windows import ROLLUP_MS, Rollups, interleaved, joined, rolled_up
@@ -88,8 +89,8 @@ class SegmentReader:
         Raises:
             MovedError, QueryTooLargeError, QueryTimeError.
         """
-        def ask(files: Sequence[LiveFile]) -> tuple[Samples, NDArray[np.int64]]:
-            return self._parquet.samples(self._paths(files, SAMPLES), tag, from_ms, to_ms, rows_max, give_up_at)
+        def ask(paths: Sequence[Path]) -> tuple[Samples, NDArray[np.int64]]:
+            return self._parquet.samples(paths, tag, from_ms, to_ms, rows_max, give_up_at)
 
         return self._samples(taken, (tag,), [(0, from_ms, to_ms)], rows_max, ask)
 
@@ -97,8 +98,8 @@ class SegmentReader:
         self, taken: Snapshot, names: tuple[str, ...], spans: Spans, rows_max: int, give_up_at: float
     ) -> tuple[Samples, list[Missing]]:
         """Return the samples of many tags, each of its own spans, which do not overlap; in order of `names`, then time."""
-        def ask(files: Sequence[LiveFile]) -> tuple[Samples, NDArray[np.int64]]:
-            return self._parquet.samples_of(self._paths(files, SAMPLES), names, spans, rows_max, give_up_at)
+        def ask(paths: Sequence[Path]) -> tuple[Samples, NDArray[np.int64]]:
+            return self._parquet.samples_of(paths, names, spans, rows_max, give_up_at)
 
         return self._samples(taken, names, spans, rows_max, ask)
 
@@ -109,15 +110,14 @@ class SegmentReader:
         """Return the samples of many windows of 5 min, (index in `names`, beginning) each, cut to [from, to)."""
         spans = [(tag, max(start, within[0]), min(start + ROLLUP_MS, within[1])) for tag, start in windows]
 
-        def ask(files: Sequence[LiveFile]) -> tuple[Samples, NDArray[np.int64]]:
-            paths = self._paths(files, SAMPLES)
+        def ask(paths: Sequence[Path]) -> tuple[Samples, NDArray[np.int64]]:
             return self._parquet.samples_in_windows(paths, names, windows, ROLLUP_MS, within, rows_max, give_up_at)
 
         return self._samples(taken, names, spans, rows_max, ask)
 
     def _samples(
         self, taken: Snapshot, names: tuple[str, ...], spans: Spans, rows_max: int,
-        ask: Callable[[Sequence[LiveFile]], tuple[Samples, NDArray[np.int64]]],
+        ask: Callable[[Sequence[Path]], tuple[Samples, NDArray[np.int64]]],
     ) -> tuple[Samples, list[Missing]]:  # fmt: skip
         if not any(lo < hi for _, lo, hi in spans):
             return Samples.empty(names), []
@@ -127,7 +127,7 @@ class SegmentReader:
         place = {id(file): at for at, file in enumerate(files)}
 
         def ranked(some: Sequence[LiveFile]) -> tuple[Samples, NDArray[np.int64]]:
-            found, index = ask(some)
+            found, index = ask(self._paths(some, SAMPLES))
             return found, np.array([place[id(file)] for file in some], np.int64)[index]
 
         parts = by_halves(files, ranked, lambda file, error: self._unreadable(file, "samples", error, missing))
@@ -138,7 +138,21 @@ class SegmentReader:
             rank = np.concatenate([each for _, each in parts]) if parts else np.empty(0, np.int64)
             loaded = np.array([file.stem.kind == "load" for file in files])
             found = found.take(_each_once(found, rank, loaded))
+        aside = self._evidence(taken, lo_ms, hi_ms)
+        if aside:
+            parts = by_halves(
+                aside, lambda some: ask([evidence_path(self.folder, day) for day in some]),
+                lambda day, error: missing.append(Missing(day_ms(day), day_ms(day) + DAY_MS, f"{EVIDENCE}/{day}.parquet", str(error))),
+            )
+            found = _same_names(names, [found, *(each for each, _ in parts)])
         return in_moments(found), _within(missing, lo_ms, hi_ms)
+
+    def _evidence(self, taken: Snapshot, from_ms: int, to_ms: int) -> list[str]:
+        """Return the days that are gone but for samples around their alarms."""
+        first, last = day_of(from_ms), day_of(to_ms - 1)
+        if not taken.kept_from or first >= taken.kept_from:
+            return []
+        return [day for day in evidence_days(self.folder) if first <= day <= last and day < taken.kept_from]
 
     # -- rollups --
 
@@ -196,6 +210,11 @@ class SegmentReader:
             one = replace(taken, manifests=tuple(m for m in taken.manifests if m.stem == file.stem), unreadable=())
             span = max(lo_ms, file.file.from_ms), min(hi_ms, file.file.to_ms + 1)
             found, gone = self.samples_of(one, names, [(at, *span) for at in range(len(names))], ROWS_MAX, give_up_at)
+            parts.append(rolled_up(found))
+            missing += gone
+        if self._evidence(taken, lo_ms, hi_ms):
+            only = replace(taken, manifests=(), unreadable=())
+            found, gone = self.samples_of(only, names, [(at, lo_ms, hi_ms) for at in range(len(names))], ROWS_MAX, give_up_at)
             parts.append(rolled_up(found))
             missing += gone
         return parts, _within(missing, lo_ms, hi_ms)
