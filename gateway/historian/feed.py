@@ -1,7 +1,7 @@
 """How far a time-series store has been fed, and what it is sent next. Pure: facts go in stamped with time.
 
 Log positions up to `live` are in the store, but for the holes. What is new goes first: when the oldest row not sent is older
-than `LIVE_BEHIND_MS`, all that waits becomes a hole, and dashboards show the present while the holes fill in order, paced.
+than `LIVE_BEHIND_MS`, all older than `LIVE_FRESH_MS` becomes a hole, and dashboards show the present while holes fill, paced.
 A cursor moves only behind an answer that promises to keep what was sent; sending again does no harm.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 FORMAT: Final = 1
 LIVE_BEHIND_MS: Final = 30_000
+LIVE_FRESH_MS: Final = 5_000
 HOLES_MAX: Final = 64
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -122,12 +123,17 @@ def renewed(
     return Cursors(ledger, min(live, head), tuple(holes))
 
 
-def fallen_behind(cursors: Cursors, head: int, oldest_ms: int | None, now_ms: int) -> Cursors:
-    """Return the cursors with all that waits as a hole if its oldest row is too old to be the present."""
-    if oldest_ms is None or head <= cursors.live or now_ms - oldest_ms <= LIVE_BEHIND_MS:
+def is_behind(oldest_ms: int | None, now_ms: int) -> bool:
+    """Whether the oldest row not sent is too old to be the present."""
+    return oldest_ms is not None and now_ms - oldest_ms > LIVE_BEHIND_MS
+
+
+def left_behind(cursors: Cursors, upto: int, since_ms: int) -> Cursors:
+    """Return the cursors with what waits up to a position as a hole, so that what is newer goes first."""
+    if upto <= cursors.live:
         return cursors
-    hole = Hole(cursors.ledger, cursors.live + 1, head, oldest_ms)
-    return replace(cursors, live=head, holes=_bounded((*cursors.holes, hole)))
+    hole = Hole(cursors.ledger, cursors.live + 1, upto, since_ms)
+    return replace(cursors, live=upto, holes=_bounded((*cursors.holes, hole)))
 
 
 def sent(cursors: Cursors, upto: int) -> Cursors:

@@ -17,11 +17,13 @@ from typing import Any, Final
 from config import TimeSeriesStoreConfig
 from gateway.historian import feed_files
 from gateway.historian.feed import (
+    LIVE_FRESH_MS,
     Cursors,
     Pace,
     begun,
-    fallen_behind,
     filled,
+    is_behind,
+    left_behind,
     renewed,
     sent,
     wait_after,
@@ -146,8 +148,6 @@ class Feed:
         did = self._send_live(source, self._store)
         did = self._send_events(source, self._store) or did
         wait_s = self._fill(source, self._store)
-        if did or wait_s is not None:
-            self._answered()
         self._keep(self._clocks.monotonic())
         assert self._cursors is not None
         self._told = ("catching up" if self._cursors.holes else "live", "", "") if not self._failures else self._told
@@ -170,7 +170,9 @@ class Feed:
             old = self._cursors.ledger
             self._cursors = renewed(self._cursors, head.ledger, head.ancestry, head.pos, source.sealed(old), now_ms)
             self._head = head = source.head(self._cursors.live) or head
-        self._cursors = fallen_behind(self._cursors, head.pos, head.oldest_ms, now_ms)
+        if head.oldest_ms is not None and is_behind(head.oldest_ms, now_ms):
+            upto = min(head.pos, source.upto(now_ms - LIVE_FRESH_MS))
+            self._cursors = left_behind(self._cursors, upto, head.oldest_ms)
         return True
 
     def _send_live(self, source: FeedSource, store: Historian) -> bool:
@@ -184,7 +186,7 @@ class Feed:
             return False
         piece = source.live(cursors.live + 1, head.pos, self.config.batch_rows)
         if piece.stem or piece.upto <= cursors.live:  # it has left the ledger: no present any more
-            self._moved(fallen_behind(cursors, head.pos, 0, self._clocks.wall_ms()))
+            self._moved(left_behind(cursors, head.pos, head.oldest_ms))
             return False
         self._write(store, piece)
         self._moved(sent(cursors, piece.upto))
@@ -211,6 +213,7 @@ class Feed:
         events, upto = source.transitions(cursors.transition)
         if events:
             store.write_events(events, self.config.timeout_s)
+            self._answered()
         if upto > cursors.transition:
             self._moved(replace(cursors, transition=upto))
         return bool(events)
@@ -219,6 +222,7 @@ class Feed:
         if not len(piece.samples):
             return
         written = store.write(piece.samples, self.config.timeout_s * 4)
+        self._answered()
         if written.rejected:
             assert self._quarantine is not None
             self._quarantine.add(written.rejected, self._clocks.wall_ms())

@@ -67,6 +67,10 @@ class FeedSource(Protocol):
         """Return where the ledger stands; None: there is none yet."""
         ...
 
+    def upto(self, before_ms: int) -> int:
+        """Return the highest log position of what came before a time, 0 without one."""
+        ...
+
     def live(self, first: int, last: int, rows_max: int) -> Piece:
         """Return samples from position `first` on, about `rows_max`."""
         ...
@@ -119,6 +123,15 @@ class LogSource:
             )
             self._head = Head(reader.meta("ledger_id"), reader.ancestry(), reader.last_pos(), oldest[0][0] if oldest else None)
         return self._head
+
+    def upto(self, before_ms: int) -> int:
+        """Return the highest log position of what came before a time; read from the newest row back."""
+        reader = self._open()
+        if reader is None:
+            return 0
+        with self._read():
+            found = reader.rows("SELECT pos FROM log WHERE received_ms < ? ORDER BY pos DESC LIMIT 1", (before_ms,))
+        return int(found[0][0]) if found else 0
 
     def live(self, first: int, last: int, rows_max: int) -> Piece:
         """Return the newest samples."""

@@ -1,0 +1,452 @@
+"""Feeding: the present first, holes in order at a pace, cursors only behind what the store keeps; killed at every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.historian.feed import (
+    HOLES_MAX,
+    Cursors,
+    Hole,
+    Pace,
+    begun,
+    filled,
+    renewed,
+    sent,
+    wait_after,
+)
+from gateway.historian.feed_files import QUARANTINE_BYTES_MAX, Quarantine
+from gateway.historian.samples import Samples
+from gateway.historian.segments.durable import hook_steps
+from gateway.historian.store import Rejected, StoreAwayError, StoreRefusedError, Written
+from tests.historian.feeding import AWAY, T0, Gateway, Store, done, gateway, same, turn
+
+# -- decisions --
+
+
+def covered(cursors: Cursors) -> set[int]:
+    holes = {pos for hole in cursors.holes for pos in range(hole.first, hole.last + 1)}
+    return set(range(1, cursors.live + 1)) - holes
+
+
+@given(st.lists(st.tuples(st.sampled_from(["behind", "live", "fill"]), st.integers(1, 40)), max_size=200))
+def test_no_position_is_left_out_whatever_happens(steps: list[tuple[str, int]]) -> None:
+    """Every position up to the head was sent, is in a hole, or is still ahead of the present: nothing else."""
+    cursors, head, stored = begun("L", (), 10, 0), 10, set[int]()
+    for what, by in steps:
+        head += by % 7
+        if what == "behind":
+            cursors = left_behind(cursors, min(head, cursors.live + by), 0)
+        elif what == "live":
+            upto = min(head, cursors.live + by)
+            stored |= set(range(cursors.live + 1, upto + 1))
+            cursors = sent(cursors, upto)
+        elif cursors.holes:
+            hole = cursors.holes[0]
+            upto = min(hole.last, hole.first - 1 + by)
+            stored |= set(range(hole.first, upto + 1))
+            cursors = filled(cursors, upto)
+        assert covered(cursors) <= stored
+        assert len(cursors.holes) <= HOLES_MAX
+        assert Cursors.of_text(cursors.to_text()) == cursors
+    while cursors.holes:
+        stored |= set(range(cursors.holes[0].first, cursors.holes[0].last + 1))
+        cursors = filled(cursors, cursors.holes[0].last)
+    assert stored >= set(range(1, cursors.live + 1))
+
+
+def test_many_short_outages_are_joined_and_none_is_forgotten() -> None:
+    cursors = Cursors("L", 0)
+    for at in range(500):
+        cursors = left_behind(sent(cursors, 10 * at), 10 * at + 3, 0)
+    missing = {pos for hole in cursors.holes for pos in range(hole.first, hole.last + 1)}
+    assert {10 * at + by for at in range(500) for by in (1, 2, 3)} <= missing
+    assert len(cursors.holes) == HOLES_MAX
+
+
+@pytest.mark.parametrize(
+    ("ledger", "ancestry", "sealed", "live", "holes"),
+    [
+        pytest.param("A", [], 0, 90, [("A", 5, 9)], id="the same ledger"),
+        pytest.param("B", [("A", 60)], 0, 60, [("A", 5, 9)], id="restored to before what was sent"),
+        pytest.param("B", [("A", 60)], 95, 60, [("A", 5, 9), ("A", 91, 95)], id="the segments hold what the restore lost"),
+        pytest.param("B", [("A", 95)], 95, 90, [("A", 5, 9)], id="restored to a little behind"),
+        pytest.param("C", [("B", 70), ("A", 60)], 80, 60, [("A", 5, 9)], id="restored twice"),
+        pytest.param("Z", [], 0, 100, [("Z", 1, 100)], id="a strange ledger is fed whole"),
+        pytest.param("Z", [("Y", 40)], 0, 100, [("Y", 1, 40), ("Z", 41, 100)], id="with its ancestor's part"),
+        pytest.param("Z", [("Y", 40), ("X", 7)], 0, 100, [("X", 1, 7), ("Y", 8, 40), ("Z", 41, 100)], id="and theirs"),
+    ],
+)
+def test_a_restored_ledger_goes_on_where_its_ancestor_was(
+    ledger: str, ancestry: list[tuple[str, int]], sealed: int, live: int, holes: list[tuple[str, int, int]]
+) -> None:
+    before = Cursors("A", 90, (Hole("A", 5, 9, 1),), 7)
+    found = renewed(before, ledger, ancestry, 100, sealed, 2)
+    assert (found.ledger, found.live) == (ledger, live)
+    assert [(hole.ledger, hole.first, hole.last) for hole in found.holes] == holes
+
+
+def test_half_a_minute_old_is_no_present() -> None:
+    assert not is_behind(None, 100_000)
+    assert not is_behind(70_000, 100_000)
+    assert is_behind(69_999, 100_000)
+
+
+def test_waiting_grows_to_a_minute_and_is_never_shorter_than_asked() -> None:
+    assert [wait_after(failures, None) for failures in range(1, 9)] == [1, 2, 5, 10, 30, 60, 60, 60]
+    assert wait_after(1, 42.0) == 42.0
+    assert wait_after(6, 42.0) == 60.0
+
+
+def test_a_pace_is_kept_and_idle_time_is_not_saved_up() -> None:
+    pace = Pace(100.0)
+    pace.took(50, 10.0)
+    assert pace.wait_s(10.0) == 0.5
+    assert pace.wait_s(99.0) == 0.0
+    pace.took(300, 99.0)
+    assert pace.wait_s(99.0) == 3.0
+
+
+WRONG = [
+    "", "{}", "[]", "null", '{"format": 2}', '{"format":1,"ledger":"L","live":-1,"holes":[],"transition":0}',
+    '{"format":1,"ledger":"L","live":1,"holes":[["L",5,4,0,"",0]],"transition":0}', "[" * 2000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_cursor_file_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Cursors.of_text(text)
+
+
+# -- one store, one gateway --
+
+
+def test_a_new_store_gets_all_and_the_present_before_the_past(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(200)
+        made.seal()
+        made.frames(50)
+        store = Store()
+        feed = made.feed(lambda: store, catch_up_rows_per_s=1_000)
+        turn(feed, made.clock, lambda: feed.status()["cursor"] == made.pos)
+        made.frames(1)
+        newest = made.written[-1]
+        turn(feed, made.clock, lambda: len(store.range(made.names[2], T0, T0 + 10**9)) > 0 and feed.status()["cursor"] == made.pos)
+        assert store.latest([made.names[2]]).source_ms.tolist() == [int(newest.source_ms[0])]
+        assert feed.status()["state"] == "catching up"
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_alarm_transitions_are_annotations_with_a_cursor_of_their_own(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(3)
+        events = [made.alarm(number) for number in range(3)]
+        store = Store()
+        feed = made.feed(lambda: store)
+        turn(feed, made.clock, done(feed, made))
+        assert list(store.events(T0 - 1, T0 + 10**9)) == events
+        later = made.alarm(9)
+        turn(feed, made.clock, done(feed, made))
+        assert list(store.events(T0 - 1, T0 + 10**9)) == [*events, later]
+        made.clock.now_s += 5
+        feed.round()
+        assert made.kept().transition == 4
+        feed.close()
+
+
+@pytest.mark.fault("F33")
+def test_an_hour_without_the_store_is_lag_and_then_nothing_is_missing(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        store = Store()
+        feed = made.feed(lambda: store, catch_up_rows_per_s=5_000)
+        made.frames(10)
+        turn(feed, made.clock, done(feed, made))
+        store.away = AWAY
+        began = made.clock.now_s
+        while made.clock.now_s < began + 3_600:
+            made.frames(1)
+            if made.pos % 100 == 0:
+                made.seal()
+            rest = feed.round()
+            made.clock.now_s += max(10.0, rest)
+        status = feed.status()
+        assert status["state"] == "away"
+        assert (status["detail"], status["detail_zh"]) == ("away", "不在")
+        assert status["lag_rows"] >= 60
+        assert 3_300_000 <= status["lag_ms"] <= 3_700_000
+        missing = made.pos - 10
+        store.away = None
+        store.writes.clear()
+        made.frames(1)
+        turned = turn(feed, made.clock, done(feed, made))
+        assert store.writes[0] == len(made.names), "the first thing sent is the present"
+        assert store.writes[1] == 100, "and then the hole, a batch at a time"
+        assert "catching up" in turned.states
+        assert same(store.held(), made.all())
+        assert made.clock.now_s - began - 3_600 >= (missing - 200) * len(made.names) / 5_000
+        assert sum(store.writes) < 2 * missing * len(made.names)
+        feed.close()
+
+
+def test_the_longest_wait_is_asked_for_by_the_store(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(1)
+        store = Store()
+        feed = made.feed(lambda: store)
+        store.away = StoreAwayError("slow down", "慢一点", 42.0)
+        assert feed.round() == 42.0
+        store.away = None
+        made.clock.now_s += 41.0
+        assert feed.round() == pytest.approx(1.0)
+        assert store.writes == []
+        made.clock.now_s += 1.0
+        feed.round()
+        assert store.writes
+        feed.close()
+
+
+def test_a_refusal_is_told_and_asked_again(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(1)
+        store = Store()
+        feed = made.feed(lambda: store)
+        store.away = StoreRefusedError("no database: run setup", "没有数据库：请运行 setup")
+        made.clock.now_s += feed.round()
+        assert feed.status()["state"] == "refused"
+        assert "setup" in feed.status()["detail_zh"]
+        store.away = None
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_a_store_that_cannot_be_opened_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    from config import SecretError
+
+    with gateway(tmp_path) as made:
+        made.frames(1)
+        store = Store()
+        problems = [SecretError("storage.stores.plant", ("file x", "文件 x"), ("is empty", "为空"), ("fill it", "请填写"))]
+
+        def opened() -> Store:
+            if problems:
+                raise problems[0]
+            return store
+
+        feed = made.feed(opened)
+        made.clock.now_s += feed.round()
+        assert feed.status()["state"] == "refused"
+        assert "文件 x" in feed.status()["detail_zh"]
+        problems.clear()
+        turn(feed, made.clock, done(feed, made))
+        feed.close()
+
+
+def test_samples_a_store_will_not_take_are_kept_aside_and_told(tmp_path: Path) -> None:
+    class Picky(Store):
+        def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
+            first = Rejected(samples.names[samples.tag[0]], int(samples.source_ms[0]), "not that one")
+            written = super().write(samples.take(slice(1, None)))
+            return Written(written.rows, (first,))
+
+    with gateway(tmp_path) as made:
+        made.frames(1)
+        store = Picky()
+        feed = made.feed(lambda: store)
+        turn(feed, made.clock, done(feed, made))
+        assert feed.status()["quarantined"] == 1
+        kept = (made.historian / "feeds" / "plant.quarantine.jsonl").read_text().splitlines()
+        (line,) = map(json.loads, kept)
+        assert (line["tag"], line["source_ms"], line["reason"]) == (made.names[0], T0 + 1_000, "not that one")
+        feed.close()
+        again = made.feed(lambda: store)
+        made.clock.now_s += again.round()
+        assert again.status()["quarantined"] == 1, "counted after a start, too"
+        again.close()
+
+
+def test_the_quarantine_never_outgrows_its_bound(tmp_path: Path) -> None:
+    kept = Quarantine(tmp_path, "plant")
+    rejected = [Rejected("T" * 500, at, "x" * 500) for at in range(1_000)]
+    for _ in range(40):
+        kept.add(rejected, T0)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert QUARANTINE_BYTES_MAX // 2 < size <= QUARANTINE_BYTES_MAX + 2_000_000
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_positions_that_were_never_committed_hold_nothing_up(tmp_path: Path, sealed: bool) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(3)
+        made.lose(4)
+        made.frames(3)
+        made.tick()
+        made.lose(2)
+        made.frames(2)
+        if sealed:
+            made.seal()
+            made.lose(3)
+        made.frames(1)
+        store = Store()
+        feed = made.feed(lambda: store)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_what_left_the_ledger_while_it_was_the_present_comes_from_the_segments(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        store = Store()
+        feed = made.feed(lambda: store)
+        made.frames(5)
+        turn(feed, made.clock, done(feed, made))
+        made.frames(5)
+        made.seal()
+        made.frames(5)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+# -- killed at every step --
+
+
+class Killed(BaseException):
+    """SIGKILL: no handler of ours sees it."""
+
+
+def scenario(made: Gateway, store: Store, feed_of: Callable[[], Any]) -> None:
+    """Live, an outage, sealing, catching up: what a feeder does, as one story that may end anywhere."""
+    feed = feed_of()
+    for step in range(5):
+        if made.number < 12 * (step + 1):
+            made.frames(12 * (step + 1) - made.number)
+        store.away = AWAY if step in (1, 2) else None
+        for _ in range(2):
+            made.clock.now_s += max(1.5, feed.round())
+        made.clock.now_s += 20
+        if step in (2, 3):
+            made.seal()
+    turn(feed, made.clock, done(feed, made))
+    made.clock.now_s += 10
+    feed.round()
+    feed.close()
+
+
+class Points:
+    """Numbers the moments between steps, and kills at one of them."""
+
+    def __init__(self, kill_at: int) -> None:
+        self.kill_at, self.passed = kill_at, 0
+
+    def __call__(self, name: str) -> None:
+        self.passed += 1
+        if self.passed == self.kill_at:
+            raise Killed(name)
+
+
+class WatchedStore(Store):
+    """Passes a point before and after every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: Callable[[str], None] = lambda _: None
+
+    def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
+        self.points("before write")
+        written = super().write(samples, deadline_s)
+        self.points("after write")
+        return written
+
+
+def run_story(folder: Path, kill_at: int) -> int:
+    """Run the story, killed once at a point, then to its end; return how many points it has."""
+    with gateway(folder, tags=8) as made:
+        store = WatchedStore()
+        points = Points(kill_at)
+        store.points = points
+
+        def feed_of() -> Any:
+            return made.feed(lambda: store, catch_up_rows_per_s=5_000)
+
+        feeding = {"on": True}
+        hook_steps(lambda name: points(name) if (feeding["on"] and "plant.json" in name) or "feeds" in name else None)
+        try:
+            scenario(made, store, feed_of)
+        except Killed:
+            scenario(made, store, feed_of)
+        finally:
+            hook_steps(None)
+        assert same(store.held(), made.all()), f"killed at point {kill_at}"
+        assert made.kept().holes == ()
+        assert made.kept().live == made.pos
+        return points.passed
+
+
+@pytest.mark.fault("F33")
+@pytest.mark.parametrize("part", range(4))
+def test_a_feeder_killed_at_any_step_loses_nothing(tmp_path: Path, part: int) -> None:
+    """Every one of them, a quarter in each test."""
+    points = run_story(tmp_path / "whole", 0)
+    assert points > 40
+    for kill_at in range(1 + part, points + 1, 4):
+        run_story(tmp_path / str(kill_at), kill_at)
+
+
+# -- a store that forgets --
+
+
+class Forgetful(Store):
+    """Keeps what it has answered for only after some seconds, as VictoriaMetrics does; tells its processes apart."""
+
+    def __init__(self, clock: Any) -> None:
+        super().__init__()
+        self.clock, self.process = clock, 1
+        self.fresh: list[tuple[float, Samples]] = []
+
+    def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
+        self.fresh.append((self.clock.now_s, samples))
+        self.settle()
+        return Written(len(samples), durable=False)
+
+    def settle(self) -> None:
+        while self.fresh and self.clock.now_s - self.fresh[0][0] >= 5.0:
+            super().write(self.fresh.pop(0)[1])
+
+    def kill(self) -> None:
+        self.settle()
+        self.fresh.clear()
+        self.process += 1
+
+    def started_at(self) -> str:
+        return str(self.process)
+
+
+@pytest.mark.parametrize("kills", [(3,), (1, 2), (5, 20, 21), (0, 7, 14, 28)])
+def test_what_a_store_forgets_in_a_kill_is_sent_again(tmp_path: Path, kills: tuple[int, ...]) -> None:
+    with gateway(tmp_path) as made:
+        store = Forgetful(made.clock)
+        feed = made.feed(lambda: store, kind="victoriametrics")
+        for step in range(30):
+            made.frames(5)
+            if step == 10:
+                made.seal()
+            for _ in range(4):
+                made.clock.now_s += max(0.25, feed.round())
+            if step in kills:
+                store.kill()
+        turn(feed, made.clock, lambda: (made.historian / "feeds" / "plant.json").exists() and made.kept().live == made.pos
+             and not made.kept().holes)  # fmt: skip
+        store.kill()
+        assert same(store.held(), made.all()), "the cursor stands only behind what survives a kill"
+        feed.close()
