@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import shutil
 import statistics
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
@@ -39,13 +40,15 @@ from benchmarks.b2_alarm_latency import (
     side_by_side,
 )
 from benchmarks.b2_with_serve import PAIRS, start_serve
-from benchmarks.chain import POLL_S, Chain, cpu_s, free_port, read_json
+from benchmarks.chain import Chain, cpu_s, free_port, read_json
 from benchmarks.harness import BenchmarkError, Outcome, spread, spread_cells
 from benchmarks.receiver import missing_sequences
-from benchmarks.stored_history import write_history
+from benchmarks.stored_history import FRAME_TAGS, write_history
 from benchmarks.stores import INFLUXD, StoreServer
 from config import SiteConfig, dump_site
 from gateway.core import LEDGER_NAME
+from gateway.historian.feed_files import FEEDS
+from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME
 from simulators import synthetic_tag
 
 P50_RATIO: Final = 1.10
@@ -150,7 +153,7 @@ async def _measure(folder: Path, steps: int, chance: random.Random) -> tuple[lis
         server = StoreServer(INFLUXD, folder / "influxd")
         ends.callback(server.stop)
         site = _with_store(chain, server.url)
-        await asyncio.to_thread(
+        history = await asyncio.to_thread(
             write_history, folder / "core" / LEDGER_NAME, site.site, [synthetic_tag(number) for number in range(TAGS)],
             int(HISTORY_S * ROWS_PER_S), time.time_ns() // 1_000_000,
         )  # fmt: skip
@@ -164,12 +167,12 @@ async def _measure(folder: Path, steps: int, chance: random.Random) -> tuple[lis
                     await side_by_side(chain, bare, disk, steps, chance, pair.without)
                     continue
                 async with AsyncExitStack() as serve_ends:
-                    outage = await _Outage.begin(chain, server, serve_ends)
+                    outage = await _Outage.begin(chain, server, history, serve_ends)
                     await asyncio.sleep(SETTLE_S)
                     await side_by_side(chain, bare, disk, steps // 2, chance, pair.away)
                     await outage.end()
                     await side_by_side(chain, bare, disk, steps - steps // 2, chance, pair.behind)
-                    outage.tell(pair)
+                    await outage.tell(pair)
             failed = chain.dead()
             if failed is not None:
                 raise BenchmarkError(failed)
@@ -195,57 +198,63 @@ def _with_store(chain: Chain, url: str) -> SiteConfig:
 class _Outage:
     """A serve whose store is down, and then is not."""
 
-    def __init__(self, chain: Chain, server: StoreServer, serve_pid: int) -> None:
-        self._chain, self._server, self._serve_pid = chain, server, serve_pid
+    def __init__(self, chain: Chain, server: StoreServer, serve_pid: int, history: int) -> None:
+        self._chain, self._server, self._serve_pid, self._history = chain, server, serve_pid, history
         self._began: tuple[float, int, float, float] = (0.0, 0, 0.0, 0.0)
 
     @classmethod
-    async def begin(cls, chain: Chain, server: StoreServer, ends: AsyncExitStack) -> _Outage:
+    async def begin(cls, chain: Chain, server: StoreServer, history: int, ends: AsyncExitStack) -> _Outage:
         """Start serve with an empty store that is down; returns once the history is sealed and the store known to be away."""
         server.stop()
         shutil.rmtree(server.folder, ignore_errors=True)
-        forget_cursor(chain.folder)
+        historian = chain.folder / FOLDER_NAME
+        (historian / FEEDS / f"{STORE}.json").unlink(missing_ok=True)  # as for a store that was just configured
+        (historian / STATUS_NAME).unlink(missing_ok=True)
         serve = await start_serve(chain, free_port(), ends)
         ends.callback(server.stop)
         assert serve.process is not None
-        outage = cls(chain, server, serve.process.pid)
-        least = int(HISTORY_S * ROWS_PER_S)
-        await outage._until(lambda store: store["state"] == "away" and store["lag_rows"] >= least, "away")
-        return outage
+        await _until(lambda: _away_and_sealed(historian, history // FRAME_TAGS), f"away; see {serve.log_path}")
+        return cls(chain, server, serve.process.pid, history)
 
     async def end(self) -> None:
         """Let the store come up; returns once it is being sent what it has missed."""
         await asyncio.to_thread(self._server.start)
         query = urllib.parse.urlencode({"q": f'CREATE DATABASE "{DATABASE}"'}).encode()
         await asyncio.to_thread(lambda: urllib.request.urlopen(self._server.url + "/query", query, timeout=10.0).read())
-        store = await self._until(lambda store: store["state"] == "catching up", "catching up")
-        assert self._server.pid is not None
-        self._began = (time.monotonic(), store["lag_rows"], cpu_s(self._serve_pid), self._server.cpu_s())
+        await _until(lambda: points_written(self._server.url) > ROWS_PER_S, "sent what it has missed")
+        self._began = await self._now()
 
-    def tell(self, pair: Pair) -> None:
+    async def tell(self, pair: Pair) -> None:
         """Write down how fast it caught up, and whether there was more to catch up with to the end."""
-        began, lag_rows, serve_cpu_s, influx_cpu_s = self._began
-        took = time.monotonic() - began
-        store = self._store() or {"state": "unknown", "lag_rows": lag_rows}
-        pair.sent_per_s = (lag_rows - store["lag_rows"]) / took
-        pair.behind_at_end = store["state"] == "catching up"
-        pair.serve_cpu_percent = 100 * (cpu_s(self._serve_pid) - serve_cpu_s) / took
-        pair.influx_cpu_percent = 100 * (self._server.cpu_s() - influx_cpu_s) / took
+        began, now = self._began, await self._now()
+        took_s, points, serve_s, influx_s = (after - before for before, after in zip(began, now, strict=True))
+        pair.sent_per_s = points / took_s
+        pair.behind_at_end = now[1] < self._history
+        pair.serve_cpu_percent, pair.influx_cpu_percent = 100 * serve_s / took_s, 100 * influx_s / took_s
 
-    def _store(self) -> dict[str, Any] | None:
-        status = read_json(self._chain.folder / "historian" / "status.json") or {}
-        return next((store for store in status.get("stores", ()) if store["id"] == STORE), None)
-
-    async def _until(self, reached: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
-        deadline = time.monotonic() + STATE_S_MAX
-        while True:
-            store = self._store()
-            if store is not None and reached(store):
-                return store
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the store was not {what} within {STATE_S_MAX:g} s; serve says {store}")
-            await asyncio.sleep(POLL_S)
+    async def _now(self) -> tuple[float, int, float, float]:
+        points = await asyncio.to_thread(points_written, self._server.url)
+        return time.monotonic(), points, cpu_s(self._serve_pid), self._server.cpu_s()
 
 
-def forget_cursor(folder: Path) -> None:
-    """Let the feed begin anew, as for a store that was just configured."""
+def points_written(url: str) -> int:
+    """Return how many samples InfluxDB says that it has taken since it came up."""
+    with urllib.request.urlopen(url + "/debug/vars", timeout=10.0) as answer:
+        said = json.loads(answer.read())
+    parts = [part for part in said.values() if isinstance(part, dict) and part.get("name") == "httpd"]
+    return sum(int(part["values"].get("pointsWrittenOK", 0)) for part in parts)
+
+
+def _away_and_sealed(historian: Path, positions: int) -> bool:
+    """Whether serve says that the store is away, and that the history is in segments."""
+    status = read_json(historian / STATUS_NAME) or {"cursor": 0, "stores": []}
+    store = next((store for store in status["stores"] if store["id"] == STORE), None)
+    return store is not None and store["state"] == "away" and status["cursor"] >= positions
+
+
+async def _until(reached: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + STATE_S_MAX
+    while not await asyncio.to_thread(reached):
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"the store was not {what} within {STATE_S_MAX:g} s")
+        await asyncio.sleep(0.2)
