@@ -148,10 +148,17 @@ class _Restore:
         if note is not None:  # of another backup, and nothing but copies was made
             self._disk.remove(self._path)
         self._disk.remove_folder(self._new)
-        note = _Note(name, GATHERING, f"{ASIDE_PREFIX}{self._wall_ms()}", rooms)
+        note = _Note(name, GATHERING, self._free_name(), rooms)
         self._disk.make_folder(self._folder)
         self._disk.write(self._path, note.text())
         return note
+
+    def _free_name(self) -> str:
+        """Return a name under which nothing was moved aside before."""
+        stamp = self._wall_ms()
+        while (self._data / f"{ASIDE_PREFIX}{stamp}").exists():
+            stamp += 1
+        return f"{ASIDE_PREFIX}{stamp}"
 
     def _check(self) -> None:
         """Refuse a backup that is damaged, or newer than this program.
