@@ -18,6 +18,8 @@ from gateway.historian.feed import (
     Pace,
     begun,
     filled,
+    is_behind,
+    left_behind,
     renewed,
     sent,
     wait_after,
