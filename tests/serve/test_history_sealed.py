@@ -1,0 +1,270 @@
+"""A past that is partly in segments is the same past: at every cut, whether core has removed what was sealed or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.core import LEDGER_NAME
+from gateway.historian.segments.files import connect
+from gateway.historian.segments.folder import SegmentFolder
+from gateway.historian.segments.log import LedgerLog
+from gateway.historian.segments.names import Stem, rollup_path, samples_path
+from gateway.historian.segments.seal import Places, samples_of, seal
+from gateway.historian.windows import ROLLUP_MS
+from gateway.serve.history import HistoryReader
+from gateway.serve.history_answers import WINDOW_COLUMNS
+from gateway.serve.models import History, WindowList
+from gateway.serve.recent import RecentFrames
+from tests.gateway.bench import copy_ledger
+from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP
+from tests.gateway.history import World
+from tests.historian.reference import Row, reference_windows, same_means
+from tests.serve.beating import beat, view_of
+from tests.serve.chain import Chain
+from wire import Quality, quality_of
+
+TAGS = (LEVEL, PRESSURE, GAS, TEMP)
+BEGIN, END = T0_MS - 60_000, T0_MS + 7_200_000
+
+
+def seal_up_to(chain_site: object, ledger: Path, folder: Path, cuts: Sequence[int]) -> None:
+    """Seal the log in pieces that end at these positions."""
+    log = LedgerLog(ledger, chain_site.site)  # type: ignore[attr-defined]
+    ledger_id, _ = log.identity()
+    names, places = log.tag_names(), Places(chain_site)  # type: ignore[arg-type]
+    with closing(connect(folder)) as db:
+        prev, first = "", 1
+        for last in cuts:
+            rows = log.rows(first, last)
+            sealed = samples_of(rows, names, places)
+            prev = seal(db, folder, Stem(ledger_id, first, last, "seal"), prev, sealed, T0_MS + last).hash
+            first = last + 1
+    log.close()
+
+
+def remove_sealed(ledger: Path, upto: int) -> None:
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("DELETE FROM log WHERE pos <= ? AND kind IN ('F', 'B', 'H')", (upto,))
+
+
+def same(history: History) -> History:
+    """All but what may differ: copies are counted only where they are still seen, and what was removed is removed."""
+    return replace(history, duplicates=0, oldest_kept_ms=None)
+
+
+def answers(reader: HistoryReader, tag: str) -> tuple[History, History, WindowList, WindowList]:
+    """One by one, as buckets out of rollups, and as windows of both kinds."""
+    return (
+        same(reader.history(tag, BEGIN, END, 10_000, 5.0)), same(reader.history(tag, BEGIN, END, 20, 5.0)),
+        rounded(reader.windows([tag], BEGIN, END, ROLLUP_MS, WINDOW_COLUMNS, 5.0)),
+        rounded(reader.windows([tag], BEGIN, BEGIN + 600_000, 7_000, WINDOW_COLUMNS, 5.0)),
+    )  # fmt: skip
+
+
+def rounded(windows: WindowList) -> WindowList:
+    """A mean's last digits depend on the order of its sum; NaN is None, so that it equals itself."""
+    items = [
+        replace(tag, **{
+            name: [None if math.isnan(each) else round(each, 9) for each in getattr(tag, name)]
+            for name in ("mean", "first", "last", "min", "max")
+        })
+        for tag in windows.items
+    ]  # fmt: skip
+    return replace(windows, items=tuple(items))
+
+
+def plain_rows(history: History) -> list[Row]:
+    return [
+        Row(history.tag, each.source_ms, math.nan if each.value is None else each.value, each.code, math.nan, each.late)
+        for each in history.points
+    ]
+
+
+def check_against_a_plain_count(told: tuple[History, History, WindowList, WindowList]) -> None:
+    """The samples one by one are the model of everything else that was answered."""
+    whole, few, *windows = told
+    rows = plain_rows(whole)
+    if few.buckets:
+        wanted, _ = reference_windows(rows, whole.tag, BEGIN, END, few.bucket_ms, BEGIN // ROLLUP_MS * ROLLUP_MS)
+        assert [(b.good, b.uncertain, b.bad, b.late, b.first, b.first_ms or 0, b.max, b.max_ms or 0) for b in few.buckets] \
+            == [(w.good, w.uncertain, w.bad, w.late, w.first, w.first_ms, w.max, w.max_ms) for w in wanted]  # fmt: skip
+        assert few.gaps == whole.gaps
+    for each in windows:
+        (tag,) = each.items
+        wanted, means = reference_windows(rows, whole.tag, BEGIN, each.to_ms, each.width_ms, each.from_ms)
+        assert list(zip(tag.start_ms, tag.samples, tag.min_ms, tag.last_ms, tag.silence_ms, strict=True)) == [
+            (w.start_ms, w.good + w.uncertain + w.bad, w.min_ms, w.last_ms, w.silence_ms) for w in wanted
+        ]  # fmt: skip
+        assert same_means(tag.mean, means)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Iterator[Chain]:
+    chain = Chain(tmp_path)
+    chain.view.refresh()
+    yield chain
+    chain.close()
+
+
+def eventful(chain: Chain) -> None:
+    """Live frames, a foreign node, an outage with its backlog, a frame that was lost and brought again."""
+    chain.born()
+    chain.foreign_born(20.0)
+    chain.scan({LEVEL: 3.0})
+    chain.scan({LEVEL: 45.0}, 310_000)
+    chain.outage([25.0, 26.0, math.nan])
+    chain.foreign(21.5)
+    chain.scan({LEVEL: 4.0}, 640_000)
+    chain.edge.scan({LEVEL: 4.5}, 100)  # lost on the way
+    sent = chain.edge.scan({LEVEL: 5.0}, 100)
+    chain.run(sent)
+    chain.edge.session_lost()
+    chain.born()
+    chain.run(chain.edge.backlog())
+    chain.scan({LEVEL: 6.0}, 100)
+
+
+@pytest.mark.fault("F23")
+@pytest.mark.fault("F25")
+def test_at_every_cut_the_answer_is_that_of_the_ledger_alone(chain: Chain, tmp_path: Path) -> None:
+    eventful(chain)
+    site, wall_ms = chain.bench.site, chain.bench.wall_ms
+    alone = HistoryReader(site, chain.folder, None, wall_ms, historian=tmp_path / "none")
+    wanted = {tag: answers(alone, tag) for tag in (LEVEL, TEMP)}
+    alone.close()
+    assert len(wanted[LEVEL][0].points) >= 10
+    assert wanted[LEVEL][1].bucket_ms >= ROLLUP_MS
+    assert any(point.late for point in wanted[LEVEL][0].points)
+    for told in wanted.values():
+        check_against_a_plain_count(told)
+    last = chain.bench.loop.counters.committed_pos
+    assert last > 10
+    drawn = random.Random(7)
+    for cut in range(1, last + 1):
+        folder = tmp_path / f"historian-{cut}"
+        cuts = sorted({cut, *(drawn.randint(1, cut) for _ in range(drawn.randint(0, 3)))})
+        seal_up_to(site, chain.folder / LEDGER_NAME, folder, cuts)
+        pruned = copy_ledger(chain.folder, tmp_path / f"core-{cut}")
+        remove_sealed((pruned if pruned.is_dir() else pruned.parent) / LEDGER_NAME, cut)
+        for core, recent in ((chain.folder, chain.view.recent), (chain.folder, None), (tmp_path / f"core-{cut}", None)):
+            reader = HistoryReader(site, core, recent, wall_ms, historian=folder)
+            for tag in wanted:
+                assert answers(reader, tag) == wanted[tag], (cut, cuts, core, recent is not None)
+            reader.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_histories_are_the_same_partly_sealed(tmp_path: Path, seed: int) -> None:
+    async def scenario() -> None:
+        world = World(seed, tmp_path)
+        view = view_of(world)
+        for step in range(150):
+            await world.step()
+            if step % 10 == 0:
+                beat(world)
+                view.refresh()
+        await world._settle()
+        view.refresh()
+        bench = world.bench
+        alone = HistoryReader(bench.site, bench.folder, None, bench.wall_ms, historian=tmp_path / "none")
+        wanted = {tag: answers(alone, tag) for tag in TAGS}
+        alone.close()
+        for told in wanted.values():
+            check_against_a_plain_count(told)
+        last = bench.loop.counters.committed_pos
+        drawn = random.Random(seed)
+        for number in range(6):
+            folder = tmp_path / f"historian-{number}"
+            cuts = sorted({drawn.randint(1, last) for _ in range(drawn.randint(1, 9))})
+            seal_up_to(bench.site, bench.folder / LEDGER_NAME, folder, cuts)
+            recent = drawn.choice((view.recent, None, RecentFrames()))
+            reader = HistoryReader(bench.site, bench.folder, recent, bench.wall_ms, historian=folder)
+            for tag in TAGS:
+                assert answers(reader, tag) == wanted[tag], (cuts, recent)
+            reader.close()
+        view.close()
+        bench.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("harm", ["gone", "torn", "flipped head", "rollup gone", "manifest torn"])
+def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: Chain, tmp_path: Path, harm: str) -> None:
+    eventful(chain)
+    site, folder = chain.bench.site, tmp_path / "historian"
+    last = chain.bench.loop.counters.committed_pos
+    seal_up_to(site, chain.folder / LEDGER_NAME, folder, [last // 2, last])
+    pruned = copy_ledger(chain.folder, tmp_path / "pruned")
+    del pruned
+    remove_sealed(tmp_path / "pruned" / LEDGER_NAME, last)
+    reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
+    whole = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
+    buckets = reader.history(LEVEL, BEGIN, END, 20, 5.0)
+    live = next(SegmentFolder(folder).snapshot().files())
+    path = (rollup_path if harm == "rollup gone" else samples_path)(folder, live.stem, live.file.day)
+    if harm == "manifest torn":
+        path = folder / "manifests" / live.stem.manifest_name
+    content = path.read_bytes()
+    if harm in ("gone", "rollup gone"):
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if "torn" in harm else b"XXXX" + content[4:-4] + b"XXXX")
+    harmed = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
+    rolled = reader.history(LEVEL, BEGIN, END, 20, 5.0)
+    if harm == "rollup gone":  # its samples say the same
+        assert (harmed, rolled) == (whole, buckets)
+    elif harm == "manifest torn":  # how far it is sealed is not known any more: the ledger is asked, and it has nothing
+        assert [gap.kind for gap in harmed.gaps].count("damaged") == 1
+        assert not {point.source_ms for point in harmed.points} - {point.source_ms for point in whole.points}
+    else:
+        (damaged,) = [gap for gap in harmed.gaps if gap.kind == "damaged"]
+        assert (damaged.from_ms, damaged.to_ms) == (live.file.from_ms, live.file.to_ms + 1)
+        assert not any(
+            gap.kind == "no_data" and gap.from_ms < damaged.to_ms and damaged.from_ms < gap.to_ms for gap in harmed.gaps
+        ), "what cannot be read must not look like silence"
+        other = {point for point in whole.points if point.source_ms > live.file.to_ms}
+        assert other <= set(harmed.points) < set(whole.points)
+        assert rolled.buckets == buckets.buckets, "rollups that are whole still answer"
+        (window,) = reader.windows([LEVEL], BEGIN, END, 60_000, ["samples"], 5.0).items
+        assert window.damaged == [(live.file.from_ms, live.file.to_ms + 1)]
+    reader.close()
+
+
+def test_what_the_scrub_calls_damaged_is_not_read(chain: Chain, tmp_path: Path) -> None:
+    """A flipped bit that decodes is worse than one that does not."""
+    eventful(chain)
+    site, folder = chain.bench.site, tmp_path / "historian"
+    last = chain.bench.loop.counters.committed_pos
+    seal_up_to(site, chain.folder / LEDGER_NAME, folder, [last])
+    reader = HistoryReader(site, chain.folder, None, chain.bench.wall_ms, historian=folder)
+    (live,) = SegmentFolder(folder).snapshot().files()
+    name = str(live.samples(folder).relative_to(folder))
+    for tags, hit in ((None, True), ([LEVEL, LEVEL], True), (["A", "B"], False)):
+        told = [{"file": name, "day": live.file.day, "tags": tags, "from_ms": 0, "to_ms": 0, "why": "its checksum differs"}]
+        (folder / "status.tmp").write_text(json.dumps({"at_ms": 1, "damaged": told}), "utf-8")
+        (folder / "status.tmp").replace(folder / "status.json")
+        found = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
+        assert ([gap.kind for gap in found.gaps].count("damaged"), found.samples == 0) == (int(hit), hit)
+    reader.close()
+
+
+def test_quality_is_kept_through_the_segments(chain: Chain, tmp_path: Path) -> None:
+    eventful(chain)
+    folder = tmp_path / "historian"
+    seal_up_to(chain.bench.site, chain.folder / LEDGER_NAME, folder, [chain.bench.loop.counters.committed_pos])
+    reader = HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms, historian=folder)
+    points = reader.history(LEVEL, BEGIN, END, 10_000, 5.0).points
+    assert [(point.value, point.raw) for point in points if point.raw is not None] == [(30.0, 45.0)]
+    assert all((point.value is None) == (quality_of(point.code) == Quality.BAD) for point in points)
+    reader.close()
