@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -80,6 +81,7 @@ class Columns:
 
 
 _HEAD: Final = struct.Struct("<HBHq")  # samples, flags, raw rows, common source time
+_LAYOUT_BYTES: Final = 5  # of the head: they tell how the rest is laid out
 _ONE_TIME: Final = 1
 SAMPLES_MAX: Final = 65_535
 
@@ -150,6 +152,52 @@ def unpack_columns(body: bytes) -> Columns:
         rows = take("<u2", n_raw)
         raw[rows] = take("<f8", n_raw)
     return Columns(tag.astype(np.int32), value.astype(np.float64), code.astype(np.uint8), source_ms.astype(np.int64), raw)
+
+
+def unpack_frames(bodies: Sequence[bytes]) -> tuple[Columns, list[int]]:
+    """Unpack frames together, each as `unpack_columns` unpacks it; return their columns end to end, and where each ends.
+
+    Frames of one layout, which almost all of a device's are, are read as one table of bytes.
+    """
+    layouts: dict[bytes, list[int]] = {}
+    for at, body in enumerate(bodies):
+        layouts.setdefault(body[:_LAYOUT_BYTES], []).append(at)
+    samples = np.zeros(len(bodies), np.int64)
+    for head, places in layouts.items():
+        samples[places] = int.from_bytes(head[:2], "little")
+    ends = np.cumsum(samples)
+    total = int(ends[-1]) if len(bodies) else 0
+    found = Columns(
+        np.empty(total, np.int32), np.empty(total), np.empty(total, np.uint8), np.empty(total, np.int64), np.full(total, np.nan)
+    )
+    for head, places in layouts.items():
+        layout, one_time, raws = _layout(head)
+        own = bodies if len(layouts) == 1 else [bodies[at] for at in places]
+        table = np.frombuffer(b"".join(own), layout)
+        starts = (ends - samples)[places]
+        rows: Any = slice(None) if len(layouts) == 1 else (starts[:, None] + np.arange(layout["tag"].shape[0])).ravel()
+        found.tag[rows], found.value[rows] = table["tag"].ravel(), table["value"].ravel()
+        found.code[rows] = table["code"].ravel()
+        found.source_ms[rows] = table["one_ms"].repeat(layout["tag"].shape[0]) if one_time else table["source_ms"].ravel()
+        if raws:
+            found.raw[(starts[:, None] + table["raw_at"]).ravel()] = table["raw"].ravel()
+    return found, ends.tolist()
+
+
+@lru_cache(1_024)
+def _layout(head: bytes) -> tuple[np.dtype[Any], bool, int]:
+    """Return how a frame that begins so is laid out, whether it has one time, and how many raw values."""
+    samples, flags, raws = struct.unpack("<HBH", head)
+    one_time = bool(flags & _ONE_TIME)
+    fields: list[Any] = [
+        ("head", "u1", _LAYOUT_BYTES), ("one_ms", "<i8"), ("tag", "<i4", (samples,)), ("value", "<f8", (samples,)),
+        ("code", "u1", (samples,)),
+    ]  # fmt: skip
+    if not one_time:
+        fields.append(("source_ms", "<i8", (samples,)))
+    if raws:
+        fields += [("raw_at", "<u2", (raws,)), ("raw", "<f8", (raws,))]
+    return np.dtype(fields), one_time, raws
 
 
 def pack_json(facts: dict[str, Any]) -> bytes:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from alerting import condition
 from config import SiteConfig
-from gateway.core.entries import Columns, EntryKind, unpack_columns, unpack_json
+from gateway.core.entries import Columns, EntryKind, unpack_columns, unpack_frames, unpack_json
 from gateway.serve.recent import RecentFrames, StoredFrame
 from gateway.serve.stored import newest_source_ms
 from wire import BlockError, Quality, decode_block, frames_of, quality_of
 
 NEVER: Final = -1
+_GOOD: Final = np.uint8(Quality.GOOD)
 
 
 class LogRow(NamedTuple):
@@ -47,6 +48,14 @@ class FrameColumns(NamedTuple):
     tag: NDArray[np.int32]
     columns: Columns
     row: LogRow
+
+
+class _Frame(NamedTuple):
+    """A FRAME row, and where its samples lie among those read with it."""
+
+    row: LogRow
+    start: int
+    end: int
 
 
 READ_KINDS: Final = tuple(
@@ -101,20 +110,49 @@ class TagColumns:
 
     def take(self, tag: NDArray[np.int32], columns: Columns, row: LogRow) -> None:
         """Take samples of these tags as the newest, in their order; negative tags are none of ours."""
+        self.take_all(tag, columns, [row], [len(tag)])
+
+    def take_all(self, tag: NDArray[np.int32], columns: Columns, rows: Sequence[LogRow], samples: Sequence[int]) -> None:
+        """Take the samples of rows that follow each other; of several of one tag the last stays.
+
+        Args:
+            tag, columns: of all rows, end to end. samples: how many each row has.
+        """
+        marks = np.array([(row.pos, row.received_ms, row.engine_ms) for row in rows], np.int64)
+        pos, received_ms, engine_ms = marks.repeat(samples, axis=0).T
         ours = tag >= 0
         if not ours.all():
-            tag = tag[ours]
+            tag, pos, received_ms, engine_ms = tag[ours], pos[ours], received_ms[ours], engine_ms[ours]
             columns = Columns(tag, columns.value[ours], columns.code[ours], columns.source_ms[ours], columns.raw[ours])
-        self.pos[tag], self.received_ms[tag], self.engine_ms[tag] = row.pos, row.received_ms, row.engine_ms
+        self.pos[tag], self.received_ms[tag], self.engine_ms[tag] = pos, received_ms, engine_ms
         self.value[tag], self.raw[tag], self.code[tag] = columns.value, columns.raw, columns.code
         self.source_ms[tag] = columns.source_ms
-        good = quality_of(columns.code) == Quality.GOOD
-        tag = tag[good]
-        self.good_pos[tag], self.good_value[tag], self.good_ms[tag] = row.pos, columns.value[good], columns.source_ms[good]
+        good = quality_of(columns.code) == _GOOD
+        value, source_ms = columns.value, columns.source_ms
+        if not good.all():
+            tag, pos, value, source_ms = tag[good], pos[good], value[good], source_ms[good]
+        self.good_pos[tag], self.good_value[tag], self.good_ms[tag] = pos, value, source_ms
+
+
+class ReadRows(NamedTuple):
+    """Rows of the log in order, and the samples of those among them that are frames, end to end.
+
+    Attributes:
+        columns: tag holds numbers of the ledger's tag table. ends: where each frame ends.
+    """
+
+    rows: Sequence[LogRow]
+    columns: Columns
+    ends: list[int]
+
+
+def read_rows(rows: Sequence[LogRow]) -> ReadRows:
+    """Unpack the frames among rows, all together."""
+    return ReadRows(rows, *unpack_frames([row.body for row in rows if row.kind == EntryKind.FRAME]))
 
 
 class Tail:
-    """What the log says, up to `pos`. Begin with `begin`, then give rows with `take`."""
+    """What the log says, up to `pos`. Begin with `begin`, then give rows with `take_all`."""
 
     def __init__(self, site: SiteConfig, recent: RecentFrames) -> None:
         self._site, self._recent = site, recent
@@ -141,19 +179,32 @@ class Tail:
         for number, name in names.items():
             self._site_tag[number] = self._site.tag_index.get(name, -1)
 
-    def knows_tags_of(self, row: LogRow) -> bool:
-        """Whether every tag number of a FRAME row is in the tag table given: core may have drawn new ones."""
-        tag = unpack_columns(row.body).tag
+    def knows_tags_of(self, read: ReadRows) -> bool:
+        """Whether every tag number of the frames is in the tag table given: core may have drawn new ones."""
+        tag = read.columns.tag
         return not len(tag) or int(tag.max()) < len(self._site_tag)
 
     # -- the log --
 
-    def take(self, row: LogRow) -> None:
-        """Take the next row of the log."""
-        self.pos = row.pos
+    def take_all(self, read: ReadRows) -> None:
+        """Take the next rows of the log. Frames between two other rows are taken together."""
+        frames: list[_Frame] = []
+        start, ends = 0, iter(read.ends)
+        for row in read.rows:
+            self.pos = row.pos
+            if row.kind == EntryKind.FRAME:
+                end = next(ends)
+                if self._frame(row):
+                    frames.append(_Frame(row, start, end))
+                start = end
+                continue
+            self._show(read.columns, frames)
+            frames.clear()
+            self._take(row)
+        self._show(read.columns, frames)
+
+    def _take(self, row: LogRow) -> None:
         match row.kind:
-            case EntryKind.FRAME:
-                self._frame(row)
             case EntryKind.BLOCK:
                 self._block(row)
             case EntryKind.HISTORICAL:
@@ -165,18 +216,30 @@ class Tail:
             case EntryKind.CONFIG:
                 self.revision = row.body
 
-    def _frame(self, row: LogRow) -> None:
+    def _frame(self, row: LogRow) -> bool:
+        """Note a frame; tell whether it is current."""
         node = self.nodes.get(row.node)
-        columns = unpack_columns(row.body)
         self._keep(row)
         if node is None:
-            return
+            return False
         node.last_frame_ms = row.received_ms
         if not node.is_current(row.stream, row.first):
-            return
+            return False
         if row.stream == node.live:
             node.evaluated = row.first
-        self.tags.take(self._site_tag[columns.tag], columns, row)
+        return True
+
+    def _show(self, columns: Columns, frames: Sequence[_Frame]) -> None:
+        """Let the samples of current frames be what their tags show."""
+        if not frames:
+            return
+        samples = [frame.end - frame.start for frame in frames]
+        start, end = frames[0].start, frames[-1].end
+        own: slice | NDArray[np.int64] = slice(start, end)
+        if end - start != sum(samples):  # frames that are not current lie between them
+            own = np.concatenate([np.arange(frame.start, frame.end) for frame in frames])
+        columns = Columns(columns.tag[own], columns.value[own], columns.code[own], columns.source_ms[own], columns.raw[own])
+        self.tags.take_all(self._site_tag[columns.tag], columns, [frame.row for frame in frames], samples)
 
     def _block(self, row: LogRow) -> None:
         self._keep(row)

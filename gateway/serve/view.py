@@ -33,7 +33,7 @@ from gateway.serve.models import (
     TagNow,
 )
 from gateway.serve.recent import RecentFrames
-from gateway.serve.tail import LogRow, Tail
+from gateway.serve.tail import LogRow, ReadRows, Tail, read_rows
 from gateway.serve.turnstile import Turnstile
 from gateway.serve.view_deliveries import Attempts, read_notices, read_receivers
 from gateway.serve.view_edges import Backlog, Losses, edge_now, read_backlog
@@ -192,7 +192,8 @@ class LedgerView:
         while True:
             with self._file.at_once():
                 rows = self._log_rows()
-                names = self._missing_names(rows)
+                frames = read_rows(rows)
+                names = self._missing_names(frames)
                 steps = self._file.rows(
                     f"SELECT row, alarm_id FROM transition WHERE row > ? ORDER BY row LIMIT {TRANSITIONS_SLICE}",  # noqa: S608 - our own constants
                     (self._transition_row,),
@@ -204,8 +205,7 @@ class LedgerView:
             with self._lock:
                 if names:
                     self._tail.use_tag_names(names)
-                for row in rows:
-                    self._tail.take(row)
+                self._tail.take_all(frames)
                 for alarm in alarms:
                     self._standing.take(alarm)
                 if alarms:
@@ -221,9 +221,9 @@ class LedgerView:
         sql = f"SELECT {view_start.COLUMNS} FROM log WHERE pos > ? ORDER BY pos LIMIT {SLICE_ROWS}"  # noqa: S608 - our own
         return [LogRow(*row) for row in self._file.rows(sql, (self._tail.pos,))]
 
-    def _missing_names(self, rows: Sequence[LogRow]) -> dict[int, str]:
-        """Return the tag table if a row speaks of a tag that is not in the one we have."""
-        if all(self._tail.knows_tags_of(row) for row in rows if row.kind == "F"):
+    def _missing_names(self, read: ReadRows) -> dict[int, str]:
+        """Return the tag table if a frame speaks of a tag that is not in the one we have."""
+        if self._tail.knows_tags_of(read):
             return {}
         return dict(self._file.rows("SELECT id, name FROM tag"))
 

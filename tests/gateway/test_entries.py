@@ -15,6 +15,7 @@ from gateway.core.entries import (
     pack_frames,
     pack_json,
     unpack_columns,
+    unpack_frames,
     unpack_json,
 )
 
@@ -68,6 +69,26 @@ def test_frames_packed_together_are_packed_as_one_by_one(frames: list[list[tuple
     together = columns([row for rows in frames for row in rows])
     ends = np.cumsum([len(rows) for rows in frames]).tolist()
     assert pack_frames(together, ends) == [pack_columns(columns(rows)) for rows in frames]
+
+
+@given(st.lists(ROWS, max_size=8), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_frames_unpacked_together_are_as_one_by_one(
+    frames: list[list[tuple[int, float, int, int, float]]], one_time: bool
+) -> None:
+    if one_time:
+        frames = [[(*row[:3], 7, row[4]) for row in rows] for rows in frames]
+    bodies = [pack_columns(columns(rows)) for rows in frames]
+    together, ends = unpack_frames(bodies)
+    assert ends == np.cumsum([len(rows) for rows in frames]).tolist()
+    start = 0
+    for body, end in zip(bodies, ends, strict=True):
+        own = slice(start, end)
+        assert_same(
+            Columns(together.tag[own], together.value[own], together.code[own], together.source_ms[own], together.raw[own]),
+            unpack_columns(body),
+        )
+        start = end
 
 
 def test_the_columns_read_back_may_be_written_to() -> None:
