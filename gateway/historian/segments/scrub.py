@@ -26,13 +26,14 @@ class Scrub:
     def __init__(self, folder: Path, located: Callable[[Path, LiveFile, Problem], Problem] | None = None) -> None:
         self._folder, self._located = folder, located or locate
         self._found: dict[str, Problem] = {}
+        self._sizes: dict[str, Problem] = {}  # found anew at every look: a disk that was away is back at once
         self._seen: set[str] = set()
         self._after: tuple[str, str] = ("", "")
         self._next_ms = self._again_ms = 0
 
     def problems(self) -> list[Problem]:
         """Return what is damaged, as far as was looked."""
-        return list(self._found.values())[:PROBLEMS_MAX]
+        return list({**self._found, **self._sizes}.values())[:PROBLEMS_MAX]
 
     def add(self, problem: Problem) -> None:
         """Note what others found."""
@@ -46,12 +47,13 @@ class Scrub:
         """Look at the sizes of all files, and at every byte of the next one if it is time."""
         lives = {self._name(live): live for live in taken.files()}
         self._found = {name: problem for name, problem in self._found.items() if self._owner_of(name) in lives}
+        self._sizes = {}
         for live in lives.values():
             for path, size in ((live.samples(self._folder), live.file.bytes), (live.rollup(self._folder), live.file.rollup_bytes)):
                 why = _size_wrong(path, size)
                 if why:
                     file = str(path.relative_to(self._folder))
-                    self._found[file] = Problem(file, live.file.day, live.file.from_ms, live.file.to_ms, why)
+                    self._sizes[file] = Problem(file, live.file.day, live.file.from_ms, live.file.to_ms, why)
         if abs(now_ms - self._again_ms) >= AGAIN_MS and self._found:
             self._again_ms = now_ms
             for name in list(self._found)[:1]:
