@@ -121,9 +121,10 @@ class Link:
                         )
                 if rest:
                     yield rest
-        except TimeoutError as error:
-            raise DeadlineError from error
         except (HTTPError, OSError) as error:
+            # A connection that was refused is a timeout, too, for urllib3.
+            if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
+                raise DeadlineError from error
             raise self._failed(error) from error
 
     def write(self, body: bytes, precision: str, deadline_s: float | None = None) -> Decision:
