@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from gateway.historian.samples import DAY_MS, Samples
 from gateway.historian.store import (
     RANGE_MS_MAX,
-    Historian,
     HistorianError,
     QueryTimeError,
     QueryTooLargeError,
@@ -30,6 +29,14 @@ STEP_MS_FIRST: Final = DAY_MS
 STEP_MS_SLOWEST: Final = 60_000
 """A store that cannot read a minute of one tag in time is no store to export from."""
 PIECE_S_MAX: Final = 30.0
+
+
+class RangeReader(Protocol):
+    """What an export needs of a historian: see `Historian.range`."""
+
+    def range(self, tag: str, from_ms: int, to_ms: int, rows_max: int = ..., deadline_s: float = ...) -> Samples:
+        """Return one tag's samples in order of source time."""
+        ...
 
 
 class ExportError(HistorianError):
@@ -76,7 +83,7 @@ class Piece:
     done: float
 
 
-def pieces(historian: Historian, order: ExportOrder, piece_rows_max: int = PIECE_ROWS_MAX) -> Iterator[Piece]:
+def pieces(historian: RangeReader, order: ExportOrder, piece_rows_max: int = PIECE_ROWS_MAX) -> Iterator[Piece]:
     """Read what is ordered; pieces may be empty (a stretch without samples), for the progress they tell.
 
     Raises:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, get_args
 
-from gateway.historian.export import ExportError, ExportOrder, Format, Piece, pieces
+from gateway.historian.export import ExportError, ExportOrder, Format, Piece, RangeReader, pieces
 from gateway.historian.export_csv import csv_header, csv_lines
-from gateway.historian.store import Historian
 
 OWN_FOLDERS: Final = ("core", "serve", "historian", "edge")
 _NAME_CHARS: Final = 40
@@ -81,7 +80,7 @@ def check_place(path: Path, data: Path | None, *, force: bool) -> None:
 
 
 def export_file(
-    historian: Historian, order: ExportOrder, path: Path, *, bom: bool = True, force: bool = False, data: Path | None = None,
+    historian: RangeReader, order: ExportOrder, path: Path, *, bom: bool = True, force: bool = False, data: Path | None = None,
     progress: Callable[[ExportProgress], None] = lambda _: None,
 ) -> Exported:  # fmt: skip
     """Write what is ordered to `path`, in the format its name asks for.

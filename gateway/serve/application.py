@@ -16,6 +16,7 @@ from starlette.responses import Response
 from gateway.historian.store import HistorianError, QueryTooLargeError
 from gateway.serve.api import api, open_api
 from gateway.serve.api_acts import api_acts
+from gateway.serve.api_export import api_export
 from gateway.serve.api_history import api_history
 from gateway.serve.api_stream import api_stream
 from gateway.serve.asking import Parts
@@ -39,7 +40,7 @@ def create_app(parts: Parts | None) -> FastAPI:
         description="What the gateway knows, and the acts of people on alarms. It cannot write to an instrument.",
     )  # fmt: skip
     app.state.parts = parts
-    for router in (open_api, api, api_history, api_acts, api_stream):
+    for router in (open_api, api, api_history, api_export, api_acts, api_stream):
         app.include_router(router)
     for kind, answer in _ANSWERS.items():
         app.add_exception_handler(kind, answer)

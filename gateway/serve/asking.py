@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Query, Request, Response, Security
@@ -15,6 +15,7 @@ from gateway.core import TEXT_CHARS_MAX, has_control_characters
 from gateway.serve.acts import Acts
 from gateway.serve.answers import ServeHealth, json_of
 from gateway.serve.audit import Audit
+from gateway.serve.export_turns import ExportTurns
 from gateway.serve.gate import CALLER
 from gateway.serve.ports import Historian, View
 from gateway.serve.problems import Fault, Kind, Problem, RefusedError
@@ -42,6 +43,7 @@ class Parts:
     wall_ms: Callable[[], int]
     site_json: Callable[[], bytes]
     """The site as the API tells it: it does not change while this process runs, so it is made once."""
+    exports: ExportTurns = field(default_factory=ExportTurns)
 
     def serve_health(self) -> ServeHealth:
         """How this process stands."""

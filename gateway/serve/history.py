@@ -17,13 +17,14 @@ from typing import Any, Final, TypeVar
 from config import SiteConfig
 from gateway.core import LEDGER_NAME
 from gateway.historian.events import events_of_ledger
+from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.folder import Ancestor, Snapshot
 from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
 from gateway.historian.segments.query import ParquetReader
 from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
-from gateway.historian.segments.store import windows_in
-from gateway.historian.store import AlarmEvent, QueryTimeError, QueryTooLargeError
+from gateway.historian.segments.store import refuse_missing, windows_in
+from gateway.historian.store import AlarmEvent, QueryTimeError, QueryTooLargeError, StoreAwayError
 from gateway.historian.windows import ROLLUP_MS, Rollups, between, combined
 from gateway.serve.downsample import (
     bucket_width_ms,
@@ -40,7 +41,7 @@ from gateway.serve.history_ledger import LedgerPast, Subject, Unsealed
 from gateway.serve.models import History, HistoryStretch, TagWindows, WindowList
 from gateway.serve.recent import RecentFrames
 from gateway.serve.turnstile import Turnstile
-from gateway.serve.view_errors import HistoryTooLargeError, OutOfTimeError, UnknownTagError
+from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError, UnknownTagError
 from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
 
 RANGE_MS_MAX: Final = 400 * 86_400_000
@@ -116,6 +117,37 @@ class HistoryReader:
         points_max, to_ms = max(1, min(points_max, POINTS_MAX)), max(from_ms, to_ms)
         return self._of_one_state(deadline_s, lambda taken: self._history(taken, tag_id, from_ms, to_ms, points_max))
 
+    def range(
+        self, tag: str, from_ms: int, to_ms: int, rows_max: int = RAW_ROWS_MAX, deadline_s: float = DEADLINE_S_MAX
+    ) -> Samples:
+        """Return every sample of a tag in [from_ms, to_ms), as `Historian.range` of the historian's port does.
+
+        Raises:
+            QueryTooLargeError, QueryTimeError: not all could be read: ask for a shorter range.
+            StoreAwayError: there is no ledger to read. SegmentDamagedError: some samples are stored and cannot be read.
+        """
+
+        def ask(taken: _Taken) -> Samples:
+            unsealed = self._unsealed(taken, tag, from_ms, to_ms)
+            if unsealed.cut:
+                raise out_of_time("ledger", deadline_s) if unsealed.cut == "time" else too_many(rows_max)
+            sealed, missing = self._segments.samples(taken.segments, tag, from_ms, to_ms, rows_max, taken.give_up_at)
+            refuse_missing(missing)
+            found = _together(sealed, unsealed.samples)
+            if len(found) > rows_max:
+                raise too_many(rows_max)
+            return found
+
+        try:
+            self._check((tag,), from_ms, to_ms)
+            return self._of_one_state(deadline_s, ask)
+        except OutOfTimeError:
+            raise out_of_time("ledger", deadline_s) from None
+        except HistoryTooLargeError:
+            raise too_many(rows_max) from None
+        except LedgerAwayError as error:
+            raise StoreAwayError(f"{error.state}: {error.told}", f"{error.state}：{error.told_zh}") from None
+
     def windows(
         self, tag_ids: Sequence[str], from_ms: int, to_ms: int, width_ms: int, columns: Sequence[str], deadline_s: float
     ) -> WindowList:
@@ -131,7 +163,9 @@ class HistoryReader:
         def ask(taken: _Taken) -> WindowList:
             unsealed = [self._unsealed(taken, tag, from_ms, to_ms) for tag in tag_ids]
             more = concatenated([each.samples for each in unsealed])
-            found, missing = windows_in(self._segments, taken.segments, tag_ids, from_ms, to_ms, width_ms, taken.give_up_at, more)
+            found, missing = windows_in(
+                self._segments, taken.segments, tag_ids, from_ms, to_ms, width_ms, taken.give_up_at, more, columns
+            )
             damaged = [(each.from_ms, each.to_ms) for each in missing]
             items: list[TagWindows] = [
                 tag_windows(tag, self._site.tags[self._site.tag_index[tag]].unit or "", found[tag], columns, damaged)

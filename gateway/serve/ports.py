@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from gateway.historian.samples import Samples
 from gateway.historian.store import AlarmEvent
 from gateway.serve.models import (
     AlarmListing,
@@ -72,6 +73,10 @@ class Historian(Protocol):
 
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
         """One tag's samples in a range of source time."""
+        ...
+
+    def range(self, tag: str, from_ms: int, to_ms: int, rows_max: int = ..., deadline_s: float = ...) -> Samples:
+        """Every sample of a tag in a range of source time."""
         ...
 
     def windows(

@@ -19,6 +19,8 @@ from fastapi import FastAPI
 from alerting import AlarmState, Category, State, Transition, TransitionKind
 from config import DEMO_SITE, SiteConfig, load_site
 from gateway.core import ActsSocketError
+from gateway.historian.memory import MemoryHistorian
+from gateway.historian.samples import Samples
 from gateway.historian.store import AlarmEvent, QueryTooLargeError
 from gateway.serve.app import create_parts, gated
 from gateway.serve.application import create_app
@@ -167,6 +169,7 @@ class FakeHistorian:
         self.hold: threading.Event | None = None
         self.asked = 0
         self.said: dict[str, Any] | None = None
+        self.kept = MemoryHistorian()
 
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
         self.asked += 1
@@ -204,6 +207,12 @@ class FakeHistorian:
 
     def status(self) -> dict[str, Any] | None:
         return self.said
+
+    def range(self, tag: str, from_ms: int, to_ms: int, rows_max: int = 0, deadline_s: float = 0.0) -> Samples:
+        self.asked += 1
+        if self.hold is not None:
+            self.hold.wait(20)
+        return self.kept.range(tag, from_ms, to_ms, rows_max, deadline_s)
 
 
 @dataclass

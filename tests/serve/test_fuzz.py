@@ -43,9 +43,9 @@ EXAMPLES = 25
 
 
 def concrete(path: str) -> str:
-    query = "?from_ms=0&to_ms=1000" if path.endswith(("history", "windows", "annotations")) else ""
+    query = "?from_ms=0&to_ms=1000" if path.endswith(("history", "windows", "annotations", "export")) else ""
     query += "&width_ms=100" if path.endswith("windows") else ""
-    query += f"&tag={TAG}" if path.endswith("v1/windows") else ""
+    query += f"&tag={TAG}" if path.endswith(("v1/windows", "export")) else ""
     return path.format(tag=TAG, alarm_id=ALARM_ID) + query
 
 

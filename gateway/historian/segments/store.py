@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, TypeVar
@@ -42,7 +42,7 @@ from gateway.historian.store import (
     Windows,
     Written,
 )
-from gateway.historian.windows import ROLLUP_MS, combined, no_windows, rolled_up
+from gateway.historian.windows import ROLLUP_MS, columns_for, combined, no_windows, rolled_up
 
 EVENTS: Final = "events"
 DAY_ROWS_MAX: Final = 20_000_000
@@ -153,19 +153,24 @@ class EmbeddedHistorian:
             SegmentDamagedError: some samples are stored and cannot be read; `windows_of` returns what the others say.
         """
         found, missing = self.windows_of([tag], from_ms, to_ms, width_ms, deadline_s)
-        _refuse(missing)
+        refuse_missing(missing)
         return found[tag]
 
     def windows_of(
-        self, tags: Sequence[str], from_ms: int, to_ms: int, width_ms: int, deadline_s: float = DEADLINE_S_MAX
-    ) -> tuple[dict[str, Windows], list[Missing]]:
+        self, tags: Sequence[str], from_ms: int, to_ms: int, width_ms: int, deadline_s: float = DEADLINE_S_MAX,
+        columns: Collection[str] | None = None,
+    ) -> tuple[dict[str, Windows], list[Missing]]:  # fmt: skip
         """Return the windows of many tags, and what could not be read.
+
+        Counts and starts are always told; of the other columns those named (None: all), and nothing in the others.
 
         Windows of a multiple of 5 min from a multiple of 5 min come from rollups, but for their last; others from samples.
         """
         check_width(from_ms, to_ms, width_ms)
         give_up_at = time.monotonic() + deadline_s
-        return self._at_rest(lambda taken: windows_in(self.segments, taken, tags, from_ms, to_ms, width_ms, give_up_at))
+        return self._at_rest(lambda taken: windows_in(
+            self.segments, taken, tags, from_ms, to_ms, width_ms, give_up_at, columns=columns
+        ))  # fmt: skip
 
     def events(
         self, from_ms: int, to_ms: int, tag: str | None = None, rows_max: int = EVENTS_MAX
@@ -224,7 +229,7 @@ class EmbeddedHistorian:
 
     def _whole(self, ask: Callable[[Snapshot], tuple[T, list[Missing]]]) -> T:
         found, missing = self._at_rest(ask)
-        _refuse(missing)
+        refuse_missing(missing)
         return found
 
     def _own_events(self) -> Iterator[AlarmEvent]:
@@ -240,7 +245,7 @@ class EmbeddedHistorian:
 
 def windows_in(
     segments: SegmentReader, taken: Snapshot, tags: Sequence[str], from_ms: int, to_ms: int, width_ms: int,
-    give_up_at: float, more: Samples | None = None,
+    give_up_at: float, more: Samples | None = None, columns: Collection[str] | None = None,
 ) -> tuple[dict[str, Windows], list[Missing]]:  # fmt: skip
     """Return the windows of many tags, every tag with at least none, and what could not be read.
 
@@ -259,7 +264,7 @@ def windows_in(
         if time.monotonic() > give_up_at:
             raise out_of_time(STORE, 0)
         if from_rollups:
-            rows, lost = segments.rollups(taken, some, from_ms, to_ms, give_up_at, more)
+            rows, lost = segments.rollups(taken, some, from_ms, to_ms, give_up_at, more, columns_for(columns))
         else:
             spans = [(number, from_ms, to_ms) for number in range(len(some))]
             samples, lost = segments.samples_of(taken, some, spans, ROWS_MAX, give_up_at)
@@ -285,7 +290,8 @@ def _one_of_moment(samples: Samples) -> Samples:
     return samples if last.all() else samples.take(last)
 
 
-def _refuse(missing: Sequence[Missing]) -> None:
+def refuse_missing(missing: Sequence[Missing]) -> None:
+    """Raise SegmentDamagedError where something could not be read."""
     if missing:
         first = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
