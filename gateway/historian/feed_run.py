@@ -6,6 +6,7 @@ The thread and what it holds (one piece of a few MB) are bounded, and nobody wai
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -28,11 +29,12 @@ from gateway.historian.feed import (
     sent,
     wait_after,
 )  # fmt: skip
-from gateway.historian.feed_source import FeedSource, Head, Piece
+from gateway.historian.feed_source import FeedSource, Head, Piece, SourceBusyError
 from gateway.historian.store import Historian, HistorianError, StoreAwayError, StoreRefusedError
 
 log = logging.getLogger(__name__)
 
+NICE: Final = 12
 IDLE_S: Final = 0.5
 NO_LEDGER_S: Final = 1.0
 SAVE_S: Final = 1.0
@@ -104,6 +106,8 @@ class Feed:
     # -- the thread --
 
     def _run(self) -> None:
+        with suppress(OSError, AttributeError):  # a courtesy to the rest of serve, not a need
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while not self._stop.is_set():
             self._stop.wait(self.round())
         with suppress(OSError, HistorianError):
@@ -119,6 +123,9 @@ class Feed:
             rest = self._work()
         except (StoreAwayError, StoreRefusedError) as error:
             rest = self._failed(error)
+        except SourceBusyError as error:
+            log.debug("feeding store %s: %s", self.config.id, error)
+            rest = NO_LEDGER_S
         except Exception as error:  # nothing here may end serve; a person reads it in the status, and it goes on
             told_zh = getattr(error, "message_zh", f"出错：{error}")
             if str(error) != self._told[1]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import apsw
 import numpy as np
 
 from config import SiteConfig
@@ -38,6 +39,7 @@ PIECE_LOG_ROWS: Final = 2_000
 EVENTS_MAX: Final = 500
 READ_S_MAX: Final = 5.0
 MEMORY: Final = "64MB"
+TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,10 @@ class FeedSource(Protocol):
 Reading = Callable[[float], AbstractContextManager[Any]]
 
 
+class SourceBusyError(Exception):
+    """The ledger or a segment cannot be read just now: try again."""
+
+
 class LogSource:
     """Reads a ledger and the historian's folder beside it. For one thread."""
 
@@ -111,6 +117,7 @@ class LogSource:
         self._names: dict[int, str] = {}
         self._head: Head | None = None
         self._db: duckdb.DuckDBPyConnection | None = None
+        self._failed: tuple[str, int] = ("", 0)  # a file that could not be read, and how often
 
     def head(self, after: int) -> Head | None:
         """Return where the ledger stands."""
@@ -157,6 +164,9 @@ class LogSource:
                 return Piece(Samples.empty(), hole.first - 1)
         if hole.stem:  # packed away: the ledger may still have it
             return Piece(Samples.empty(), hole.first - 1)
+        for stem, why in taken.unreadable:
+            if stem.owner in self._owners(hole, head) and stem.first <= hole.first <= stem.last:
+                log.error("%s: %s; its samples are left out of what the store gets", stem.manifest_name, why)
         chains = (each.stem for owner in self._owners(hole, head) for each in taken.chain(owner))
         ends = [stem.first - 1 for stem in chains if stem.first > hole.first]
         if following is not None:
@@ -205,11 +215,21 @@ class LogSource:
         if self._reader is None or file != self._file:
             if self._reader is not None:
                 self._reader.close()
-            self._reader, self._file, self._names = LedgerReader.open(self._path), file, {}
+            try:
+                self._reader, self._file, self._names = LedgerReader.open(self._path), file, {}
+            except apsw.Error as error:
+                self._reader = None
+                raise SourceBusyError(f"{self._path}: {error}") from None
         return self._reader
 
-    def _read(self) -> AbstractContextManager[Any]:
-        return self._reading(time.monotonic() + READ_S_MAX)
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """Read the ledger inside. Raises SourceBusyError."""
+        try:
+            with self._reading(time.monotonic() + READ_S_MAX):
+                yield
+        except (apsw.Error, OSError) as error:
+            raise SourceBusyError(f"{self._path}: {error}") from None
 
     def _in_ledger(self, hole: Hole, head: Head) -> bool:
         """Whether the ledger's rows at these positions are those of the hole's ledger."""
@@ -270,12 +290,29 @@ class LogSource:
             if at < end and file.leaves < taken.kept_from:
                 at = end  # removed on purpose
             if at < end:
-                samples = self._rows(samples_path(self._folder, manifest.stem, file.day), at - begin, at - begin + rows_max)
+                path = samples_path(self._folder, manifest.stem, file.day)
+                if self._failed == (path.name + file.day, TRIES):
+                    log.error("%s: cannot be read; its samples are left out of what the store gets", path)
+                    return Piece(Samples.empty(), hole.first - 1, str(manifest.stem), end)
+                samples = self._rows(path, file.day, at - begin, at - begin + rows_max)
                 return Piece(samples, hole.first - 1, str(manifest.stem), min(end, at + rows_max))
             begin = end
         return Piece(Samples.empty(), max(hole.first, min(manifest.stem.last, hole.last)))
 
-    def _rows(self, path: Path, begin: int, end: int) -> Samples:
+    def _rows(self, path: Path, day: str, begin: int, end: int) -> Samples:
+        """Read rows of a file. Raises FileNotFoundError (packed away), SourceBusyError (a damaged one is left out in the end)."""
+        import duckdb
+
+        try:
+            return self._file_rows(path, begin, end)
+        except FileNotFoundError:
+            raise
+        except (duckdb.Error, OSError) as error:
+            key = path.name + day
+            self._failed = (key, self._failed[1] + 1 if self._failed[0] == key else 1)
+            raise SourceBusyError(f"{path}: {error}") from None
+
+    def _file_rows(self, path: Path, begin: int, end: int) -> Samples:
         if not path.exists():
             raise FileNotFoundError(path)
         if self._db is None:

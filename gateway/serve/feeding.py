@@ -12,6 +12,7 @@ from gateway.historian.feed_files import FEEDS
 from gateway.historian.feed_run import Clocks, Feed
 from gateway.historian.feed_source import FeedSource, LogSource, Reading
 from gateway.historian.store import Historian
+from gateway.serve.sealing import timely
 
 
 class Feeding:
@@ -28,7 +29,7 @@ class Feeding:
         """
 
         def source() -> FeedSource:
-            return LogSource(ledger, historian, site, reading)
+            return LogSource(ledger, historian, site, timely(reading))
 
         clocks = Clocks(wall_ms, time.monotonic)
         self._feeds = [

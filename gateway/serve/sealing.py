@@ -36,7 +36,7 @@ class Sealing:
             stores: how the stores stand that are fed beside.
         """
         self._site, self._ledger, self._folder, self._wall_ms = site, ledger, folder, wall_ms
-        self._reading, self._stores = _timely(reading), stores
+        self._reading, self._stores = timely(reading), stores
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="historian-owner", daemon=True)
 
@@ -76,7 +76,7 @@ class Sealing:
                 owner.close()
 
 
-def _timely(reading: Callable[[float], AbstractContextManager[None]]) -> Callable[[float], AbstractContextManager[None]]:
+def timely(reading: Callable[[float], AbstractContextManager[None]]) -> Callable[[float], AbstractContextManager[None]]:
     """Let a read that got no turn fail as reads of files do."""
 
     @contextlib.contextmanager

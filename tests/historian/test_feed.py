@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apsw
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.ledger import Ledger
 from gateway.historian.feed import (
     HOLES_MAX,
     Cursors,
@@ -25,10 +29,11 @@ from gateway.historian.feed import (
     wait_after,
 )
 from gateway.historian.feed_files import QUARANTINE_BYTES_MAX, Quarantine
+from gateway.historian.feed_source import LogSource
 from gateway.historian.samples import Samples
 from gateway.historian.segments.durable import hook_steps
 from gateway.historian.store import Rejected, StoreAwayError, StoreRefusedError, Written
-from tests.historian.feeding import AWAY, T0, Gateway, Store, done, gateway, same, turn
+from tests.historian.feeding import AWAY, SITE, T0, Gateway, Store, done, gateway, same, turn
 
 # -- decisions --
 
@@ -451,4 +456,78 @@ def test_what_a_store_forgets_in_a_kill_is_sent_again(tmp_path: Path, kills: tup
              and not made.kept().holes)  # fmt: skip
         store.kill()
         assert same(store.held(), made.all()), "the cursor stands only behind what survives a kill"
+        feed.close()
+
+
+# -- what cannot be read --
+
+
+def test_a_damaged_segment_costs_its_own_samples_and_no_more(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        for _ in range(3):
+            made.frames(20)
+            made.seal()
+        made.frames(5)
+        damaged = sorted((made.historian / "samples").glob("*/*.parquet"))[1]
+        damaged.write_bytes(b"PAR1" + b"\x00" * (damaged.stat().st_size - 8) + b"PAR1")
+        store = Store()
+        feed = made.feed(lambda: store)
+        turn(feed, made.clock, done(feed, made))
+        lost = range(20 * len(made.names), 40 * len(made.names))
+        wanted = made.all().take(np.delete(np.arange(len(made.all())), lost))
+        assert same(store.held(), wanted)
+        feed.close()
+
+
+def test_a_ledger_that_cannot_be_read_is_no_fault_of_the_store(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(3)
+        store, turns = Store(), {"open": True}
+
+        def reading(_: float) -> Any:
+            if not turns["open"]:
+                raise TimeoutError("no turn")
+            return contextlib.nullcontext()
+
+        made.source = lambda: LogSource(made.path, made.historian, SITE, reading)  # type: ignore[method-assign]
+        feed = made.feed(lambda: store)
+        turn(feed, made.clock, done(feed, made))
+        turns["open"] = False
+        made.frames(3)
+        assert feed.round() == 1.0
+        assert feed.status()["state"] == "live"
+        turns["open"] = True
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_a_restored_ledger_is_another_file_and_nothing_of_either_is_missing(tmp_path: Path) -> None:
+    """The store keeps what the gateway lost, gets from the segments what it had not got of that, and goes on."""
+    with gateway(tmp_path) as made:
+        store = Store()
+        feed = made.feed(lambda: store)
+        made.frames(10)
+        turn(feed, made.clock, done(feed, made))
+        made.ledger.fold()
+        backup = made.path.with_name("backup")
+        source, target = apsw.Connection(str(made.path)), apsw.Connection(str(backup))
+        with contextlib.closing(source), contextlib.closing(target), target.backup("main", source, "main") as copy:
+            copy.step(-1)
+        store.away = AWAY
+        made.frames(10)
+        feed.round()
+        made.seal(remove=False)
+        made.ledger.close()
+        for name in (made.path, made.path.with_name(made.path.name + "-wal"), made.path.with_name(made.path.name + "-shm")):
+            name.unlink(missing_ok=True)
+        backup.rename(made.path)
+        made.ledger = Ledger(made.path, SITE.site)
+        made.ledger.renew_id("ledger-two")
+        made.pos = 10
+        store.away = None
+        made.clock.now_s += 100
+        made.frames(5)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
         feed.close()
