@@ -44,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--days", type=_at_least_one, default=30, help="B10: days of ours; 30 decide")
     parser.add_argument("--peer-hours", type=int, choices=range(1, 25), default=6, metavar="1..24", help="B10: hours that peers get")
     parser.add_argument("--fresh", action="store_true", help="B10: build the days anew")
-    parser.add_argument("--data", type=Path, help="an empty folder on the disk to measure; kept after the run")
+    parser.add_argument("--data", type=Path, help="an empty folder on the disk to measure, kept after the run; B10: where its days are")
     return parser
 
 

@@ -6,6 +6,7 @@ that was stopped goes on with the first day that is not whole. Two processes tak
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import shutil
 import time
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.b10_plant import DAYS_MAX, DEVICES, FIRST_DAY_MS, TAGS, Plant
+from benchmarks import b10_plant
+from benchmarks.b10_plant import DAYS_MAX, DEVICES, FIRST_DAY_MS, Plant
 from benchmarks.harness import BenchmarkError
+from gateway.historian import windows
 from gateway.historian.samples import DAY_MS
+from gateway.historian.segments import files, merge
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.manifest import Manifest
@@ -25,6 +29,8 @@ from gateway.historian.segments.pack import pack
 from gateway.historian.segments.seal import seal, sorted_samples
 
 LEDGER: Final = "b10"
+BUILT_BY: Final = "built-by"
+SOURCES: Final = (b10_plant, files, merge, windows)
 SEAL_S: Final = 600
 BYTES_A_DAY: Final = 320_000_000
 WORKING_BYTES: Final = 1_500_000_000
@@ -38,6 +44,22 @@ class Built:
     rows: int
     seal_s: float
     pack_s: float
+
+
+def sources() -> str:
+    """Return a checksum of the code that decides what the days hold and weigh."""
+    text = b"".join(Path(str(module.__file__)).read_bytes() for module in SOURCES)
+    return hashlib.sha256(text).hexdigest()
+
+
+def of_other_sources(folder: Path, days: int) -> list[int]:
+    """Return the days that were built by other code than there is now."""
+    now = sources()
+    return [day for day in range(days) if _built_by(folder, day).read_text("ascii") != now]
+
+
+def _built_by(folder: Path, day: int) -> Path:
+    return folder / BUILT_BY / f"{day:03}"
 
 
 def day_stem(day: int) -> Stem:
@@ -87,6 +109,8 @@ def _build_day(what: tuple[Path, int, int]) -> tuple[int, Built]:
         target = path_of(folder, stem, day_of(at))
         target.parent.mkdir(parents=True, exist_ok=True)
         path_of(working, stem, day_of(at)).rename(target)
+    _built_by(folder, day).parent.mkdir(exist_ok=True)
+    _built_by(folder, day).write_text(sources(), "ascii")
     target = manifest_path(folder, stem)
     target.parent.mkdir(parents=True, exist_ok=True)
     manifest_path(working, stem).rename(target)
@@ -126,7 +150,3 @@ def _remove_superseded(folder: Path) -> None:
             for path in (folder / part).glob(f"*/{stem.data_name}"):
                 path.unlink()
 
-
-def expected_rows(days: int) -> int:
-    """About how many rows that many days have, before gaps."""
-    return days * TAGS * DAY_MS // 1_000

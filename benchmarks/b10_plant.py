@@ -135,7 +135,7 @@ class _Device:
 
     def __init__(self, seed: int, number: int) -> None:
         self.number, self._seed = number, seed
-        draw = np.random.Generator(np.random.SFC64([seed, number]))
+        draw = np.random.Generator(np.random.SFC64([seed, 1, number]))
         n = TAGS_PER_DEVICE
         self.names = tuple(f"D{number:02}.{_KINDS[i * len(_KINDS) // n]}{i:03}" for i in range(n))
         self._counts = is_counts(number)
@@ -171,7 +171,7 @@ class _Device:
         """Return its frames of a day."""
         if not 0 <= day < DAYS_MAX:
             raise ValueError(f"day {day} is not within 0 … {DAYS_MAX - 1}")
-        draw = np.random.Generator(np.random.SFC64([self._seed, self.number, day]))
+        draw = np.random.Generator(np.random.SFC64([self._seed, 2, self.number, day]))
         source_ms, sequence, late = self._stamps(day, draw)
         rows = (sequence - 1) % FRAMES_PER_DAY
         value = self._values(day, draw)
@@ -180,7 +180,7 @@ class _Device:
         self._spoil(value, code, raw, draw)
         if len(rows) < FRAMES_PER_DAY:
             value, code, raw = value[:, rows], code[:, rows], raw[:, rows]
-        stream = np.random.Generator(np.random.SFC64([self._seed, self.number, 1 << 20, day // 9])).integers(1, 1 << 62)
+        stream = np.random.Generator(np.random.SFC64([self._seed, 3, self.number, day // 9])).integers(1, 1 << 62)
         return DeviceDay(
             self.names, source_ms, np.full(len(rows), stream, np.int64), sequence, late, value, code, raw
         )  # fmt: skip
