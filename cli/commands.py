@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli import export as export_cli
+from cli import importing as import_cli
+from cli import store_copy as copy_cli
 from cli.language import make_output_safe, say
 from cli.running import refuse, run_until_stopped, set_up_logging, unusable
 from cli.store import store_app
@@ -28,6 +31,9 @@ app.add_typer(token_app, name="token")
 app.add_typer(edge_app, name="edge")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(store_app, name="store")
+store_app.command("copy", help=copy_cli.HELP)(copy_cli.copy_command)
+app.command("export", help=export_cli.HELP)(export_cli.export_command)
+app.command("import", help=import_cli.HELP)(import_cli.import_command)
 
 SitePath = Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))]
 DataPath = Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))]

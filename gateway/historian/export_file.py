@@ -79,7 +79,7 @@ def check_place(path: Path, data: Path | None, *, force: bool) -> None:
         raise _exists(path)
 
 
-def export_file(
+def write_export(
     historian: RangeReader, order: ExportOrder, path: Path, *, bom: bool = True, force: bool = False, data: Path | None = None,
     progress: Callable[[ExportProgress], None] = lambda _: None,
 ) -> Exported:  # fmt: skip

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
+
+from gateway.historian.load import LoadError
 from gateway.historian.samples import Samples
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.load import part_of, write_part
+from gateway.historian.segments.manifest import ManifestError
 
 
 class SegmentSink:
@@ -20,12 +24,25 @@ class SegmentSink:
         self._connection = connect(folder)
 
     def has(self, part: int) -> bool:
-        """Return whether it is committed; raises ManifestError where it is and is damaged."""
-        return part_of(self._folder, self._load_id, part) is not None
+        """Return whether it is committed; raises LoadError where it is and is damaged."""
+        try:
+            return part_of(self._folder, self._load_id, part) is not None
+        except ManifestError as error:
+            raise self._failed(part, error) from error
 
     def write(self, part: int, samples: Samples) -> None:
-        """Commit it."""
-        write_part(self._connection, self._folder, self._load_id, part, samples, self._wall_ms())
+        """Commit it; raises LoadError where the disk would not."""
+        try:
+            write_part(self._connection, self._folder, self._load_id, part, samples, self._wall_ms())
+        except (OSError, duckdb.Error, ManifestError) as error:
+            raise self._failed(part, error) from error
+
+    def _failed(self, part: int, error: Exception) -> LoadError:
+        cause = str(error).partition("\n")[0][:300]
+        return LoadError(
+            f"{self._folder}: part {part} of load {self._load_id} cannot be written ({cause}); see to the disk, then do the same again",
+            f"{self._folder}：编号 {self._load_id} 的第 {part} 部分无法写入（{cause}）；请检查磁盘，然后再次执行",
+        )
 
     def close(self) -> None:
         """Let go of DuckDB."""

@@ -7,7 +7,7 @@ import gateway.serve
 
 def test_the_public_face_is_this_and_nothing_else() -> None:
     assert set(gateway.serve.__all__) == {
-        "DAYS_MAX", "SERVE_FOLDER", "WHERE_NAME", "Role", "ServeError", "ServeSettings", "Token", "TokenStore",
+        "DAYS_MAX", "SERVE_FOLDER", "WHERE_NAME", "HistoryReader", "Role", "ServeError", "ServeSettings", "Token", "TokenStore",
         "give_large_back", "openapi_document", "run_serve",
     }  # fmt: skip
     assert all(hasattr(gateway.serve, name) for name in gateway.serve.__all__)

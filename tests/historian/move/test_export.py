@@ -25,7 +25,7 @@ from gateway.historian import export_file as files
 from gateway.historian.export import ExportError, ExportTag, chosen, pieces
 from gateway.historian.export_columns import HEADER, QUALITY_WORDS, neutral, plain, times
 from gateway.historian.export_csv import csv_stream
-from gateway.historian.export_file import ExportProgress, check_place, export_file, format_of
+from gateway.historian.export_file import ExportProgress, check_place, format_of, write_export
 from gateway.historian.export_xlsx import XlsxExport
 from gateway.historian.memory import MemoryHistorian
 from gateway.historian.samples import DAY_MS, Samples
@@ -213,7 +213,7 @@ def test_parquet_has_types_and_the_order_of_the_export(tmp_path: Path, size: int
     monkeypatch.setattr("gateway.historian.export_parquet.PART_ROWS", 700)
     samples = many(["A.X", "B.Y"], size) if size else Samples.empty(("A.X", "B.Y"))
     path = tmp_path / "out.parquet"
-    done = export_file(held(samples), order(["B.Y", "A.X"]), path)
+    done = write_export(held(samples), order(["B.Y", "A.X"]), path)
     columns, rows = read_parquet(path)
     assert tuple(columns) == HEADER
     assert done.rows == len(rows) == 2 * size
@@ -250,7 +250,7 @@ def test_a_workbook_has_as_many_sheets_as_it_needs_and_runs_nothing(tmp_path: Pa
 @given(sound_samples(rows_max=12))
 def test_a_workbook_holds_exactly_what_the_store_holds(tmp_path_factory: pytest.TempPathFactory, samples: Samples) -> None:
     path = tmp_path_factory.mktemp("xlsx") / "out.xlsx"
-    export_file(held(samples), order(["A.X", "B.Y"], to_ms=T0_MS + 3 * DAY_MS), path)
+    write_export(held(samples), order(["A.X", "B.Y"], to_ms=T0_MS + 3 * DAY_MS), path)
     (sheet,) = openpyxl.load_workbook(path)
     rows = list(sheet.iter_rows(min_row=2, values_only=True))
     assert sorted((row[2], row[1], row[4], row[7], row[8], row[9]) for row in rows) == rows_of(samples)
@@ -258,7 +258,7 @@ def test_a_workbook_holds_exactly_what_the_store_holds(tmp_path_factory: pytest.
 
 def test_progress_is_told_and_empty_tags_are_counted(tmp_path: Path) -> None:
     told: list[ExportProgress] = []
-    done = export_file(held(samples_of(ROWS)), order(["A.X", "NONE.HERE"]), tmp_path / "x.csv", progress=told.append)
+    done = write_export(held(samples_of(ROWS)), order(["A.X", "NONE.HERE"]), tmp_path / "x.csv", progress=told.append)
     assert (done.rows, done.tags_empty, done.bytes) == (3, 1, (tmp_path / "x.csv").stat().st_size)
     assert told[-1] == ExportProgress(1.0, 3)
 
@@ -266,10 +266,10 @@ def test_progress_is_told_and_empty_tags_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["csv", "parquet", "xlsx"])
 def test_nothing_is_overwritten_unasked_and_nothing_half_done_is_left(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"[o]ut *?'.{ending}"
-    export_file(held(samples_of(ROWS)), order(["A.X"]), path)
+    write_export(held(samples_of(ROWS)), order(["A.X"]), path)
     before = path.read_bytes()
     with pytest.raises(ExportError, match="not overwritten"):
-        export_file(held(samples_of(ROWS)), order(["A.X"]), path)
+        write_export(held(samples_of(ROWS)), order(["A.X"]), path)
 
     class Dies(MemoryHistorian):
         asked = 0
@@ -283,10 +283,10 @@ def test_nothing_is_overwritten_unasked_and_nothing_half_done_is_left(tmp_path: 
     dying = Dies()
     dying.write(samples_of(ROWS))
     with pytest.raises(StoreAwayError):
-        export_file(dying, order(["A.X", "B.Y"]), path, force=True)
+        write_export(dying, order(["A.X", "B.Y"]), path, force=True)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-    export_file(held(samples_of(ROWS[:1])), order(["A.X"]), path, force=True)
+    write_export(held(samples_of(ROWS[:1])), order(["A.X"]), path, force=True)
     assert path.read_bytes() != before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -301,7 +301,7 @@ def test_what_came_in_the_last_moment_is_not_overwritten_either(tmp_path: Path, 
     original = files.CsvExport.finish
     monkeypatch.setattr(files.CsvExport, "finish", finish)
     with pytest.raises(ExportError, match="not overwritten"):
-        export_file(held(samples_of(ROWS)), order(["A.X"]), path)
+        write_export(held(samples_of(ROWS)), order(["A.X"]), path)
     assert path.read_text() == "somebody else's"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -312,7 +312,7 @@ def test_a_disk_without_links_gets_the_file_too(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "hardlink_to", no_links)
     path = tmp_path / "out.csv"
-    export_file(held(samples_of(ROWS)), order(["A.X"]), path)
+    write_export(held(samples_of(ROWS)), order(["A.X"]), path)
     with pytest.raises(ExportError, match="not overwritten"):
         files._give_name(path, path, force=False)
 
@@ -338,7 +338,7 @@ def test_no_export_lands_among_the_gateways_own_files(tmp_path: Path) -> None:
             check_place(wrong, data, force=True)
     with pytest.raises(ExportError, match="not overwritten"):
         check_place(elsewhere / "link.csv", data, force=False)
-    export_file(held(samples_of(ROWS)), order(["A.X"]), elsewhere / "link.csv", force=True, data=data)
+    write_export(held(samples_of(ROWS)), order(["A.X"]), elsewhere / "link.csv", force=True, data=data)
     assert (data / "core" / "ledger.db").read_text() == "the ledger"
     assert not (elsewhere / "link.csv").is_symlink()
 
@@ -362,5 +362,5 @@ def _umask(mask: int) -> Iterator[None]:
 def test_the_file_has_the_rights_that_the_users_files_have(tmp_path: Path) -> None:
     with _umask(0o022):
         for ending in ("csv", "parquet", "xlsx"):
-            export_file(held(samples_of(ROWS)), order(["A.X"]), tmp_path / f"x.{ending}")
+            write_export(held(samples_of(ROWS)), order(["A.X"]), tmp_path / f"x.{ending}")
             assert stat.S_IMODE((tmp_path / f"x.{ending}").stat().st_mode) == 0o644

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from config import DEMO_SITE, ConfigErrors, HistoryMapping, HistoryTime, SiteConfig, load_history_mapping, load_site
 from gateway.historian.export import ExportOrder, ExportTag
-from gateway.historian.export_file import export_file
+from gateway.historian.export_file import write_export
 from gateway.historian.load import Loaded, LoadError, LoadProgress, LoadRefusedError, load_file
 from gateway.historian.load_cells import CellError, number_of, time_reader
 from gateway.historian.load_sink import SegmentSink
@@ -325,7 +325,7 @@ def inside(samples: Samples) -> Samples:
 def test_an_export_imports_as_what_it_was(tmp_path: Path, ending: str) -> None:
     store = MemoryHistorian()
     store.write(inside(many([A, B], 3_000, step_ms=60_000)))
-    export_file(store, export_order(), tmp_path / f"x.{ending}")
+    write_export(store, export_order(), tmp_path / f"x.{ending}")
     kept = Kept()
     done = load_file(tmp_path / f"x.{ending}", None, SITE, tmp_path, kept.open, NOW_MS)
     assert done.digest == concatenated([piece for day_ms in store.days() for piece in store.day(day_ms)]).digest()
@@ -344,7 +344,7 @@ def test_any_samples_survive_export_and_import(tmp_path_factory: pytest.TempPath
     store = MemoryHistorian()
     store.write(samples)
     for ending in ("csv", "parquet"):
-        export_file(store, export_order(), folder / f"x.{ending}", force=True)
+        write_export(store, export_order(), folder / f"x.{ending}", force=True)
         kept = Kept()
         load_file(folder / f"x.{ending}", None, SITE, folder, kept.open, NOW_MS)
         assert [row[:5] for row in kept.rows()] == [row[:5] for row in rows_of(samples)]
@@ -388,7 +388,7 @@ def big(folder: Path, rows: int = 4_000) -> Path:
 
 
 def _exported(store: MemoryHistorian, path: Path) -> Path:
-    export_file(store, export_order(), path)
+    write_export(store, export_order(), path)
     return path
 
 
