@@ -197,7 +197,7 @@ def test_an_hour_without_the_store_is_lag_and_then_nothing_is_missing(tmp_path: 
         made.frames(1)
         turned = turn(feed, made.clock, done(feed, made))
         assert store.writes[0] == len(made.names), "the first thing sent is the present"
-        assert store.writes[1] == 100, "and then the hole, a batch at a time"
+        assert store.writes[1] == 400, "and then the hole, some batches at a time"
         assert "catching up" in turned.states
         assert same(store.held(), made.all())
         assert made.clock.now_s - began - 3_600 >= (missing - 200) * len(made.names) / 5_000

@@ -50,6 +50,7 @@ from gateway.historian.windows import no_windows, windows_of
 from wire import Quality, Reason, quality_code, quality_of
 
 CHUNK_ROWS: Final = 10_000
+LINES_AT_ONCE: Final = 20_000  # what is in memory as text
 LATEST_AT_ONCE: Final = 200
 DAY_AT_ONCE: Final = 32
 EVENTS_AT_ONCE: Final = 5_000
@@ -77,6 +78,13 @@ class InfluxHistorian:
     def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
         """Store samples, `batch_rows` in a request."""
         by = time.monotonic() + deadline_s
+        rejected: list[Rejected] = []
+        step = max(self.config.batch_rows, LINES_AT_ONCE)
+        for at in range(0, len(samples), step):
+            rejected += self._write(samples.take(slice(at, at + step)), by)
+        return Written(len(samples) - len(rejected), tuple(rejected), durable=self.config.settle_s == 0)
+
+    def _write(self, samples: Samples, by: float) -> list[Rejected]:
         made = sample_lines(samples, self.site)
         rejected = list(made.rejected)
         for at in range(0, len(made.text), self.config.batch_rows):
@@ -87,7 +95,7 @@ class InfluxHistorian:
             for line, reason in sorted(refused.items()):
                 row = int(made.row[at + line])
                 rejected.append(Rejected(samples.names[samples.tag[row]], int(samples.source_ms[row]), reason))
-        return Written(len(samples) - len(rejected), tuple(rejected), durable=self.config.settle_s == 0)
+        return rejected
 
     def write_events(self, events: Sequence[AlarmEvent], deadline_s: float = 30.0) -> None:
         """Store alarm transitions; one that the store will not take is left out: it is an annotation."""

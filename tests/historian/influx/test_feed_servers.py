@@ -105,11 +105,11 @@ def test_influxdb_killed_in_mid_feed_misses_nothing(tmp_path: Path, lost: str) -
                     return store
 
                 feed = feed_of(made, server, opened)
-                made.frames(60)
+                made.frames(200)
                 made.seal()
-                made.frames(60)
+                made.frames(200)
                 made.clock.now_s += 100
-                made.frames(60)
+                made.frames(200)
                 turn(feed, made.clock, done(feed, made))
                 assert writes > kill_at
                 store = opener(server)()
