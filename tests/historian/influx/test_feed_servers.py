@@ -26,7 +26,7 @@ def held(store: InfluxHistorian) -> Samples:
 
 
 def opener(server: StoreServer) -> Callable[[], InfluxHistorian]:
-    return lambda: open_store(store_config(server), SITE.site)
+    return lambda: open_store(store_config(server, batch_rows=1_000), SITE.site)
 
 
 def feed_of(made: Gateway, server: StoreServer, opened: Callable[[], Any] | None = None) -> Any:
