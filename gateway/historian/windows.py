@@ -6,7 +6,7 @@ Adding samples never hides an extreme, and nothing is interpolated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Final
@@ -63,7 +63,11 @@ class Rollups:
 
     def take(self, rows: NDArray[Any] | slice) -> Rollups:
         """Return these rows (indices, a mask or a slice)."""
-        return Rollups(self.names, *(getattr(self, name)[rows] for name in ROLLUP_COLUMNS))
+        taken: _Columns = [self.tag[rows]]
+        for name in ROLLUP_COLUMNS[1:]:
+            column = getattr(self, name)
+            taken.append(left_out(name, len(taken[0])) if _is_left_out(column) else column[rows])
+        return Rollups(self.names, *taken)
 
     @property
     def samples(self) -> NDArray[np.int64]:
@@ -82,10 +86,34 @@ def no_rollups(names: tuple[str, ...] = ()) -> Rollups:
 
 
 def joined(parts: Sequence[Rollups]) -> Rollups:
-    """Join parts that count in the same names."""
+    """Join parts that count in the same names; a column that one of them left out is left out."""
     if not parts:
         return no_rollups()
-    return Rollups(parts[0].names, *(np.concatenate([getattr(part, name) for part in parts]) for name in ROLLUP_COLUMNS))
+    filled = [part for part in parts if len(part)] or list(parts[:1])
+    if len(filled) == 1:
+        return filled[0]
+    columns: _Columns = []
+    for name in ROLLUP_COLUMNS:
+        own = [getattr(part, name) for part in filled]
+        gone = name != "tag" and any(map(_is_left_out, own))
+        columns.append(left_out(name, sum(map(len, own))) if gone else np.concatenate(own))
+    return Rollups(parts[0].names, *columns)
+
+
+def left_out(name: str, rows: int) -> NDArray[Any]:
+    """Return a column that was not asked for: it takes no room, and nothing may be read from it."""
+    return np.broadcast_to(np.array(np.nan) if name in _FLOATS else np.array(0, np.int64), (rows,))
+
+
+def columns_for(wanted: Collection[str] | None) -> tuple[str, ...]:
+    """Return the columns of rollups that these columns of windows are made of; None: all."""
+    if wanted is None:
+        return ROLLUP_COLUMNS
+    needed = {"tag", "start_ms", "from_ms", "to_ms", "good", "uncertain", "bad", *wanted} | ({"sum"} if "mean" in wanted else set())
+    for name in ("first", "last", "min", "max"):
+        if f"{name}_ms" in needed:
+            needed.add(name)
+    return tuple(name for name in ROLLUP_COLUMNS if name in needed)
 
 
 def rolled_up(samples: Samples, width_ms: int = ROLLUP_MS, origin_ms: int = 0) -> Rollups:
@@ -125,7 +153,12 @@ def interleaved(rollups: Rollups) -> NDArray[np.bool_]:
     found = np.zeros(len(rollups), np.bool_)
     if len(rollups) < 2:
         return found
-    order = np.lexsort((rollups.to_ms, rollups.from_ms, rollups.tag))
+    order = in_time(rollups)
+    if order is None:
+        tag, from_ms, to_ms = rollups.tag, rollups.from_ms, rollups.to_ms
+        if not ((tag[1:] == tag[:-1]) & (from_ms[1:] <= to_ms[:-1])).any():
+            return found
+        order = np.arange(len(rollups))
     tag, from_ms, to_ms = rollups.tag[order], rollups.from_ms[order], rollups.to_ms[order]
     # Of a tag's rows so far the latest end: a running maximum that begins anew with every tag, by lifting each above the last.
     span = int(to_ms.max()) - int(from_ms.min()) + 1
@@ -149,10 +182,10 @@ def combined(rollups: Rollups, width_ms: int, origin_ms: int = 0) -> dict[str, W
         rollups: in any order, from any number of pieces; no two rows of a tag `interleaved`.
         origin_ms: windows begin here and at every whole number of widths before and after it.
     """
-    order = np.lexsort((rollups.from_ms, rollups.tag))
-    rows = rollups.take(order)
-    if not len(rows):
+    if not len(rollups):
         return {}
+    order = in_time(rollups)
+    rows = rollups if order is None else rollups.take(order)
     place = (rows.start_ms - origin_ms) // width_ms
     starts = _starts(rows.tag, place)
     sizes = np.diff(np.append(starts, len(place)))
@@ -163,8 +196,10 @@ def combined(rollups: Rollups, width_ms: int, origin_ms: int = 0) -> dict[str, W
     counts = [np.add.reduceat(getattr(rows, name), starts) for name in ("good", "uncertain", "bad", "late")]
     shown = np.flatnonzero(rows.good + rows.uncertain)
     columns = _of_rows(rows, shown, of_group[shown], len(starts))
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(of_group, rows.sum, len(starts)) / np.where(np.isnan(columns[0]), np.nan, counts[0] + counts[1])
+    valued = counts[0] + counts[1]
+    mean = left_out("mean", len(starts))
+    if not _is_left_out(rows.sum):
+        mean = np.bincount(of_group, rows.sum, len(starts)) / np.where(valued > 0, valued, np.nan)
     begin = origin_ms + place[starts] * width_ms
     tag = rows.tag[starts]
     cuts = [*_starts(tag).tolist(), len(starts)]
@@ -172,6 +207,26 @@ def combined(rollups: Rollups, width_ms: int, origin_ms: int = 0) -> dict[str, W
         rows.names[tag[lo]]: Windows(width_ms, *(column[lo:hi] for column in (begin, *counts, *columns, mean, silence)))
         for lo, hi in pairwise(cuts)
     }
+
+
+def in_time(rollups: Rollups) -> NDArray[np.int64] | None:
+    """Return the order of rows by tag, then time; None where they stand in it."""
+    tag, from_ms = rollups.tag, rollups.from_ms
+    if not _out_of_order(tag, from_ms):
+        return None
+    small = len(rollups.names) < 1 << 15
+    order = np.argsort(tag.astype(np.int16) if small else tag, kind="stable")  # of 16 bits, a sort without comparing
+    if _out_of_order(tag[order], from_ms[order]):
+        order = np.lexsort((rollups.to_ms, from_ms, tag))
+    return order
+
+
+def _out_of_order(tag: NDArray[np.int32], from_ms: NDArray[np.int64]) -> bool:
+    return bool(((tag[1:] < tag[:-1]) | ((tag[1:] == tag[:-1]) & (from_ms[1:] < from_ms[:-1]))).any())
+
+
+def _is_left_out(column: NDArray[Any]) -> bool:
+    return column.strides == (0,)
 
 
 def windows_of(samples: Samples, width_ms: int, origin_ms: int = 0) -> dict[str, Windows]:
@@ -215,14 +270,14 @@ def _extremes(value: NDArray[np.float64], at: NDArray[np.int64], of_group: NDArr
 
 def _of_rows(rows: Rollups, shown: NDArray[np.int64], of_group: NDArray[np.int64], groups: int) -> _Columns:
     """The same out of rows that are rollups themselves; `shown` are those that have values."""
-    part = rows.take(shown)
+    part = rows if len(shown) == len(rows) else rows.take(shown)
     starts = _starts(of_group)
     lasts = np.append(starts, len(part))[1:] - 1
-    if len(part):
+    low = high = starts
+    if len(part) and not _is_left_out(part.min):
         low = _earliest(part.min, np.minimum.reduceat(part.min, starts), starts, lasts)
+    if len(part) and not _is_left_out(part.max):
         high = _earliest(part.max, np.maximum.reduceat(part.max, starts), starts, lasts)
-    else:
-        low = high = starts
     return _spread(
         [(part.first, part.first_ms, starts), (part.last, part.last_ms, lasts), (part.min, part.min_ms, low),
          (part.max, part.max_ms, high)], of_group[starts], groups,
@@ -235,8 +290,12 @@ def _spread(
     """Put values and times of picked rows at their groups; the others have none."""
     columns: _Columns = []
     for value, time_ms, rows in picked:
-        values, times = np.full(groups, np.nan), np.zeros(groups, np.int64)
-        values[at], times[at] = value[rows], time_ms[rows]
+        values: NDArray[Any] = np.full(groups, np.nan)
+        times: NDArray[Any] = np.zeros(groups, np.int64)
+        if not _is_left_out(value):
+            values[at] = value[rows]
+        if not _is_left_out(time_ms):
+            times[at] = time_ms[rows]
         columns += [values, times]
     return columns
 

@@ -9,7 +9,19 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.historian.windows import combined, interleaved, joined, no_rollups, no_windows, rolled_up, windows_of
+from gateway.historian.windows import (
+    ROLLUP_COLUMNS,
+    Rollups,
+    columns_for,
+    combined,
+    interleaved,
+    joined,
+    left_out,
+    no_rollups,
+    no_windows,
+    rolled_up,
+    windows_of,
+)
 from tests.historian.reference import Row, reference_windows, rows_of, same_means, samples_of, told
 from wire import Quality, Reason, quality_code
 
@@ -87,3 +99,20 @@ def test_nothing_is_nothing() -> None:
     assert combined(no_rollups(("A",)), 10) == {}
     assert (len(no_windows(10)), len(joined([])), len(interleaved(no_rollups()))) == (0, 0, 0)
     assert rows_of(samples_of([])) == []
+
+
+columns = st.sets(st.sampled_from(("first", "last_ms", "min", "min_ms", "max_ms", "mean", "silence_ms", "late")))
+
+
+@given(distinct, st.integers(1, 400), columns)
+def test_columns_that_are_left_out_change_nothing_in_the_others(rows: list[Row], fine_ms: int, wanted: set[str]) -> None:
+    whole = rolled_up(samples_of(rows).in_order(), fine_ms)
+    kept = columns_for(wanted)
+    some = Rollups(
+        whole.names, *(getattr(whole, name) if name in kept else left_out(name, len(whole)) for name in ROLLUP_COLUMNS)
+    )
+    order = np.random.default_rng(1).permutation(len(whole))
+    found = combined(joined([some.take(order[::2]), some.take(order[1::2])]), fine_ms * 3)
+    for tag, windows in combined(whole, fine_ms * 3).items():
+        for name in {"start_ms", "good", "uncertain", "bad", *wanted}:
+            assert np.array_equal(getattr(found[tag], name), getattr(windows, name), equal_nan=True) or name == "mean"

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples
 from gateway.historian.store import QueryTooLargeError
-from gateway.historian.windows import ROLLUP_COLUMNS, Rollups
+from gateway.historian.windows import ROLLUP_COLUMNS, Rollups, left_out
 
 THREADS: Final = 2
 MEMORY_MB: Final = 384
@@ -34,7 +34,6 @@ Columns = Mapping[str, NDArray[Any]]
 # hive_partitioning: a folder called a=b on the way would become a column.
 _FROM: Final = "FROM read_parquet($files, hive_partitioning = false, union_by_name = false)"
 _SAMPLES: Final = "source_ms, value, code, raw, late, stream, sequence, file_index"
-_ROLLUPS: Final = ", ".join(ROLLUP_COLUMNS[1:])
 _TAGS: Final = "JOIN (SELECT unnest($tags) AS tag, generate_subscripts($tags, 1) - 1 AS number) USING (tag)"
 _SPANS: Final = (
     "JOIN (SELECT unnest($tags) AS tag, unnest($numbers) AS number, unnest($lo) AS lo, unnest($hi) AS hi) AS span"
@@ -130,23 +129,28 @@ class ParquetReader:
         return _samples(names, columns, rows_max)
 
     def rollups(
-        self, files: Sequence[Path], names: tuple[str, ...], from_ms: int, to_ms: int, rows_max: int, give_up_at: float
-    ) -> Rollups:
-        """Return the rollup rows of these tags whose windows begin in [from_ms, to_ms)."""
+        self, files: Sequence[Path], names: tuple[str, ...], from_ms: int, to_ms: int, rows_max: int, give_up_at: float,
+        columns: Collection[str] = ROLLUP_COLUMNS,
+    ) -> Rollups:  # fmt: skip
+        """Return the rollup rows of these tags whose windows begin in [from_ms, to_ms); the other columns are left out."""
         within = "start_ms >= $from_ms AND start_ms < $to_ms LIMIT $rows"
         parameters: dict[str, Any] = {"files": _globs(files), "from_ms": from_ms, "to_ms": to_ms, "rows": rows_max + 1}
+        chosen = ", ".join(name for name in ROLLUP_COLUMNS[1:] if name in columns)
         if len(names) == 1:
-            sql = f"SELECT 0 AS number, {_ROLLUPS} {_FROM} WHERE tag = $tag AND {within}"
+            sql = f"SELECT 0 AS number, {chosen} {_FROM} WHERE tag = $tag AND {within}"
             parameters["tag"] = names[0]
         else:
-            sql = f"SELECT number, {_ROLLUPS} {_FROM} {_TAGS} WHERE {within}"
+            sql = f"SELECT number, {chosen} {_FROM} {_TAGS} WHERE {within}"
             parameters["tags"] = list(names)
-        columns = self._ask(sql, parameters, give_up_at)
-        if len(columns["number"]) > rows_max:
+        found = self._ask(sql, parameters, give_up_at)
+        if len(found["number"]) > rows_max:
             raise too_many(rows_max)
-        taken: list[NDArray[Any]] = [_ints(columns["number"]).astype(np.int32)]
+        taken: list[NDArray[Any]] = [_ints(found["number"]).astype(np.int32)]
         for name in ROLLUP_COLUMNS[1:]:
-            taken.append(_floats(columns[name]) if name in _FLOATS else _ints(columns[name]))
+            if name not in columns:
+                taken.append(left_out(name, len(taken[0])))
+            else:
+                taken.append(_floats(found[name]) if name in _FLOATS else _ints(found[name]))
         return Rollups(names, *taken)
 
     def newest(self, files: Sequence[Path], names: tuple[str, ...], give_up_at: float) -> dict[int, int]:

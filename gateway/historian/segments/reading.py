@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -23,7 +23,7 @@ from gateway.historian.segments.folder import LiveFile, SegmentFolder, Snapshot
 from gateway.historian.segments.names import EVIDENCE, ROLLUPS, SAMPLES, STATUS_NAME, day_ms, day_of, samples_path
 from gateway.historian.segments.query import ParquetReader, Spans, UnreadableError, by_halves
 from gateway.historian.store import ROWS_MAX
-from gateway.historian.windows import ROLLUP_MS, Rollups, interleaved, joined, rolled_up
+from gateway.historian.windows import ROLLUP_COLUMNS, ROLLUP_MS, Rollups, in_time, interleaved, joined, rolled_up
 
 TRIES: Final = 4
 ROLLUP_ROWS_MAX: Final = 1_000_000
@@ -158,7 +158,7 @@ class SegmentReader:
 
     def rollups(
         self, taken: Snapshot, names: tuple[str, ...], from_ms: int, to_ms: int, give_up_at: float,
-        more: Samples | None = None,
+        more: Samples | None = None, columns: Collection[str] = ROLLUP_COLUMNS,
     ) -> tuple[Rollups, list[Missing]]:  # fmt: skip
         """Return rows of 5 min of [from_ms, to_ms), exact at both ends; no two of a tag `interleaved`.
 
@@ -167,13 +167,14 @@ class SegmentReader:
 
         Args:
             more: samples of these names that are not in any file yet; they count as if they were.
+            columns: `windows.columns_for`; the others are left out.
         """
         lo_ms, hi_ms = -(-from_ms // ROLLUP_MS) * ROLLUP_MS, to_ms // ROLLUP_MS * ROLLUP_MS
         ends = [(from_ms, lo_ms), (hi_ms, to_ms)] if lo_ms < hi_ms else [(from_ms, to_ms)]
         parts: list[Rollups] = []
         missing: list[Missing] = []
         if lo_ms < hi_ms:
-            parts, missing = self._kept(taken, names, lo_ms, hi_ms, give_up_at)
+            parts, missing = self._kept(taken, names, lo_ms, hi_ms, columns, give_up_at)
         spans = [(at, lo, hi) for lo, hi in ends if lo < hi for at in range(len(names))]
         if spans:
             found, lost = self.samples_of(taken, names, spans, ROWS_MAX, give_up_at)
@@ -182,13 +183,15 @@ class SegmentReader:
         own = _named(more, names, from_ms, to_ms) if more is not None else Samples.empty(names)
         parts.append(rolled_up(own))
         rows = joined(parts)
+        order = in_time(rows)
+        rows = rows if order is None else rows.take(order)
         mixed = interleaved(rows)
         if mixed.any():
             rows = self._unmixed(taken, rows, mixed, own, (from_ms, to_ms), give_up_at, missing)
         return rows, missing
 
     def _kept(
-        self, taken: Snapshot, names: tuple[str, ...], lo_ms: int, hi_ms: int, give_up_at: float
+        self, taken: Snapshot, names: tuple[str, ...], lo_ms: int, hi_ms: int, columns: Collection[str], give_up_at: float
     ) -> tuple[list[Rollups], list[Missing]]:
         missing = self._manifests_missing(taken, lo_ms, hi_ms)
         broken: list[LiveFile] = []
@@ -203,7 +206,9 @@ class SegmentReader:
 
         parts = by_halves(
             sound,
-            lambda some: self._parquet.rollups(self._paths(some, ROLLUPS), names, lo_ms, hi_ms, ROLLUP_ROWS_MAX, give_up_at),
+            lambda some: self._parquet.rollups(
+                self._paths(some, ROLLUPS), names, lo_ms, hi_ms, ROLLUP_ROWS_MAX, give_up_at, columns
+            ),
             unreadable,
         )
         for file in broken:  # its samples say the same, only slower

@@ -266,8 +266,11 @@ def windows_in(
         if from_rollups:
             rows, lost = segments.rollups(taken, some, from_ms, to_ms, give_up_at, more, columns_for(columns))
         else:
-            spans = [(number, from_ms, to_ms) for number in range(len(some))]
-            samples, lost = segments.samples_of(taken, some, spans, ROWS_MAX, give_up_at)
+            if len(some) == 1:
+                samples, lost = segments.samples(taken, some[0], from_ms, to_ms, ROWS_MAX, give_up_at)
+            else:
+                spans = [(number, from_ms, to_ms) for number in range(len(some))]
+                samples, lost = segments.samples_of(taken, some, spans, ROWS_MAX, give_up_at)
             if more is not None:
                 samples = in_moments(concatenated([samples, _only(more, some, from_ms, to_ms)]))
             rows = rolled_up(samples, width_ms, from_ms)
