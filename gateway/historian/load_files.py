@@ -54,8 +54,7 @@ def read_csv(
             rows = csv.reader(text, delimiter=mapping.delimiter, strict=True)
             csv.field_size_limit(FIELD_CHARS_MAX)
             header = [name.strip() for name in next(rows, [])][:COLUMNS_MAX]
-            missing_columns(wanted, header, problems, line + 1)
-            if problems.count:
+            if missing_columns(wanted, header, problems, line + 1):
                 return
             places = [header.index(name) for name in wanted]
             lines: list[int] = []
@@ -102,9 +101,7 @@ def read_parquet(
         problems.add(0, "", f"no sound Parquet file ({first})", f"不是正确的 Parquet 文件（{first}）")
         described = []
     types = {str(row[0]): str(row[1]) for row in described}
-    if types:
-        missing_columns(wanted, list(types), problems, 0)
-    if problems.count:
+    if not types or missing_columns(wanted, list(types), problems, 0):
         connection.close()
         return False, lambda: iter(())
     zoned = types[time_column] == "TIMESTAMP WITH TIME ZONE"

@@ -273,8 +273,9 @@ class Converter:
         return Target(self._numbers[tag_id], tag_id, span.low, span.high, scale, offset)
 
 
-def missing_columns(wanted: Sequence[str], there: Sequence[str], problems: Problems, line: int) -> None:
-    """Tell which of the wanted columns the file lacks, and which it has twice."""
+def missing_columns(wanted: Sequence[str], there: Sequence[str], problems: Problems, line: int) -> bool:
+    """Tell which of the wanted columns the file lacks, and which it has twice; return whether there were such."""
+    before = problems.count
     for name, count in Counter(there).items():
         if count > 1 and name in wanted:
             problems.add(line, name, f"{count} columns are named {shown(name)}", f"有 {count} 列名为 {shown(name)}")
@@ -284,6 +285,7 @@ def missing_columns(wanted: Sequence[str], there: Sequence[str], problems: Probl
             listed = f"; did you mean {shown(near)}?" if near else f"; there are {', '.join(map(shown, there[:20]))}"
             listed_zh = f"；是否为 {shown(near)}？" if near else f"；现有 {'、'.join(map(shown, there[:20]))}"
             problems.add(line, name, f"there is no column {shown(name)}{listed}", f"没有列 {shown(name)}{listed_zh}")
+    return problems.count > before
 
 
 def _nearest(word: str, candidates: Sequence[str] | Mapping[str, int]) -> str | None:
