@@ -21,6 +21,7 @@ from gateway.care import (
     backup_into_file,
     verify,
 )
+from gateway.care.backup import _Backup
 from gateway.care.ledger_check import facts_of
 from gateway.core.ledger import Ledger
 from gateway.core.snapshots import Snapshot, write_snapshot
@@ -218,6 +219,39 @@ def test_a_snapshot_that_comes_while_the_ledger_is_copied_never_stands_beside_an
     assert written == 5
     assert len(positions) == 2
     assert max(positions) <= listed(report).ledger.pos
+
+
+def test_a_snapshot_that_comes_just_before_the_last_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have let rows go that replay from the older ones needs."""
+    data = whole(tmp_path / "data")
+    busy = BusyLedger(data / LEDGER)
+    held, written = _Backup._open_snapshots, list[int]()
+
+    def late(self: _Backup) -> None:
+        held(self)
+        if not written:
+            busy.commit()
+            written.append(busy.committed)
+            write_snapshot(data / "core", Snapshot(busy.committed, {"engine": b"", "nodes": b"{}"}))
+
+    monkeypatch.setattr(_Backup, "_open_snapshots", late)
+    report = made(data, tmp_path / "backup")
+    busy.ledger.close()
+    positions = {int(path[-24:-4]) for path in listed(report).by_path if path.startswith("core/snapshot-")}
+    assert written[0] in positions
+
+
+def test_what_is_sealed_while_the_ledger_is_copied_is_in_it(tmp_path: Path) -> None:
+    data = whole(tmp_path / "data")
+    sealed: list[str] = []
+
+    def sealing(step: str) -> None:
+        if step == "write a piece of the ledger" and not sealed:
+            sealed.append(seal(data, 9, 10, prev="0" * 64).stem.manifest_name)
+
+    report = made(data, tmp_path / "backup", Disk(step=sealing))
+    assert f"historian/manifests/{sealed[0]}" in listed(report).by_path
+    assert verify(tmp_path / "backup")[1] == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import fcntl
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -335,13 +335,14 @@ def _renewed(data: Path) -> bool:
 
 
 @pytest.fixture
-def half_done(kept: tuple[Path, Path, Path], tmp_path: Path) -> Iterator[Path]:
+def half_done(kept: tuple[Path, Path, Path], tmp_path: Path) -> Path:
     """A data folder in which the ledger is new and the segments are old."""
     before = whole(tmp_path / "before")
     names = steps_of(lambda disk: put(kept[1], Path(shutil.copytree(before, tmp_path / "first")), disk, replace=True))
     data = Path(shutil.copytree(before, tmp_path / "half"))
-    assert ends_at(names.index("rename core to core", names.index("sync core")) + 4, lambda disk: put(kept[1], data, disk, replace=True))
-    yield data
+    at = names.index("rename core to core", names.index("sync core")) + 4
+    assert ends_at(at, lambda disk: put(kept[1], data, disk, replace=True))
+    return data
 
 
 @pytest.mark.fault("F74")
@@ -372,6 +373,29 @@ def test_before_that_another_backup_may_be_taken_instead(kept: tuple[Path, Path,
     assert unfinished(tmp_path / "data") is not None
     assert put(own, tmp_path / "data").listing.made_ms == 5
     assert unfinished(tmp_path / "data") is None
+
+
+def test_what_was_laid_for_another_backup_is_not_taken_over(kept: tuple[Path, Path, Path], own: Path, tmp_path: Path) -> None:
+    def without_audit(told: dict[str, Any]) -> None:
+        told["files"] = [one for one in told["files"] if one["path"] != "serve/audit.1.jsonl"]
+
+    names = steps_of(lambda disk: put(kept[1], tmp_path / "first", disk))
+    rewritten(own / "backup.json", without_audit)
+    assert ends_at(names.index("upgrade the restored ledger") + 1, lambda disk: put(kept[1], tmp_path / "data", disk))
+    put(own, tmp_path / "data")
+    assert not (tmp_path / "data" / "serve" / "audit.1.jsonl").exists()
+
+
+@pytest.mark.fault("F73")
+def test_a_backup_that_is_damaged_when_the_restore_goes_on_is_refused_then(own: Path, tmp_path: Path) -> None:
+    assert ends_at(12, lambda disk: put(own, tmp_path / "data", disk))
+    path = next(path for path in sorted(own.glob("historian/samples/*/*")))
+    body = path.read_bytes()
+    path.unlink()
+    path.write_bytes(body[:-1] + b"X")
+    with pytest.raises(DamagedBackupError, match=r"historian/samples.*checksum"):
+        put(own, tmp_path / "data")
+    assert not (tmp_path / "data" / "core").exists()
 
 
 # -- the core that starts on it -------------------------------------------------------------------------------------

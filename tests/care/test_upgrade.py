@@ -208,7 +208,7 @@ def tokens_of(version: int) -> Any:
     ("make", "told"),
     [
         pytest.param(ledger_of("9"), "the ledger's schema has version 9, this program knows versions up to 2", id="ledger"),
-        pytest.param(snapshot_of(b"HGSNAP2", b"HGSNAP3"), "snapshots has version 3, this program knows versions up to 2", id="snapshot"),
+        pytest.param(snapshot_of(b"HGSNAP2", b"HGSNAP3"), "snapshots has version 3, .* versions up to 2", id="snapshot"),
         pytest.param(snapshot_of(b"STATE-2", b"STATE-3"), "the state in snapshots has version 3", id="state"),
         pytest.param(manifest_of(4), "the historian's manifests has version 4, this program knows versions up to 1", id="manifest"),
         pytest.param(tokens_of(2), "the tokens has version 2", id="tokens"),
