@@ -180,7 +180,7 @@ class Feed:
             self._cursors = renewed(self._cursors, head.ledger, head.ancestry, head.pos, source.sealed(old), now_ms)
             self._head = head = source.head(self._cursors.live) or head
         if head.oldest_ms is not None and is_behind(head.oldest_ms, now_ms):
-            upto = min(head.pos, source.upto(now_ms - LIVE_FRESH_MS))
+            upto = min(head.pos, source.upto(self._cursors.live, now_ms - LIVE_FRESH_MS))
             self._cursors = left_behind(self._cursors, upto, head.oldest_ms)
         return True
 
@@ -254,12 +254,12 @@ class Feed:
         self._settling.append((now_s, cursors))
 
     def _keep(self, now_s: float, *, last: bool = False) -> None:
-        """Write down how far the store keeps what it was sent, at most once a second.
+        """Write down how far the store keeps what it was sent, at most once a second; seldom where it takes time to settle.
 
         Raises:
             OSError: it could not be written.
         """
-        if now_s - self._saved_s < SAVE_S and not last:
+        if now_s - self._saved_s < max(SAVE_S, self._settle_s / 4) and not last:
             return
         safe = self._cursors
         if self._settle_s:

@@ -38,7 +38,7 @@ PIECE_BYTES_MAX: Final = 4 * 1024 * 1024
 PIECE_LOG_ROWS: Final = 2_000
 EVENTS_MAX: Final = 500
 READ_S_MAX: Final = 5.0
-MEMORY: Final = "64MB"
+MEMORY: Final = "32MB"
 TRIES: Final = 3
 
 
@@ -69,8 +69,8 @@ class FeedSource(Protocol):
         """Return where the ledger stands; None: there is none yet."""
         ...
 
-    def upto(self, before_ms: int) -> int:
-        """Return the highest log position of what came before a time, 0 without one."""
+    def upto(self, after: int, before_ms: int) -> int:
+        """Return the highest log position, above `after`, of what came before a time; 0 without one."""
         ...
 
     def live(self, first: int, last: int, rows_max: int) -> Piece:
@@ -131,13 +131,15 @@ class LogSource:
             self._head = Head(reader.meta("ledger_id"), reader.ancestry(), reader.last_pos(), oldest[0][0] if oldest else None)
         return self._head
 
-    def upto(self, before_ms: int) -> int:
+    def upto(self, after: int, before_ms: int) -> int:
         """Return the highest log position of what came before a time; read from the newest row back."""
         reader = self._open()
         if reader is None:
             return 0
         with self._read():
-            found = reader.rows("SELECT pos FROM log WHERE received_ms < ? ORDER BY pos DESC LIMIT 1", (before_ms,))
+            found = reader.rows(
+                "SELECT pos FROM log WHERE pos > ? AND received_ms < ? ORDER BY pos DESC LIMIT 1", (after, before_ms)
+            )
         return int(found[0][0]) if found else 0
 
     def live(self, first: int, last: int, rows_max: int) -> Piece:

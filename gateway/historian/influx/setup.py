@@ -96,7 +96,8 @@ def _set_up_1(store: InfluxHistorian) -> list[Done]:
         store.ask(f"CREATE RETENTION POLICY {identifier(name)} ON {database} DURATION {_duration(wanted_h)} REPLICATION 1", within)
         done.append(Done(f"made retention policy {name}: keeps {kept}", f"已创建保留策略 {name}：保留{kept_zh}"))
     elif _hours(str(policies[name][1])) != wanted_h:
-        store.ask(f"ALTER RETENTION POLICY {identifier(name)} ON {database} DURATION {_duration(wanted_h)}", within)
+        length = f"DURATION {_duration(wanted_h)} SHARD DURATION {_shard_h(wanted_h)}h"
+        store.ask(f"ALTER RETENTION POLICY {identifier(name)} ON {database} {length}", within)
         done.append(Done(f"retention policy {name} now keeps {kept}", f"保留策略 {name} 改为保留{kept_zh}"))
     else:
         done.append(Done(f"retention policy {name} keeps {kept}", f"保留策略 {name} 保留{kept_zh}", changed=False))
@@ -105,6 +106,13 @@ def _set_up_1(store: InfluxHistorian) -> list[Done]:
 
 def _duration(hours: int) -> str:
     return f"{hours}h" if hours else "INF"
+
+
+def _shard_h(hours: int) -> int:
+    """Return what 1.x itself chooses for a new policy: it takes no period shorter than its shards."""
+    if 0 < hours < 48:
+        return 1
+    return 24 if 0 < hours <= 180 * 24 else 168
 
 
 def _hours(text: str) -> float:

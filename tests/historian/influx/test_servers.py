@@ -17,8 +17,9 @@ from gateway.historian.influx.answers import Partial, Stored
 from gateway.historian.influx.line import name_of, sample_lines
 from gateway.historian.influx.victoria import VictoriaHistorian
 from gateway.historian.influx.writing import store_lines
-from gateway.historian.samples import concatenated
+from gateway.historian.samples import DAY_MS, concatenated
 from gateway.historian.store import StoreAwayError, StoreRefusedError
+from tests.historian.influx.running import flush
 from tests.historian.reference import Row, samples_of
 from tests.stores import (
     INFLUXD,
@@ -88,6 +89,7 @@ def test_setting_up_twice_changes_nothing_and_a_new_period_is_set(influxd: Store
     assert told(retention_days=400.0) == [True, True]
     assert told(retention_days=400.0) == [False, False]
     assert told(retention_days=30.0) == [False, True]
+    assert told(retention_days=1.0) == [False, True], "shorter than the shards of the policy that was there"
     assert told(retention_days=0.0) == [False, True]
     assert told(retention_days=7.0, retention_policy="week") == [False, True]
     assert told(retention_days=7.0, retention_policy="week") == [False, False]
@@ -218,3 +220,33 @@ def test_victoria_needs_no_set_up_and_tells_its_processes_apart(tmp_path: Path) 
         server.start()
         assert store.started_at() != first
         store.close()
+
+
+@needs_influxd
+def test_what_is_older_than_the_store_keeps_is_no_fault_of_anybody(influxd: StoreServer) -> None:
+    """Its own retention drops it, and the rest is stored; the year is that of the server's clock."""
+    store = open_store(store_config(influxd, database="short", retention_days=1.0), "demo")
+    set_up(store)
+    now_ms = time.time_ns() // 1_000_000
+    rows = [Row("T", now_ms - 30 * DAY_MS, 1.0), Row("T", now_ms, 2.0)]
+    written = store.write(samples_of(rows))
+    assert written.rejected == ()
+    assert store.range("T", now_ms - 100 * DAY_MS, now_ms + 1).value.tolist() == [2.0]
+    store.close()
+
+
+@needs_victoria
+def test_victoria_shows_the_newest_sample_whatever_its_query_page_hides(tmp_path: Path) -> None:
+    """With its own setting for what is hidden, thirty seconds."""
+    server = StoreServer(VICTORIA, tmp_path, {"search.latencyOffset": "30s"})
+    server.start()
+    store = open_store(store_config(server), "demo")
+    try:
+        now_ms = time.time_ns() // 1_000_000
+        store.write(samples_of([Row("T", now_ms - 100_000, 1.0), Row("T", now_ms - 1_000, 2.0)]))
+        flush(server.url)
+        assert store.latest(["T"]).value.tolist() == [2.0]
+        assert store.range("T", now_ms - DAY_MS, now_ms + 1).value.tolist() == [1.0, 2.0]
+    finally:
+        store.close()
+        server.stop()
