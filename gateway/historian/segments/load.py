@@ -9,7 +9,7 @@ import duckdb
 from gateway.historian.samples import Samples
 from gateway.historian.segments.manifest import Manifest, ManifestError, parse_manifest
 from gateway.historian.segments.names import Stem, manifest_path
-from gateway.historian.segments.seal import seal, sorted_samples
+from gateway.historian.segments.seal import seal, sorted_samples, sound
 
 
 def part_of(folder: Path, load_id: str, part: int) -> Manifest | None:
@@ -49,4 +49,4 @@ def write_part(
         return found
     before = part_of(folder, load_id, part - 1) if part > 0 else None
     stem = Stem(load_id, part, part, "load")
-    return seal(db, folder, stem, before.hash if before is not None else "", sorted_samples(samples), now_ms)
+    return seal(db, folder, stem, before.hash if before is not None else "", sorted_samples(sound(samples)), now_ms)

@@ -227,7 +227,8 @@ class Owner:
     def _keep_house(self, ledger_id: str) -> bool:
         """Clean up, pack, let days go, look at old files; returns whether there is more of it to do at once."""
         taken = self._segments.snapshot()
-        self._clean(taken)
+        if not self._again_ms:  # while the disk fails, what failed stays: its blocks are not to be used again
+            self._clean(taken)
         more = bool(self._try("pack", lambda: self._pack(taken)))
         more = bool(self._try("retention", lambda: self._let_go(taken))) or more
         self._scrub.look(self._segments.snapshot(), self._wall_ms())

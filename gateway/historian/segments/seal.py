@@ -10,7 +10,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from gateway.historian.segments.durable import make_folder, write_durably
 from gateway.historian.segments.files import by_day, write_day
 from gateway.historian.segments.manifest import Manifest, combined
 from gateway.historian.segments.names import MANIFESTS, Stem, manifest_path
-from wire import BlockError, SampleBatch, decode_block
+from wire import BlockError, Quality, Reason, SampleBatch, decode_block, quality_code
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,17 @@ def samples_of(rows: Sequence[LogRow], names: Mapping[int, str], places: Places)
     known = frozenset(names.values())
     parts = [_of_frames([row for row in rows if row.kind in ("F", "H")], names)]
     parts += [_of_block(row, known, places) for row in rows if row.kind == "B"]
-    return sorted_samples(concatenated([part for part in parts if part is not None]))
+    return sorted_samples(sound(concatenated([part for part in parts if part is not None])))
+
+
+def sound(samples: Samples) -> Samples:
+    """Let a value be NaN if and only if it is BAD, whoever made it: one odd row must not stop all that follow."""
+    bad = samples.code < Quality.UNCERTAIN
+    broken = ~np.isfinite(samples.value) & ~bad
+    if not (broken.any() or (bad & ~np.isnan(samples.value)).any()):
+        return samples
+    code = np.where(broken, np.uint8(quality_code(Quality.BAD, Reason.NOT_A_NUMBER)), samples.code)
+    return replace(samples, value=np.where(bad | broken, np.nan, samples.value), code=code)
 
 
 def sorted_samples(samples: Samples) -> Samples:
@@ -221,6 +231,15 @@ def seal(
 
 
 def commit(folder: Path, manifest: Manifest) -> None:
-    """Make a manifest count: its rename is the commit."""
+    """Make a manifest count: its rename is the commit.
+
+    Raises:
+        OSError: it does not count; a name that may not have reached the disk is taken back.
+    """
     make_folder(folder / MANIFESTS)
-    write_durably(manifest_path(folder, manifest.stem), manifest.text())
+    path = manifest_path(folder, manifest.stem)
+    try:
+        write_durably(path, manifest.text())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
