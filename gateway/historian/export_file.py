@@ -5,17 +5,15 @@ On failure nothing is left. A name is refused that would put the file where the 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, get_args
 
 from gateway.historian.export import ExportError, ExportOrder, Format, Piece, RangeReader, pieces
+from gateway.historian.export_aside import folder_aside
 from gateway.historian.export_csv import csv_header, csv_lines
 
 OWN_FOLDERS: Final = ("core", "serve", "historian", "edge")
@@ -96,7 +94,7 @@ def write_export(
     """
     kind = format_of(path)
     check_place(path, data, force=force)
-    with _folder_beside(path) as folder:
+    with folder_aside(path.parent, f".{path.name[:_NAME_CHARS]}.") as folder:
         writer = _writer(kind, folder, order, bom=bom)
         rows, filled, last = 0, set(), ""
         try:
@@ -147,16 +145,6 @@ def _writer(kind: Format, folder: Path, order: ExportOrder, *, bom: bool) -> _Wr
     from gateway.historian.export_xlsx import XlsxExport
 
     return XlsxExport(folder, order.zone)
-
-
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A new folder on the disk the file is for, only ours (0700); gone in the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:_NAME_CHARS]}.", suffix=".part", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _give_name(made: Path, path: Path, *, force: bool) -> None:

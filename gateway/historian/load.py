@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Final, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from config import QUALITY_CODES, HistoryMapping, HistoryQuality, HistoryTime, SiteConfig
+from gateway.historian.export_aside import folder_aside
 from gateway.historian.load_files import Chunk, FileRead, read_csv, read_parquet
 from gateway.historian.load_rows import Converter, LoadProblem, Problems, RowCounts
 from gateway.historian.load_stage import Part, Stage
@@ -130,8 +129,7 @@ def load_file(
         raise LoadError(f"{path}: give a .csv or a .parquet file", f"{path}：请给出 .csv 或 .parquet 文件")
     given = mapping or own_mapping()
     problems, read = Problems(), FileRead()
-    folder = Path(tempfile.mkdtemp(prefix="import-", dir=work))
-    try:
+    with folder_aside(work, "import-") as folder:
         zone = ZoneInfo(given.time.timezone or site.timezone)
         converter = Converter(given, site, zone, now_ms, problems)
         if kind == ".parquet":
@@ -148,12 +146,9 @@ def load_file(
                 progress(LoadProgress("read", min(1.0, read.done / max(1, read.whole)), converter.counts.rows))
             if problems.count:
                 raise LoadRefusedError(path, problems.told, problems.count)
-            load_id = _load_id(read.sha256, given, site, zone)
-            return _write(stage, converter, load_id, sink_of, progress)
+            return _write(stage, converter, _load_id(read.sha256, given, site, zone), sink_of, progress)
         finally:
             stage.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _take(stage: Stage, converter: Converter, problems: Problems, chunk: Chunk) -> None:

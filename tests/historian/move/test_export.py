@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from gateway.historian import export_file as files
 from gateway.historian.export import ExportError, ExportTag, chosen, pieces
+from gateway.historian.export_aside import folder_aside
 from gateway.historian.export_columns import HEADER, QUALITY_WORDS, neutral, plain, times
 from gateway.historian.export_csv import csv_stream
 from gateway.historian.export_file import ExportProgress, check_place, format_of, write_export
@@ -364,3 +366,28 @@ def test_the_file_has_the_rights_that_the_users_files_have(tmp_path: Path) -> No
         for ending in ("csv", "parquet", "xlsx"):
             write_export(held(samples_of(ROWS)), order(["A.X"]), tmp_path / f"x.{ending}")
             assert stat.S_IMODE((tmp_path / f"x.{ending}").stat().st_mode) == 0o644
+
+
+def test_what_a_killed_export_left_goes_at_the_next_and_what_another_is_writing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    child = os.fork()
+    if child == 0:
+        writer = pieces
+
+        def dying(*given: Any) -> Iterator[Any]:
+            yield from writer(*given)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            files.pieces = dying
+            write_export(held(samples_of(ROWS)), order(["A.X"]), path)
+        finally:
+            os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".part")
+    with folder_aside(tmp_path, ".out.csv.") as other:
+        assert list(tmp_path.iterdir()) == [other]
+        write_export(held(samples_of(ROWS)), order(["A.X"]), path)
+        assert sorted(tmp_path.iterdir()) == sorted([other, path])
+    assert list(tmp_path.iterdir()) == [path]
