@@ -134,10 +134,13 @@ class SegmentReader:
         found = _same_names(names, [each for each, _ in parts])
         if len(found) > rows_max:
             raise too_many(rows_max)
-        if len(files) > 1 and (len({file.stem.owner for file in files}) > 1 or any(file.stem.kind == "load" for file in files)):
-            rank = np.concatenate([each for _, each in parts]) if parts else np.empty(0, np.int64)
+        order = _in_moments(found)
+        found = found if order is None else found.take(order)
+        # A copy has the time of what it copies, so they stand together now.
+        if len(files) > 1 and ((np.diff(found.source_ms) == 0) & (np.diff(found.tag) == 0)).any():
+            rank = np.concatenate([each for _, each in parts])
             loaded = np.array([file.stem.kind == "load" for file in files])
-            found = found.take(_each_once(found, rank, loaded))
+            found = found.take(_each_once(found, rank if order is None else rank[order], loaded))
         aside = self._evidence(taken, lo_ms, hi_ms)
         if aside:
             parts = by_halves(
@@ -380,14 +383,16 @@ class SegmentReader:
 
 def in_moments(samples: Samples) -> Samples:
     """Put them in order of tag number, then time; of one moment what was late first, then by stream and number."""
-    if len(samples) < 2:
-        return samples
+    order = _in_moments(samples)
+    return samples if order is None else samples.take(order)
+
+
+def _in_moments(samples: Samples) -> NDArray[np.int64] | None:
+    """Return that order; None where they stand in it, no two at one moment."""
     step, same = np.diff(samples.source_ms), np.diff(samples.tag)
     if not ((same < 0) | ((same == 0) & (step <= 0))).any():
-        return samples
-    return samples.take(
-        np.lexsort((samples.sequence, samples.stream, ~samples.late, samples.source_ms, samples.tag))
-    )
+        return None
+    return np.lexsort((samples.sequence, samples.stream, ~samples.late, samples.source_ms, samples.tag))
 
 
 def _each_once(samples: Samples, rank: NDArray[np.int64], loaded: NDArray[np.bool_]) -> NDArray[np.int64]:
