@@ -189,6 +189,15 @@ def test_a_store_that_shows_late_is_looked_at_again() -> None:
     assert held(target) == held(source)
 
 
+def test_what_is_equal_but_for_lost_digits_is_not_written_over_what_is_exact() -> None:
+    exact = three_days()
+    source = filled(replace(exact, value=exact.value * (1 + 1e-14), raw=exact.raw * (1 - 1e-14)))
+    target = filled(exact, name="target")
+    done = copy_store(source, target, CopyRules(tolerance=1e-12))
+    assert (done.verified, sum(day.written for day in done.days)) == (True, 0)
+    assert held(target) == [(*row[:5], False) for row in rows_of(exact)]
+
+
 # ------------------------------------------------------------------ ended at every step
 
 

@@ -303,6 +303,14 @@ def test_a_mapping_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path, 
     assert all(problem.line for problem in caught.value.problems)
 
 
+@pytest.mark.parametrize("name", ["export-import.md", "export-import.zh-CN.md"])
+def test_the_mapping_in_the_documentation_is_one(tmp_path: Path, name: str) -> None:
+    text = (Path(__file__).parents[3] / "docs" / name).read_text("utf-8")
+    (told,) = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    found = mapping(told.removeprefix("version: 1\n"), tmp_path)
+    assert [one.tag for one in found.series] == ["T101.TEMP", "T101.PRESSURE"]
+
+
 # ------------------------------------------------------------------ our own exports come back
 
 
