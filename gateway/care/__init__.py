@@ -1,6 +1,5 @@
 """Care of a data folder: backup beside a running core, restore, upgrade. Each may be ended at any step and goes on."""
 
-from gateway.care.backup import Report, backup
 from gateway.care.disk import RATE_BYTES_PER_S, Disk, Pace
 from gateway.care.errors import (
     CareError,
@@ -14,9 +13,10 @@ from gateway.care.errors import (
     TooOldError,
 )
 from gateway.care.listing import Listing
-from gateway.care.restore import Restored, restore, verify
+from gateway.care.restoring import Restored, restore, verify
+from gateway.care.taking import Report, backup
 from gateway.care.tar import backup_into_file
-from gateway.care.upgrade import Upgraded, plan, upgrade
+from gateway.care.upgrading import Upgraded, plan, upgrade
 from gateway.care.versions import Part
 
 __all__ = [

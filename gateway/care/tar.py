@@ -7,11 +7,11 @@ import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from gateway.care.backup import Report, backup
 from gateway.care.disk import ASIDE, Disk, open_plain
 from gateway.care.errors import TargetError
 from gateway.care.listing import LISTING_NAME, Listing
 from gateway.care.source import FolderSource
+from gateway.care.taking import Report, backup
 
 PARTS: Final = ".parts"  # ends the name of the folder in which it is gathered
 

@@ -21,8 +21,8 @@ from gateway.care import (
     backup_into_file,
     verify,
 )
-from gateway.care.backup import _Backup
 from gateway.care.ledger_check import facts_of
+from gateway.care.taking import _Backup
 from gateway.core.ledger import Ledger
 from gateway.core.snapshots import Snapshot, write_snapshot
 from gateway.historian.segments.names import Stem, manifest_path, samples_path

@@ -26,7 +26,7 @@ from gateway.care import (
     upgrade,
     verify,
 )
-from gateway.care.upgrade import CONVERTERS
+from gateway.care.upgrading import CONVERTERS
 from gateway.core import Core, LedgerFormatError, run_core
 from gateway.core.errors import UnfinishedCareError
 from gateway.core.migrations import MIGRATIONS, Migration, schema_version, upgrade_ledger

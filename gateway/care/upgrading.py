@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.care.backup import ROOM_BYTES, Report, backup
 from gateway.care.disk import Disk, open_plain
 from gateway.care.errors import CareError, NothingToBackUpError, TooOldError
 from gateway.care.listing import LEDGER_PATH, LISTING_NAME
 from gateway.care.locks import cared_for, nothing_runs
+from gateway.care.taking import ROOM_BYTES, Report, backup
 from gateway.care.versions import LEDGER, Part, parts_of, refuse_newer
 from gateway.core.migrations import upgrade_ledger
 from gateway.unfinished import RESTORE_NOTE, RESTORING, UPGRADE_NOTE
