@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from config import SiteConfig
 from gateway.core import LEDGER_NAME
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
@@ -26,22 +27,22 @@ from gateway.serve.history_answers import WINDOW_COLUMNS
 from gateway.serve.models import History, WindowList
 from gateway.serve.recent import RecentFrames
 from tests.gateway.bench import copy_ledger
-from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP
+from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP, address
 from tests.gateway.history import World
 from tests.historian.reference import Row, reference_windows, same_means
 from tests.serve.beating import beat, view_of
 from tests.serve.chain import Chain
-from wire import Quality, quality_of
+from wire import MessageKind, Metric, Quality, encode_payload, quality_of, sample_metric
 
 TAGS = (LEVEL, PRESSURE, GAS, TEMP)
 BEGIN, END = T0_MS - 60_000, T0_MS + 7_200_000
 
 
-def seal_up_to(chain_site: object, ledger: Path, folder: Path, cuts: Sequence[int]) -> None:
+def seal_up_to(site: SiteConfig, ledger: Path, folder: Path, cuts: Sequence[int]) -> None:
     """Seal the log in pieces that end at these positions."""
-    log = LedgerLog(ledger, chain_site.site)  # type: ignore[attr-defined]
+    log = LedgerLog(ledger, site.site)
     ledger_id, _ = log.identity()
-    names, places = log.tag_names(), Places(chain_site)  # type: ignore[arg-type]
+    names, places = log.tag_names(), Places(site)
     with closing(connect(folder)) as db:
         prev, first = "", 1
         for last in cuts:
@@ -131,7 +132,14 @@ def eventful(chain: Chain) -> None:
     chain.edge.session_lost()
     chain.born()
     chain.run(chain.edge.backlog())
+    chain.run([(address(MessageKind.DDATA, "E2", "PUMP"), stored_before(chain.seq + 1, 18.0))])
     chain.scan({LEVEL: 6.0}, 100)
+
+
+def stored_before(seq: int, value: float) -> bytes:
+    """What a foreign node had stored while nobody listened, beside nothing current."""
+    old = sample_metric(None, 1, T0_MS + 1_500, value, 192, None)
+    return encode_payload(T0_MS, seq, [Metric(**{**{name: getattr(old, name) for name in old.__slots__}, "is_historical": True})])
 
 
 @pytest.mark.fault("F23")
@@ -145,6 +153,7 @@ def test_at_every_cut_the_answer_is_that_of_the_ledger_alone(chain: Chain, tmp_p
     assert len(wanted[LEVEL][0].points) >= 10
     assert wanted[LEVEL][1].bucket_ms >= ROLLUP_MS
     assert any(point.late for point in wanted[LEVEL][0].points)
+    assert [(point.source_ms, point.value) for point in wanted[TEMP][0].points if point.late] == [(T0_MS + 1_500, 18.0)]
     for told in wanted.values():
         check_against_a_plain_count(told)
     last = chain.bench.loop.counters.committed_pos
@@ -154,8 +163,7 @@ def test_at_every_cut_the_answer_is_that_of_the_ledger_alone(chain: Chain, tmp_p
         folder = tmp_path / f"historian-{cut}"
         cuts = sorted({cut, *(drawn.randint(1, cut) for _ in range(drawn.randint(0, 3)))})
         seal_up_to(site, chain.folder / LEDGER_NAME, folder, cuts)
-        pruned = copy_ledger(chain.folder, tmp_path / f"core-{cut}")
-        remove_sealed((pruned if pruned.is_dir() else pruned.parent) / LEDGER_NAME, cut)
+        remove_sealed(copy_ledger(chain.folder, tmp_path / f"core-{cut}") / LEDGER_NAME, cut)
         for core, recent in ((chain.folder, chain.view.recent), (chain.folder, None), (tmp_path / f"core-{cut}", None)):
             reader = HistoryReader(site, core, recent, wall_ms, historian=folder)
             for tag in wanted:
@@ -198,6 +206,33 @@ def test_random_histories_are_the_same_partly_sealed(tmp_path: Path, seed: int) 
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("F33")
+def test_rows_that_are_sealed_and_removed_while_a_question_is_asked_are_not_missed(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eventful(chain)
+    site, folder, ledger = chain.bench.site, tmp_path / "historian", tmp_path / "pruned" / LEDGER_NAME
+    last = chain.bench.loop.counters.committed_pos
+    copy_ledger(chain.folder, tmp_path / "pruned")
+    reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
+    whole = same(reader.history(LEVEL, BEGIN, END, 10_000, 5.0))
+    asked: list[int] = []
+    taken = reader._segments.taken
+
+    def then_sealed() -> object:
+        found = taken()
+        asked.append(1)
+        if len(asked) == 1:  # right after the set of segments was taken
+            seal_up_to(site, ledger, folder, [last])
+            remove_sealed(ledger, last)
+        return found
+
+    monkeypatch.setattr(reader._segments, "taken", then_sealed)
+    assert same(reader.history(LEVEL, BEGIN, END, 10_000, 5.0)) == whole
+    assert len(whole.points) > 5
+    reader.close()
+
+
 @pytest.mark.fault("F73")
 @pytest.mark.parametrize("harm", ["gone", "torn", "flipped head", "rollup gone", "manifest torn"])
 def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: Chain, tmp_path: Path, harm: str) -> None:
@@ -205,8 +240,7 @@ def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: C
     site, folder = chain.bench.site, tmp_path / "historian"
     last = chain.bench.loop.counters.committed_pos
     seal_up_to(site, chain.folder / LEDGER_NAME, folder, [last // 2, last])
-    pruned = copy_ledger(chain.folder, tmp_path / "pruned")
-    del pruned
+    copy_ledger(chain.folder, tmp_path / "pruned")
     remove_sealed(tmp_path / "pruned" / LEDGER_NAME, last)
     reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
     whole = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
