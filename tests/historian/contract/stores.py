@@ -1,6 +1,6 @@
 """The stores that the contract runs on. One entry a store: how to run it, and which parts of the contract it can keep.
 
-A store that cannot keep a part leaves it out of `parts`, and its tests are skipped with that reason in sight.
+A store that cannot keep a part leaves it out of `parts`, with the reason beside it; its tests are then not made.
 """
 
 from __future__ import annotations

@@ -24,13 +24,19 @@ B = quality_code(Quality.BAD, Reason.COMM)
 A = "T101.LEVEL"
 
 
-def _stores() -> list[Any]:
-    return [
-        pytest.param(store, id=store.name, marks=[pytest.mark.needs(store.needs)] if store.needs else []) for store in STORES
-    ]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on the stores that can keep its part of the contract."""
+    if "running" not in metafunc.fixturenames:
+        return
+    asked = {mark.args[0] for mark in metafunc.definition.iter_markers("part")}
+    stores = [
+        pytest.param(store, id=store.name, marks=[pytest.mark.needs(store.needs)] if store.needs else [])
+        for store in STORES if asked <= store.parts
+    ]  # fmt: skip
+    metafunc.parametrize("running", stores, indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module", params=_stores())
+@pytest.fixture(scope="module")
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Make]]:
     store: Store = request.param
     with store.run(tmp_path_factory.mktemp(store.name)) as make:
@@ -38,12 +44,8 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def store(running: tuple[Store, Make], request: pytest.FixtureRequest) -> Iterator[Historian]:
-    kind, make = running
-    for mark in request.node.iter_markers("part"):
-        if mark.args[0] not in kind.parts:
-            pytest.skip(f"{kind.name} cannot keep this part of the contract: {mark.args[0]}")
-    opened: AbstractContextManager[Historian] = make()
+def store(running: tuple[Store, Make]) -> Iterator[Historian]:
+    opened: AbstractContextManager[Historian] = running[1]()
     with opened as historian:
         yield historian
 
