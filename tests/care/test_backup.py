@@ -146,6 +146,7 @@ def test_segments_that_go_while_they_are_taken_are_left_out_with_their_manifests
     assert verify(tmp_path / "backup")[1] == []
 
 
+@pytest.mark.timeout(400)  # a process for every step
 def test_killed_at_any_step_it_is_no_backup_and_the_same_command_finishes_it(tmp_path: Path) -> None:
     data = whole(tmp_path / "data")
     names = steps_of(lambda disk: made(data, tmp_path / "first", disk))
@@ -348,6 +349,7 @@ def test_one_file_holds_the_same(tmp_path: Path) -> None:
         packed(data, tmp_path / "b.tar")
 
 
+@pytest.mark.timeout(400)  # a process for every step
 def test_killed_while_the_file_is_written_the_same_command_finishes_it(tmp_path: Path) -> None:
     data = whole(tmp_path / "data")
     names = steps_of(lambda disk: packed(data, tmp_path / "first.tar", disk))

@@ -69,6 +69,7 @@ def _as_of(source: Path, copy: Path, pos: int) -> None:
     assert {row[1] for row in then["outbox"]} == raises
 
 
+@pytest.mark.timeout(400)  # a process for every step
 def test_killed_at_any_step_it_goes_on_and_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.care.ledger_copy.PIECE_ROWS", 7)  # many pieces, many steps
     busy = BusyLedger(tmp_path / LEDGER)

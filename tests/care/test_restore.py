@@ -292,6 +292,7 @@ def test_a_listing_of_another_ledger_is_found_out(own: Path, tmp_path: Path) -> 
 # -- killed ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(400)  # a process for every step
 @pytest.mark.parametrize("form", [1, 2], ids=["folder", "file"])
 def test_killed_at_any_step_the_folder_is_old_or_new_or_says_that_it_is_neither(
     kept: tuple[Path, Path, Path], tmp_path: Path, form: int

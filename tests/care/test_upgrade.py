@@ -130,6 +130,7 @@ def test_without_room_for_the_backup_nothing_is_begun(old: Path) -> None:
     assert unfinished(old) is None
 
 
+@pytest.mark.timeout(400)  # a process for every step
 @pytest.mark.fault("F74")
 def test_killed_at_any_step_it_is_old_or_new_or_says_that_it_is_neither_and_goes_on(old: Path, tmp_path: Path) -> None:
     names = steps_of(lambda disk: done(Path(shutil.copytree(old, tmp_path / "first")), disk))
