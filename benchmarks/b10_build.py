@@ -54,8 +54,8 @@ def sources() -> str:
 
 def of_other_sources(folder: Path, days: int) -> list[int]:
     """Return the days that were built by other code than there is now."""
-    now = sources()
-    return [day for day in range(days) if _built_by(folder, day).read_text("ascii") != now]
+    now, notes = sources(), [_built_by(folder, day) for day in range(days)]
+    return [day for day, note in enumerate(notes) if not note.exists() or note.read_text("ascii") != now]
 
 
 def _built_by(folder: Path, day: int) -> Path:
