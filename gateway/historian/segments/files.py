@@ -83,14 +83,31 @@ def write_day(
     Raises:
         OSError, duckdb.Error: the disk would not; nothing of it counts, and what was written is left aside.
     """
-    written = aside(_ready(samples_path(folder, stem, day)))
-    write_samples(db, written, samples)
-    rollups = aside(_ready(rollup_path(folder, stem, day)))
-    write_rollups(db, rollups, rolled_up(samples))
+    written, rollups = _written(db, folder, stem, day, samples)
     span = int(samples.source_ms.min()), int(samples.source_ms.max())
     return finish_day(
         folder, stem, day, (written, rollups), len(samples), samples.digest(), span, leaves(day, received_ms)
     )
+
+
+def write_again(db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, file: DayFile, samples: Samples) -> bool:
+    """Write a day's two files anew, which gives them their names only if they are byte for byte what they were."""
+    if (len(samples), samples.digest()) != (file.rows, file.digest):
+        return False
+    written = _written(db, folder, stem, file.day, samples)
+    if tuple(map(file_sha256, written)) != (file.sha256, file.rollup_sha256):
+        return False
+    for path, target in zip(written, (samples_path(folder, stem, file.day), rollup_path(folder, stem, file.day)), strict=True):
+        sync_file(path)
+        publish(path, target)
+    return True
+
+
+def _written(db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, day: str, samples: Samples) -> tuple[Path, Path]:
+    written = aside(_ready(samples_path(folder, stem, day))), aside(_ready(rollup_path(folder, stem, day)))
+    write_samples(db, written[0], samples)
+    write_rollups(db, written[1], rolled_up(samples))
+    return written
 
 
 def finish_day(

@@ -20,7 +20,7 @@ import duckdb
 from config import HistorianConfig
 from gateway.historian.segments.durable import make_folder, remove, sync_folder, write_durably
 from gateway.historian.segments.evidence import evidence_days, evidence_path, set_aside, spans_of
-from gateway.historian.segments.files import connect
+from gateway.historian.segments.files import by_day, connect, write_again
 from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot, orphans
 from gateway.historian.segments.keep import Held, Kept, day_after, decide, evidence_leaves, limit_bytes
 from gateway.historian.segments.log import READ_ROWS, Due, LedgerGoneError, LedgerLog
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 SEAL_SAMPLES: Final = 1_000_000  # measured: 0.45 s of one core and 150 MB while it lasts
 SEAL_ROWS: Final = 200_000
 SEALS_A_ROUND: Final = 32
+MENDED_MAX: Final = 4
 HOUSE_MS: Final = 60_000  # between two looks at what to pack and what may go
 STATUS_MS: Final = 20_000
 DAMAGED_MAX: Final = 100
@@ -232,7 +233,20 @@ class Owner:
         more = bool(self._try("pack", lambda: self._pack(taken)))
         more = bool(self._try("retention", lambda: self._let_go(taken))) or more
         self._scrub.look(self._segments.snapshot(), self._wall_ms())
+        self._try("mend", lambda: self._mend(ledger_id))
         return more
+
+    def _mend(self, ledger_id: str) -> None:
+        """Make damaged files of seals anew, where the ledger still holds the very same rows."""
+        for live in self._scrub.damaged(self._segments.snapshot())[:MENDED_MAX]:
+            stem = live.stem
+            if stem.kind != "seal" or stem.owner != ledger_id or self._stopped():
+                continue
+            samples = samples_of(self._ledger.rows(stem.first, stem.last), self._ledger.tag_names(), self._places)
+            part = dict(by_day(samples)).get(live.file.day) if len(samples) else None
+            if part is not None and write_again(self._database(), self._folder, stem, live.file, part):
+                log.warning("historian: %s of %s was damaged and is made anew from the ledger", stem, live.file.day)
+                self._scrub.mended(live)
 
     def _clean(self, taken: Snapshot) -> None:
         gone = [*orphans(self._folder, taken, self._wall_ms())]
@@ -256,8 +270,9 @@ class Owner:
             made = pack(self._database(), self._folder, chosen, taken.kept_from, self._stopped)
         except DamagedSourceError as error:
             self._left_out[error.stem] = error.problem
+            self._scrub.add(error.problem)
             log.error("historian: %s", error)
-            return True
+            return False
         if made is None:
             return False
         self._clean(self._segments.snapshot())

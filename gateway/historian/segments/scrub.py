@@ -17,6 +17,7 @@ from gateway.historian.segments.folder import LiveFile, Problem, Snapshot, check
 
 EVERY_MS: Final = 600_000  # one file in so long; 400 days of one gateway are through in a week or two
 AGAIN_MS: Final = 60_000  # those found damaged: somebody may have restored them
+NEW_MAX: Final = 64  # files just sealed, at one look
 PROBLEMS_MAX: Final = 100
 
 
@@ -28,6 +29,7 @@ class Scrub:
         self._found: dict[str, Problem] = {}
         self._sizes: dict[str, Problem] = {}  # found anew at every look: a disk that was away is back at once
         self._seen: set[str] = set()
+        self._checked: set[str] = set()
         self._after: tuple[str, str] = ("", "")
         self._next_ms = self._again_ms = 0
 
@@ -38,6 +40,18 @@ class Scrub:
     def add(self, problem: Problem) -> None:
         """Note what others found."""
         self._found.setdefault(problem.file, problem)
+
+    def damaged(self, taken: Snapshot) -> list[LiveFile]:
+        """Return the files that are damaged, or whose rollups are."""
+        owners = {self._owner_of(name) for name in (*self._found, *self._sizes)}
+        return [live for live in taken.files() if self._name(live) in owners]
+
+    def mended(self, live: LiveFile) -> None:
+        """Look at a file again that was made anew."""
+        for path in (live.samples(self._folder), live.rollup(self._folder)):
+            for known in (self._found, self._sizes):
+                known.pop(str(path.relative_to(self._folder)), None)
+        self._check(live)
 
     def has_seen(self, file: str) -> bool:
         """Whether a file was looked at after it had been found damaged."""
@@ -58,7 +72,13 @@ class Scrub:
             self._again_ms = now_ms
             for name in list(self._found)[:1]:
                 self._found.pop(name)
+                self._seen.add(name)
                 self._check(lives[self._owner_of(name)])
+        away = {self._owner_of(name) for name in self._sizes}
+        new = [name for name, live in lives.items() if live.stem.kind == "seal" and name not in self._checked | away]
+        for name in new[:NEW_MAX]:  # as long as the ledger can still make them again
+            self._check(lives[name])
+        self._checked = {name for name in self._checked if name in lives} | set(new[:NEW_MAX])
         if abs(now_ms - self._next_ms) >= EVERY_MS and lives:
             self._next_ms = now_ms
             keys = sorted((live.file.day, name) for name, live in lives.items())

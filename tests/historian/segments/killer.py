@@ -81,6 +81,7 @@ class Scenario:
         assert taken.cursor("ledger-one") == self.journal.pos
         assert not [*folder_module.orphans(folder, taken, self.now_ms)], "left over"
         assert not [*folder.glob("**/*.tmp")], "left over"
+        assert len(taken.manifests) == len([*(folder / "manifests").iterdir()]), "left over"
         assert json.loads((folder / "status.json").read_text())["damaged"] == []
 
 

@@ -93,6 +93,26 @@ def test_a_full_disk_costs_time_only(tmp_path: Path, journal: Journal, monkeypat
     assert everything(tmp_path / "h") == journal.rows
 
 
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("part", ["samples", "rollups"])
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_what_the_ledger_still_holds_is_made_anew_byte_for_byte(tmp_path: Path, journal: Journal, part: str, damage: str) -> None:
+    folder = sealed(tmp_path, journal)
+    whole = {path: path.read_bytes() for path in folder.glob("*/*/*.parquet")}
+    victim = sorted(folder.glob(f"{part}/*/*.parquet"))[0]
+    if damage == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(whole[victim][:100] + bytes([whole[victim][100] ^ 1]) + whole[victim][101:])
+    owner = owner_of(folder, journal.path, T0_MS + DAY_MS + 9000)
+    owner.begin()
+    settle(owner)
+    owner.close()
+    assert {path: path.read_bytes() for path in folder.glob("*/*/*.parquet")} == whole
+    assert status_of(folder)["damaged"] == []
+    assert SegmentFolder(folder).verified("ledger-one").cursor == journal.pos
+
+
 def sealed(tmp_path: Path, journal: Journal, rows: int = 3000) -> Path:
     """Seal two days of three tags into two files of some size."""
     for at in range(rows):
@@ -139,6 +159,9 @@ def test_a_torn_file_is_seen_at_the_first_look(tmp_path: Path, journal: Journal,
         victim.unlink()
     else:
         victim.write_bytes({"torn": raw[: len(raw) // 2], "empty": b"", "longer": raw + b"x"}[damage])
+    # The ledger has given up one of the rows: nothing can be made anew of what is left.
+    with journal.ledger._db:
+        journal.ledger._db.execute("DELETE FROM log WHERE pos = 1")
     owner = owner_of(folder, journal.path, T0_MS + DAY_MS + 9000)
     owner.begin()
     settle(owner)
