@@ -64,11 +64,11 @@ class DeviceDay:
     raw: NDArray[np.float64]
 
     def between(self, from_ms: int, to_ms: int) -> DeviceDay:
-        """Return the frames of [from_ms, to_ms)."""
+        """Return the frames of [from_ms, to_ms), copied: a view would keep the whole day."""
         cut = slice(*np.searchsorted(self.source_ms, (from_ms, to_ms)))
         return DeviceDay(
-            self.names, self.source_ms[cut], self.stream[cut], self.sequence[cut], self.late[cut], self.value[:, cut],
-            self.code[:, cut], self.raw[:, cut],
+            self.names, self.source_ms[cut], self.stream[cut], self.sequence[cut], self.late[cut], self.value[:, cut].copy(),
+            self.code[:, cut].copy(), self.raw[:, cut].copy(),
         )  # fmt: skip
 
     def by_tag(self) -> Samples:

@@ -54,7 +54,7 @@ from simulators import synthetic_tag
 P50_RATIO: Final = 1.10
 STORE: Final = "INFLUX"
 ROWS_PER_S: Final = 50_000  # what a site has when it configures nothing
-PACE_SHARE: Final = 0.5  # of it is really sent, at least: the plant, the alarms and InfluxDB itself share two cores
+PACE_SHARE: Final = 0.8  # of it is really sent, at least: the plant, the alarms and InfluxDB itself share two cores
 HISTORY_S: Final = 90.0  # of full pace: more than the steps take
 STATE_S_MAX: Final = 150.0
 DATABASE: Final = "hazardgate"

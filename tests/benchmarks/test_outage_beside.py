@@ -43,7 +43,7 @@ def test_an_outage_that_reaches_no_alarm_holds() -> None:
         pytest.param([pair(behind_ms=9.0)] * 2 + [pair()] * 3, 0, set(), id="two bad pairs of five are the machine's"),
         pytest.param([pair(60.0, 60.0, 61.0)] * 5, 0, {"p99_ms"}, id="over 60 ms"),
         pytest.param([pair()] * 5, 1, {"steps_without_webhook"}, id="a gap in the sequence"),
-        pytest.param([pair()] * 4 + [pair(sent_per_s=0.4 * ROWS_PER_S)], 0, {"catching_up"}, id="a store that was hardly fed"),
+        pytest.param([pair()] * 4 + [pair(sent_per_s=0.7 * ROWS_PER_S)], 0, {"catching_up"}, id="a store that was hardly fed"),
         pytest.param([pair()] * 4 + [pair(behind=False)], 0, {"catching_up"}, id="a store that had caught up before the end"),
     ],
 )
