@@ -34,7 +34,7 @@ class TimeSeriesStoreConfig(Closed):
 
     id: Id
     kind: Literal["influxdb1", "influxdb2", "influxdb3", "victoriametrics"] = Field(
-        description="influxdb1: /write (1.x); influxdb2, influxdb3 and victoriametrics: /api/v2/write"
+        description="influxdb1: /write (1.x); influxdb2 and victoriametrics: /api/v2/write; influxdb3: /api/v3/write_lp"
     )
     url: str = Field(min_length=8, max_length=512, description="http(s)://host:port, without path or user")
     database: Database = Field(default="hazardgate", description="database of 1.x, bucket of 2.x, database of 3")

@@ -1,7 +1,9 @@
 """What an answer to a write means: stored, partly stored, away, too large, or refused until a person acts. Pure.
 
-Sources: InfluxDB OSS 1.8 `/write`, 2.7 and 3 Core `/api/v2/write` API references; observed on InfluxDB 1.6.7 and VictoriaMetrics
-1.79.5. A store says 204 when it has stored: any other 2xx comes from somebody else, a proxy's page for instance.
+Sources: influxdb (OSS), coordinator/points_writer.go (1.x), http/write_handler.go (2.x: 422 of a partial write) and
+influxdb3_server/src/http.rs (3 Core: `ErrorMessage`, `PartialLpWrite`, and `RequestSizeExceeded`, which `write_lp` answers with 500);
+"Troubleshoot issues writing data" of 2.x (docs-v2: points outside the retention policy) and of 3 Core; observed on InfluxDB 1.6.7
+and VictoriaMetrics 1.79.5. A store says 204 when it has stored: any other 2xx comes from somebody else, a proxy's page for instance.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ RETRY_AFTER_S_MAX: Final = 300.0
 DETAIL_CHARS: Final = 300
 _ABOUT_LINES: Final = re.compile(r"partial write|unable to parse|field type conflict|line protocol|parsing failed", re.IGNORECASE)
 _QUOTED: Final = re.compile(r"unable to parse '(.*?)': ")
+_TOO_OLD: Final = re.compile(r"points (beyond|outside) retention policy")
+_TOO_LARGE: Final = re.compile(r"max request size \(\d+ bytes\) exceeded")
+_OTHER_TYPE: Final = re.compile(r"field type conflict|limit exceeded|invalid column type|expected type|would exceed")
 _DROPPED: Final = re.compile(r"dropped=(\d{1,9})\b")
 
 
@@ -77,7 +82,7 @@ def judged(store: str, status: int, headers: Mapping[str, str], body: bytes, now
         return Stored()
     if status in (400, 422) and _ABOUT_LINES.search(said):
         return _partial(said, body)
-    if status == 413:
+    if status == 413 or (status == 500 and _TOO_LARGE.search(said)):
         return TooLarge()
     if status in (408, 429) or (status >= 500 and "not found" not in said):
         busy = " and asks us to slow down" if status in (429, 503) else ""
@@ -104,14 +109,15 @@ def refusal(store: str, status: int, said: str) -> Refused:
         )
     if "not found" in said and "page not found" not in said and status in (200, 404, 500):
         return Refused(
-            f"{key}: {said}; check database and retention_policy, or make them with `hazardgate store setup`",
-            f"{key}：{said}；请检查 database 与 retention_policy，或运行 `hazardgate store setup` 创建",
+            f"{key}: {said}; check database, org and retention_policy, or make them with `hazardgate store setup`",
+            f"{key}：{said}；请检查 database、org 与 retention_policy，或运行 `hazardgate store setup` 创建",
         )
     if status in (404, 405):
         return Refused(
-            f"{key}: nothing at this address takes our writes ({status}); check kind (1.x has /write, the others /api/v2/write) "
+            f"{key}: nothing at this address takes our writes ({status}); check kind (1.x has /write, 3 /api/v3/write_lp, the others "
+            "/api/v2/write) "
             "and url",
-            f"{key}：该地址不接受写入（{status}）；请检查 kind（1.x 用 /write，其他用 /api/v2/write）与 url",
+            f"{key}：该地址不接受写入（{status}）；请检查 kind（1.x 用 /write，3 用 /api/v3/write_lp，其他用 /api/v2/write）与 url",
         )
     if 300 <= status < 400:
         return Refused(
@@ -162,14 +168,18 @@ def short(text: str) -> str:
 
 
 def _partial(said: str, body: bytes) -> Decision:
-    dropped = _DROPPED.search(said)
-    if "beyond retention policy" in said and "unable to parse" not in said:
+    if _TOO_OLD.search(said) and "unable to parse" not in said:
         return Stored()  # it would be deleted by the store's own rule
     whole = body.decode("utf-8", "replace")
     lines: tuple[str, ...] = tuple(_QUOTED.findall(_error_text(whole)))
-    numbers = () if lines else _numbers(whole)
+    listed = () if lines else _listed(whole)
+    if listed:
+        numbers = tuple(number for number, _ in listed)
+        schema = all(_OTHER_TYPE.search(why) for _, why in listed)
+        return Partial(short(listed[0][1] or said), (), numbers, len(listed), schema)
+    dropped = _DROPPED.search(said)
     count = int(dropped[1]) if dropped and not lines else None
-    return Partial(short(said), lines, numbers, count, schema="conflict" in said or "limit exceeded" in said)
+    return Partial(short(said), lines, (), count, schema=bool(_OTHER_TYPE.search(said)))
 
 
 def _error_text(body: str) -> str:
@@ -180,12 +190,17 @@ def _error_text(body: str) -> str:
     return str(loaded.get("error") or loaded.get("message") or "") if isinstance(loaded, dict) else body
 
 
-def _numbers(body: str) -> tuple[int, ...]:
-    """Return the line numbers of 3 Core's `data`."""
+def _listed(body: str) -> tuple[tuple[int, str], ...]:
+    """Return the lines of 3 Core's `data` as (number from 1, why): a list, or the first alone where it took none."""
     try:
         loaded: Any = json.loads(body)
     except (ValueError, RecursionError):
         return ()
     data = loaded.get("data") if isinstance(loaded, dict) else None
-    found = [each.get("line_number") for each in data if isinstance(each, dict)] if isinstance(data, list) else []
-    return tuple(number for number in found if type(number) is int and number > 0)
+    each = data if isinstance(data, list) else [data]
+    found = [(one.get("line_number"), one.get("error_message")) for one in each if isinstance(one, dict)]
+    return tuple((number, _plain(why)) for number, why in found if type(number) is int and number > 0)
+
+
+def _plain(why: object) -> str:
+    return "".join(char if char.isprintable() else " " for char in str(why or "")[:4_096]).strip()

@@ -1,7 +1,10 @@
 """One store's address over HTTP: pooled connections, a deadline on everything, bounded answers, no redirects, own CA.
 
 Writes to `/api/v2/write` are formed by influxdb-client's `WriteService`, one call each, never by its batching mode, which
-drops a batch after its retries; its requests go out through the same bounded transport as all others.
+drops a batch after its retries; its requests go out through the same bounded transport as all others. 3 Core gets its own
+`/api/v3/write_lp`: its `/api/v2/write` takes a batch whole or not at all, and tells of one wrong line at most.
+Sources: 3 Core API reference (docs-v2, api-docs/influxdb3/core/influxdb3-core-openapi.yaml: `precision`, `accept_partial`, Bearer
+for all endpoints); influxdb, influxdb3_types/src/http.rs (the compatible endpoints set accept_partial to false).
 """
 
 from __future__ import annotations
@@ -25,8 +28,11 @@ from gateway.historian.store import StoreAwayError, StoreRefusedError
 
 ERROR_BYTES_MAX: Final = 64 * 1024
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
+LISTED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Of 3 Core's answer to a write: it repeats every line that it did not take."""
 CONNECTIONS: Final = 2
 CHUNK_BYTES: Final = 64 * 1024
+_PRECISION_3: Final = {"ms": "millisecond", "ns": "nanosecond"}
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -147,6 +153,10 @@ class Link:
                 fields["rp"] = config.retention_policy
             headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": encoding}
             return self.send("POST", f"/write?{urlencode(fields)}", body, headers, deadline_s)
+        if config.kind == "influxdb3":
+            fields = {"db": config.database, "precision": _PRECISION_3[precision], "accept_partial": "true"}
+            headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": encoding}
+            return self.send("POST", f"/api/v3/write_lp?{urlencode(fields)}", body, headers, deadline_s, LISTED_BYTES_MAX)
         if self._v2 is None:
             from gateway.historian.influx.v2 import V2Writer
 
@@ -223,7 +233,7 @@ def _credentials(config: TimeSeriesStoreConfig, secret: str | None) -> dict[str,
         return make_headers(basic_auth=f"{config.username}:{secret or ''}")
     if secret is None:
         return {}
-    scheme = "Token" if config.kind in ("influxdb2", "influxdb3") else "Bearer"
+    scheme = "Token" if config.kind == "influxdb2" else "Bearer"
     return {"authorization": f"{scheme} {secret}"}
 
 

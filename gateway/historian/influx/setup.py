@@ -1,8 +1,10 @@
 """Makes what a store needs before the first write (database or bucket, how long it keeps), and asks how it is.
 
 Whatever is there already stays: only how long it keeps is changed. Safe to run again.
-Sources: InfluxQL 1.8 database management; InfluxDB 2.7 API (`/api/v2/buckets`, `/api/v2/orgs`, `/api/v2/dbrps`); 3 Core API
-(`/api/v3/configure/database`). The last two have not been run against a server here: tests hold them to these documents.
+Sources: InfluxQL 1.8 database management; influxdb (2.x), tenant/service_bucket.go and tenant/service_org.go (what a name finds
+that is not there), http/health.go; 3 Core API reference (docs-v2, api-docs/influxdb3/core/influxdb3-core-openapi.yaml:
+`/api/v3/configure/database`; `/ping` tells the version, `/health` only OK). 2.x and 3 have not
+been run against a server here: tests hold them to these documents.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from gateway.historian.store import StoreAwayError, StoreRefusedError
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 DAY_S: Final = 86_400
-HEALTH: Final = {"influxdb1": "/ping", "influxdb2": "/health", "influxdb3": "/health", "victoriametrics": "/health"}
+HEALTH: Final = {"influxdb1": "/ping", "influxdb2": "/health", "influxdb3": "/ping", "victoriametrics": "/health"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def health(store: InfluxHistorian) -> Health:
         return Health(version, config.database in _databases(store))
     if config.kind == "influxdb2":
         return Health(version or str(_object(store, reply).get("version", "")), bool(_buckets(store)))
+    if config.kind == "influxdb3" and not version:
+        version = str(_object(store, reply).get("version", ""))
     return Health(version, None)
 
 
@@ -153,7 +157,8 @@ def _set_up_2(store: InfluxHistorian) -> list[Done]:
         _json(store, "PATCH", f"/api/v2/buckets/{bucket.get('id', '')}", {"retentionRules": rules})
         return [Done(f"bucket {config.database} now keeps {kept}", f"存储桶 {config.database} 改为保留{kept_zh}")]
     fields = urlencode({"org": config.org}) if config.org else ""
-    orgs = _checked(store, store.link.send("GET", f"/api/v2/orgs?{fields}", bytes_max=ANSWER_BYTES_MAX)).get("orgs", [])
+    reply = store.link.send("GET", f"/api/v2/orgs?{fields}", bytes_max=ANSWER_BYTES_MAX)
+    orgs = [] if reply.status == 404 else _checked(store, reply).get("orgs", [])
     if len(orgs) != 1:
         raise StoreRefusedError(
             f"storage.stores.{store.name}: {len(orgs)} organisations fit org {config.org!r}; name one",

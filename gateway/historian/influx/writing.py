@@ -11,7 +11,7 @@ from gateway.historian.store import StoreAwayError, StoreRefusedError
 REQUESTS_MAX: Final = 256
 """Requests that finding bad lines of one batch may cost; what is not told apart by then is given up together."""
 BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of one request: InfluxDB 1.x takes 25 MB, VictoriaMetrics lines of any number."""
+"""Of one request: InfluxDB 1.x takes 25 MB, 3 Core 10 MB unpacked (`max-http-request-size`), VictoriaMetrics lines of any number."""
 
 Post = Callable[[bytes], Decision]
 
@@ -51,7 +51,7 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
         reason = "too large for the store" if isinstance(decision, TooLarge) else decision.reason
         asked += isinstance(decision, Partial)
         named = _named(decision, rows, lines) if isinstance(decision, Partial) else []
-        if named:
+        if named and asked <= REQUESTS_MAX:
             refused |= dict.fromkeys(named, reason)
             rest = [row for row in rows if row not in refused]
             # Where it wrote the others (1.x) this costs one request that changes nothing.

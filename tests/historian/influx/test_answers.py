@@ -1,4 +1,7 @@
-"""What each answer to a write means. The bodies are those that servers gave (1.6.7) or that the documentation prints."""
+"""What each answer to a write means. The bodies are those that servers gave (1.6.7) or that documents and source print.
+
+Sources: influxdb, http/write_handler.go (2.x), influxdb3_server/src/http.rs (3 Core); docs-v2, "Troubleshoot issues writing data".
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,22 @@ def judge(status: int, body: str = "", **headers: str) -> object:
         pytest.param(502, "<html>bad gateway</html>", Away, id="a proxy without its server"),
         pytest.param(408, "", Away, id="request timeout"),
         pytest.param(400, '{"error":"partial write: points beyond retention policy dropped=2"}', Stored, id="older than it keeps"),
+        # 2.7.12 (docs-v2, "Troubleshoot issues writing data" of 2.x)
+        pytest.param(422, '{"code":"unprocessable entity","message":"failure writing points to database: partial write: dropped 4 '
+                     'points outside retention policy of duration 24h0m0s - oldest point home,room=Living\\\\ Room at '
+                     '1970-01-01T00:00:01.541Z dropped because it violates a Retention Policy Lower Bound at 2025-05-20T19:06:17Z '
+                     'dropped=4 for database: 9f282d63c7d3a5c0 for retention policy: autogen"}', Stored, id="2.x: older than it keeps"),
+        # influxdb, influxdb3_server/src/http.rs: RequestSizeExceeded has no status of its own
+        pytest.param(500, "max request size (10485760 bytes) exceeded", TooLarge, id="3 Core: too large"),
+        pytest.param(401, "", Refused, id="3 Core: who are you, in no words"),
+        # the same file: TooManyTables
+        pytest.param(422, '{"error":"Update to schema would exceed number of tables limit of 2000 tables"}', Refused,
+                     id="3 Core: its limit"),
         pytest.param(400, '{"error":"partial write: unable to parse \'m v=NaN 2\': invalid number dropped=0"}',
                      Partial, id="1.x: a line"),
         pytest.param(422, '{"code":"unprocessable entity","message":"failure writing points to database: partial write: field '
-                     'type conflict: input field \\"v\\" is type float, already exists as type integer dropped=1"}',
+                     'type conflict: input field \\"v\\" on measurement \\"m\\" is type float, '
+                     'already exists as type integer dropped=1"}',
                      Partial, id="2.x: another type"),
         pytest.param(400, '{"error":"bad precision"}', Refused, id="a request that is wrong as a whole is no fault of a line"),
         pytest.param(401, '{"error":"authorization failed"}', Refused, id="who are you"),
@@ -95,6 +110,12 @@ def test_the_lines_that_a_server_quotes_or_counts_are_known() -> None:
                          '"original_line":"x"},{"line_number":5},{"line_number":"no"},7]}')  # fmt: skip
     assert isinstance(counted, Partial)
     assert counted.numbers == (2, 5)
+    assert counted.reason == "bad"
+    # accept_partial=false (all that 3's /api/v2/write did before 3.8): one object, the first wrong line; nothing is stored
+    first = judge(400, '{"error":"parsing failed for write_lp endpoint","data":{"original_line":"x","line_number":3,'
+                       '"error_message":"No fields were provided"}}')  # fmt: skip
+    assert isinstance(first, Partial)
+    assert (first.numbers, first.schema) == ((3,), False)
     conflict = judge(400, '{"error":"partial write: field type conflict: input field \\"v\\" … dropped=3"}')
     assert isinstance(conflict, Partial)
     assert (conflict.schema, conflict.dropped) == (True, 3)

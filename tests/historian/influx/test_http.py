@@ -171,12 +171,16 @@ def test_plain_http_where_tls_is_configured_names_the_ca_file() -> None:
 
 RECORDED = {
     # The requests that each version documents for a write of line protocol with millisecond times:
-    # 1.8: POST /write?db=&precision=ms&rp= (Basic); 2.7 and 3 Core: POST /api/v2/write?org=&bucket=&precision=ms (Token).
+    # 1.8: POST /write?db=&precision=ms&rp= (Basic); 2.7: POST /api/v2/write?org=&bucket=&precision=ms (Token);
+    # 3 Core: POST /api/v3/write_lp?db=&precision=millisecond&accept_partial=true (Bearer).
+    # Sources: docs-v2, api-docs/influxdb/v2/v2/ref.yml and api-docs/influxdb3/core/influxdb3-core-openapi.yaml.
     "influxdb1": (b"POST /write?db=points&precision=ms&rp=year HTTP/1.1", b"authorization: Basic am9lOnMzY3JldA=="),
     "influxdb2": (b"POST /api/v2/write?org=works&bucket=points&precision=ms HTTP/1.1", b"authorization: Token s3cret"),
-    "influxdb3": (b"POST /api/v2/write?org=works&bucket=points&precision=ms HTTP/1.1", b"authorization: Token s3cret"),
+    "influxdb3": (
+        b"POST /api/v3/write_lp?db=points&precision=millisecond&accept_partial=true HTTP/1.1", b"authorization: Bearer s3cret",
+    ),
     "victoriametrics": (b"POST /api/v2/write?org=works&bucket=points&precision=ms HTTP/1.1", b"authorization: Bearer s3cret"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,9 @@
-"""2.x and 3 Core, which no server here can show: the requests and answers that their documentation prints, recorded.
+"""2.x and 3 Core, which no server here can show: the requests and answers of their documentation and source, recorded.
 
-Sources: InfluxDB OSS 2.7 API (GET/POST/PATCH /api/v2/buckets, GET /api/v2/orgs, GET /health), InfluxDB 3 Core API
-(GET/POST /api/v3/configure/database, POST /api/v2/write, GET /query). Not run against a server.
+Sources: InfluxDB OSS 2.7 API (docs-v2, api-docs/influxdb/v2/v2/ref.yml: GET/POST/PATCH /api/v2/buckets, GET /api/v2/orgs),
+influxdb (2.x), tenant/service_bucket.go, tenant/service_org.go, http/health.go; InfluxDB 3 Core API (docs-v2,
+api-docs/influxdb3/core/influxdb3-core-openapi.yaml: GET/POST /api/v3/configure/database, POST /api/v3/write_lp, POST /query, GET
+/ping), influxdb, influxdb3_server/src/http.rs, influxdb3_write/src/write_buffer/validator.rs. Not run against a server.
 """
 
 from __future__ import annotations
@@ -49,8 +51,17 @@ ORGS = ("GET", "/api/v2/orgs?org=works"), ("200 OK", {"orgs": [{"id": "c0ffee000
 LIST = ("GET", "/api/v2/buckets?name=points&org=works")
 
 
-def test_2x_a_bucket_that_is_missing_is_made() -> None:
-    answers = dict([ORGS, (LIST, ("200 OK", {"buckets": []})), (("POST", "/api/v2/buckets"), ("201 Created", BUCKET))])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("404 Not Found", {"code": "not found", "message": "bucket \"points\" not found"}),
+        ("200 OK", {"buckets": []}),
+        # tenant/service_bucket.go adds the system's own to a list without any
+        ("200 OK", {"buckets": [{"id": "000000000000000a", "name": "_tasks"}, {"id": "000000000000000b", "name": "_monitoring"}]}),
+    ],
+)
+def test_2x_a_bucket_that_is_missing_is_made(missing: tuple[str, object]) -> None:
+    answers = dict([ORGS, (LIST, missing), (("POST", "/api/v2/buckets"), ("201 Created", BUCKET))])
     with recorded("influxdb2", answers) as (opened, asked):
         (done,) = set_up(opened())
     assert done.changed
@@ -69,24 +80,29 @@ def test_2x_a_bucket_that_is_there_stays_and_only_its_period_is_set() -> None:
 
 
 def test_2x_an_organisation_that_is_not_one_is_refused() -> None:
-    answers = {LIST: ("200 OK", {"buckets": []}), ORGS[0]: ("200 OK", {"orgs": []})}
-    with recorded("influxdb2", answers) as (opened, _), pytest.raises(StoreRefusedError, match="org"):
+    missing = ("404 Not Found", {"code": "not found", "message": "organization name \"works\" not found"})
+    with recorded("influxdb2", {LIST: missing, ORGS[0]: missing}) as (opened, _), pytest.raises(StoreRefusedError, match="fit org"):
         set_up(opened())
 
 
 def test_2x_health_tells_the_version_and_the_bucket() -> None:
-    healthy = ("200 OK", {"name": "influxdb", "message": "ready", "status": "pass", "checks": [], "version": "v2.7.11"})
+    healthy = ("200 OK", {
+        "name": "influxdb", "message": "ready for queries and writes", "status": "pass", "checks": [], "version": "v2.7.11",
+        "commit": "fbf5d4ab5e",
+    })
     with recorded("influxdb2", {("GET", "/health"): healthy, LIST: ("200 OK", {"buckets": [BUCKET]})}) as (opened, _):
         found = health(opened())
     assert (found.version, found.database) == ("v2.7.11", True)
 
 
+# influxdb, influxdb3_catalog: CatalogError::InvalidColumnType
+WRONG_TYPE = "invalid column type for column 'value', expected iox::column_type::field::integer, got iox::column_type::field::float"
 DATABASES = ("GET", "/api/v3/configure/database?format=json")
 
 
 def test_3_a_database_that_is_missing_is_made_with_its_period() -> None:
     answers = {
-        DATABASES: ("200 OK", [{"iox::database": "_internal", "deleted": False}]),
+        DATABASES: ("200 OK", [{"iox::database": "_internal"}]),
         ("POST", "/api/v3/configure/database"): ("200 OK", None),
     }  # fmt: skip
     with recorded("influxdb3", answers) as (opened, asked):
@@ -97,11 +113,18 @@ def test_3_a_database_that_is_missing_is_made_with_its_period() -> None:
     assert len(asked) == 1
 
 
+def test_3_ping_tells_the_version() -> None:
+    """`/health` says OK and nothing else."""
+    pong = ("200 OK", {"version": "3.11.7", "revision": "83b589b883", "process_id": "b756d9e0-cecd-4f72-b6d0-19e2d4f8cbb7"})
+    with recorded("influxdb3", {("GET", "/ping"): pong}) as (opened, _):
+        assert health(opened()).version == "3.11.7"
+
+
 def test_3_lines_that_it_counts_are_the_ones_left_out() -> None:
-    """Its 400 names lines by number; the others are stored (`accept_partial` is its default)."""
+    """Its 400 names lines by number; the others are stored, as `accept_partial=true` asks."""
     partial = {
         "error": "partial write of line protocol occurred",
-        "data": [{"original_line": "hazard_sample,…", "line_number": 2, "error_message": "invalid column type"}],
+        "data": [{"original_line": "hazard_sample,…", "line_number": 2, "error_message": WRONG_TYPE}],
     }  # fmt: skip
     answers = iter([("400 Bad Request", partial), ("204 No Content", None)])
     with peer(lambda line, request: _next(answers)(line, request)) as (url, requests):
@@ -114,23 +137,45 @@ def test_3_lines_that_it_counts_are_the_ones_left_out() -> None:
     assert b"point=T1" in requests[-1]
 
 
+def test_3_a_database_whose_types_are_others_is_a_persons_matter() -> None:
+    """Every line is named with a type that does not fit: nothing is given up."""
+    partial = {
+        "error": "partial write of line protocol occurred",
+        "data": [{"original_line": "hazard_sample,…", "line_number": at, "error_message": WRONG_TYPE} for at in (1, 2, 3)],
+    }  # fmt: skip
+    with peer(says("400 Bad Request", json.dumps(partial).encode())) as (url, requests):
+        store = open_store(TimeSeriesStoreConfig(id="plant", kind="influxdb3", url=url, database="points"), "demo")
+        with pytest.raises(StoreRefusedError, match="database") as refused:
+            store.write(samples_of([Row("T1", 1, 1.0), Row("T2", 2, 2.0), Row("T3", 3, 3.0)]))
+        store.close()
+    assert "database" in refused.value.message_zh
+    assert len(requests) == 1
+
+
 def _next(answers: Iterator[tuple[str, object]]) -> Callable[..., None]:
     status, answer = next(answers)
     return says(status, json.dumps(answer).encode() if answer is not None else b"")
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "error"),
+    ("kind", "status", "body", "error"),
     [
-        ("401 Unauthorized", {"code": "unauthorized", "message": "unauthorized access"}, StoreRefusedError),
-        ("404 Not Found", {"code": "not found", "message": "bucket \"points\" not found"}, StoreRefusedError),
-        ("503 Service Unavailable", {"code": "unavailable", "message": "busy"}, StoreAwayError),
-        ("429 Too Many Requests", {"code": "too many requests", "message": "slow down"}, StoreAwayError),
+        ("influxdb2", "401 Unauthorized", {"code": "unauthorized", "message": "unauthorized access"}, StoreRefusedError),
+        ("influxdb2", "404 Not Found", {"code": "not found", "message": "bucket \"points\" not found"}, StoreRefusedError),
+        ("influxdb2", "404 Not Found", {"code": "not found", "message": "organization name \"works\" not found"}, StoreRefusedError),
+        ("influxdb2", "503 Service Unavailable", {"code": "unavailable", "message": "busy"}, StoreAwayError),
+        ("influxdb2", "429 Too Many Requests", {"code": "too many requests", "message": "slow down"}, StoreAwayError),
+        # 3 Core: a database that is missing is made by the first write: there is no 404. 401 and 403 have `error`, or no body.
+        ("influxdb3", "401 Unauthorized", {"error": "the request was not authenticated"}, StoreRefusedError),
+        ("influxdb3", "401 Unauthorized", None, StoreRefusedError),
+        ("influxdb3", "403 Forbidden", None, StoreRefusedError),
+        ("influxdb3", "400 Bad Request", {"error": "db name did not start with a number or letter"}, StoreRefusedError),
+        ("influxdb3", "503 Service Unavailable", None, StoreAwayError),
+        ("influxdb3", "429 Too Many Requests", None, StoreAwayError),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("kind", ["influxdb2", "influxdb3"])
 def test_a_refused_write_says_what_to_do(kind: str, status: str, body: object, error: type) -> None:
-    with peer(says(status, json.dumps(body).encode(), "Retry-After: 3")) as (url, _):
+    with peer(says(status, b"" if body is None else json.dumps(body).encode(), "Retry-After: 3")) as (url, _):
         store = open_store(TimeSeriesStoreConfig(id="plant", kind=kind, url=url), "demo")  # type: ignore[arg-type]
         with pytest.raises(error) as raised:
             store.write(samples_of([Row("T1", 1, 1.0)]))

@@ -25,6 +25,8 @@ class Server:
         if len(lines) > self.lines_max:
             return TooLarge()
         bad = [line for line in lines if "bad" in line]
+        if self.style == "first" and bad:
+            return Partial("parsing failed", numbers=(lines.index(bad[0]) + 1,))
         if self.style == "whole" and bad:
             return Partial("no reason")
         self.stored.update(line for line in lines if "bad" not in line)
@@ -39,7 +41,7 @@ class Server:
         return Partial("something")
 
 
-STYLES = ("quotes", "counts", "silent", "whole", "schema")
+STYLES = ("quotes", "counts", "first", "silent", "whole", "schema")
 
 
 @given(st.integers(1, 200), st.sets(st.integers(0, 199), max_size=6), st.sampled_from(STYLES), st.integers(1, 300))
