@@ -111,7 +111,7 @@ def test_the_lines_that_a_server_quotes_or_counts_are_known() -> None:
     assert isinstance(counted, Partial)
     assert counted.numbers == (2, 5)
     assert counted.reason == "bad"
-    # accept_partial=false (all that 3's /api/v2/write did before 3.8): one object, the first wrong line; nothing is stored
+    # accept_partial=false, influxdb3_server/src/http.rs (ParseError): one object, the first wrong line; nothing is stored
     first = judge(400, '{"error":"parsing failed for write_lp endpoint","data":{"original_line":"x","line_number":3,'
                        '"error_message":"No fields were provided"}}')  # fmt: skip
     assert isinstance(first, Partial)
