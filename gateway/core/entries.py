@@ -154,6 +154,27 @@ def unpack_columns(body: bytes) -> Columns:
     return Columns(tag.astype(np.int32), value.astype(np.float64), code.astype(np.uint8), source_ms.astype(np.int64), raw)
 
 
+def torn_frames(bodies: Sequence[bytes]) -> list[int]:
+    """Return the places of bodies that are not whole: too short, too long, or a raw value for no sample of theirs."""
+    layouts: dict[bytes, list[int]] = {}
+    for at, body in enumerate(bodies):
+        layouts.setdefault(body[:_LAYOUT_BYTES], []).append(at)
+    torn: list[int] = []
+    for head, places in layouts.items():
+        if len(head) < _LAYOUT_BYTES:
+            torn += places
+            continue
+        layout, _, raws = _layout(head)
+        size = layout.itemsize
+        wrong = [at for at in places if len(bodies[at]) != size]
+        if raws:
+            offset, samples = layout.fields["raw_at"][1] if layout.fields else 0, layout["tag"].shape[0]
+            whole = [at for at in places if len(bodies[at]) == size]
+            wrong += [at for at in whole if np.frombuffer(bodies[at], "<u2", raws, offset).max() >= samples]
+        torn += wrong
+    return sorted(torn)
+
+
 def unpack_frames(bodies: Sequence[bytes]) -> tuple[Columns, list[int]]:
     """Unpack frames together, each as `unpack_columns` unpacks it; return their columns end to end, and where each ends.
 

@@ -21,11 +21,15 @@ MANIFEST_BYTES_MAX: Final = 32 * 1024 * 1024
 FILES_MAX: Final = 20_000
 LINKS_MAX: Final = 100_000
 NODES_MAX: Final = 100_000
+TORN_MAX: Final = 1_000
+WHY_CHARS: Final = 200
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _MODULUS: Final = 1 << 64
 _INT_MAX: Final = (1 << 63) - 1
-_KEYS: Final = {"format", "kind", "sealed_ms", "rows", "digest", "prev", "links", "dropped", "removed", "files", "nodes", "hash"}
+_KEYS: Final = {
+    "format", "kind", "sealed_ms", "rows", "digest", "prev", "links", "dropped", "removed", "files", "nodes", "torn", "hash",
+}  # fmt: skip
 _FILE_KEYS: Final = {
     "day", "rows", "digest", "bytes", "sha256", "rollup_bytes", "rollup_sha256", "from_ms", "to_ms", "leaves",
 }  # fmt: skip
@@ -72,6 +76,21 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Torn:
+    """Rows of the log of which not all could be read when they were sealed: `rows` among positions first to last.
+
+    They were received from `from_ms` to `to_ms`; of several, `why` is the first one's.
+    """
+
+    first: int
+    last: int
+    rows: int
+    from_ms: int
+    to_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What one stem holds.
 
@@ -82,6 +101,7 @@ class Manifest:
         dropped_rows, dropped_digest: of a pack, the duplicates it left out.
         removed_rows, removed_digest: of a pack, what retention had removed before.
         nodes: what a load says of its source, by name; nothing reads it.
+        torn: rows of its range that could not be read; the text has the entry only if there are any.
     """
 
     stem: Stem
@@ -96,6 +116,7 @@ class Manifest:
     removed_rows: int = 0
     removed_digest: int = 0
     nodes: Mapping[str, Any] = field(default_factory=dict)
+    torn: tuple[Torn, ...] = ()
 
     def text(self) -> str:
         """Return the canonical JSON, with the hash."""
@@ -135,6 +156,8 @@ class Manifest:
             content["links"] = [[link.first, link.last, link.hash, link.rows, _hex(link.digest)] for link in self.links]
             content["dropped"] = {"rows": self.dropped_rows, "digest": _hex(self.dropped_digest)}
             content["removed"] = {"rows": self.removed_rows, "digest": _hex(self.removed_digest)}
+        if self.torn:
+            content["torn"] = [[one.first, one.last, one.rows, one.from_ms, one.to_ms, one.why] for one in self.torn]
         return content
 
 
@@ -170,6 +193,15 @@ def combined(digests: Sequence[int]) -> int:
     return sum(digests) % _MODULUS
 
 
+def bounded(torn: Sequence[Torn]) -> tuple[Torn, ...]:
+    """Return as many as a manifest may name; those beyond are named together."""
+    if len(torn) <= TORN_MAX:
+        return tuple(torn)
+    kept, rest = torn[: TORN_MAX - 1], torn[TORN_MAX - 1 :]
+    from_ms, to_ms = min(one.from_ms for one in rest), max(one.to_ms for one in rest)
+    return (*kept, Torn(rest[0].first, rest[-1].last, sum(one.rows for one in rest), from_ms, to_ms, rest[0].why))
+
+
 def _read(stem: Stem, loaded: dict[str, Any]) -> Manifest:
     own = {"load", "part"} if stem.kind == "load" else {"ledger", "first", "last"}
     unknown = loaded.keys() - _KEYS - own
@@ -191,6 +223,7 @@ def _read(stem: Stem, loaded: dict[str, Any]) -> Manifest:
         stem, _whole(loaded["sealed_ms"], "sealed_ms"), _whole(loaded["rows"], "rows"), _digest(loaded["digest"]),
         _prev(loaded["prev"]), files, links, _whole(dropped["rows"], "dropped rows"), _digest(dropped["digest"]),
         _whole(removed["rows"], "removed rows"), _digest(removed["digest"]), _nodes(loaded["nodes"]),
+        tuple(map(_torn, _list(loaded.get("torn", []), TORN_MAX, "torn"))),
     )  # fmt: skip
     _check(manifest)
     return manifest
@@ -202,6 +235,7 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its files' rows do not sum up to its own")
     if combined([file.digest for file in manifest.files]) != manifest.digest:
         raise ValueError("its files' digests do not sum up to its own")
+    _check_torn(manifest.stem, manifest.torn)
     if manifest.stem.kind != "pack":
         return
     links = manifest.links
@@ -213,6 +247,15 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("its links' rows do not sum up to its own, the dropped and the removed")
     if combined([link.digest for link in links]) != combined([manifest.digest, manifest.dropped_digest, manifest.removed_digest]):
         raise ValueError("its links' digests do not sum up to its own, the dropped and the removed")
+
+
+def _check_torn(stem: Stem, torn: tuple[Torn, ...]) -> None:
+    if not torn:
+        return
+    if stem.kind == "load" or torn[0].first < stem.first or torn[-1].last > stem.last:
+        raise ValueError("torn rows that are not of its range")
+    if any(one.first > one.last for one in torn) or any(after.first <= before.last for before, after in pairwise(torn)):
+        raise ValueError("torn rows that are not in order")
 
 
 def _file(loaded: Any) -> DayFile:
@@ -244,6 +287,15 @@ def _link(loaded: Any) -> Link:
     if first > last:
         raise ValueError("a link that ends before it begins")
     return Link(first, last, _hash(digest_of), _whole(rows, "a link's rows"), _digest(digest))
+
+
+def _torn(loaded: Any) -> Torn:
+    if not isinstance(loaded, list) or len(loaded) != 6 or not isinstance(loaded[5], str) or len(loaded[5]) > WHY_CHARS:
+        raise ValueError("torn rows of another shape")
+    first, last, rows = (_whole(value, "a torn row's position", 1) for value in loaded[:3])
+    if rows > last - first + 1:
+        raise ValueError("more torn rows than positions")
+    return Torn(first, last, rows, _whole(loaded[3], "from_ms", -_INT_MAX), _whole(loaded[4], "to_ms", -_INT_MAX), loaded[5])
 
 
 def _list(loaded: Any, limit: int, what: str) -> list[Any]:

@@ -1,19 +1,18 @@
 """Sealing: a range of log rows becomes day files and one manifest.
 
 What a range holds follows from its rows alone, and so does every byte of its files and its manifest: sealing again after
-a crash makes the same. Rows are decoded layout by layout, all frames of one shape as one table of bytes.
+a crash makes the same. A row that cannot be read any more stops nothing: it is put aside, and named in the manifest.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 import numpy as np
@@ -21,18 +20,19 @@ from numpy.typing import NDArray
 
 from alerting import condition
 from config import SiteConfig
+from gateway.core.entries import torn_frames, unpack_frames
 from gateway.historian.samples import Samples, concatenated
-from gateway.historian.segments.durable import make_folder, write_durably
+from gateway.historian.segments.durable import make_folder, sync_folder, write_durably
 from gateway.historian.segments.files import by_day, write_day
 from gateway.historian.segments.manifest import Manifest, combined
 from gateway.historian.segments.names import MANIFESTS, Stem, manifest_path
+from gateway.historian.segments.quarantine import named, put_aside
 from wire import BlockError, Quality, Reason, SampleBatch, decode_block, quality_code
 
 log = logging.getLogger(__name__)
 
-_FIXED: Final = 13  # see gateway.core.entries: samples, flags, raw rows, common source time
-_HEAD: Final = 5  # the first three of these say how the rest is laid out
-_ONE_TIME: Final = 1
+TAG_CHARS_MAX: Final = 64
+_TAG: Final = re.compile(r"[A-Z0-9]+(\.[A-Z0-9_]+)+")  # with the bound above, what `config` lets a tag be called
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +48,57 @@ class LogRow:
     body: bytes
     late_upto: int = 0
     fresh: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TornRow:
+    """A row of the log of which not all could be read, and why: one short sentence."""
+
+    row: LogRow
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What rows of the log hold, sorted, and those among them that could not be read whole: give both to `seal`."""
+
+    samples: Samples
+    torn: tuple[TornRow, ...] = ()
 
 
 class Places:
-    """What the site says of tags: whose they are, and the range they are clamped to."""
+    """What the site says of tags: the range they are clamped to."""
 
     def __init__(self, site: SiteConfig) -> None:
-        self.node_of = {point.tag: edge.id for edge in site.edges for device in edge.devices for point in device.points}
         spans = {tag.id: tag.span() for tag in site.tags}
         self.spans = {tag: (span.low, span.high) for tag, span in spans.items()}
 
-    def belongs(self, tag: str, node: str) -> bool:
-        """Whether a node may speak for a tag: it is its own, or nobody's any more."""
-        return self.node_of.get(tag, node) == node
-
 
 def samples_of(rows: Sequence[LogRow], names: Mapping[int, str], places: Places) -> Samples:
+    """Return what can be read of some rows; see `taken_from`."""
+    return taken_from(rows, names, places).samples
+
+
+def taken_from(rows: Sequence[LogRow], names: Mapping[int, str], places: Places) -> Taken:
     """Return what the frames and blocks among some rows hold, sorted; each frame's samples once.
 
+    Of a block everything is taken but the tags that core refused when it committed it (`refused`): the site may have
+    changed since, what was committed has not. A tag the site no longer has is not clamped.
+
     Args:
-        names: the ledger's tag table. A tag the site no longer has keeps its ledger name; what neither knows was never
-            evaluated and is left out, as it is of live frames.
+        names: the ledger's tag table.
     """
     known = frozenset(names.values())
-    parts = [_of_frames([row for row in rows if row.kind in ("F", "H")], names)]
-    parts += [_of_block(row, known, places) for row in rows if row.kind == "B"]
-    return sorted_samples(sound(concatenated([part for part in parts if part is not None])))
+    frames, torn = _of_frames([row for row in rows if row.kind in ("F", "H")], names)
+    parts = [] if frames is None else [frames]
+    for row in rows:
+        if row.kind == "B":
+            samples, why = _of_block(row, known, places)
+            parts += [] if samples is None else [samples]
+            torn += [TornRow(row, f"a block {why}")] if why else []
+    torn.sort(key=lambda one: one.row.pos)
+    return Taken(sorted_samples(sound(concatenated(parts))), tuple(torn))
 
 
 def sound(samples: Samples) -> Samples:
@@ -123,63 +148,48 @@ def _order(samples: Samples) -> NDArray[np.int64]:
     return order
 
 
-def _of_frames(rows: Sequence[LogRow], names: Mapping[int, str]) -> Samples | None:
-    layouts: defaultdict[bytes, list[LogRow]] = defaultdict(list)
-    for row in rows:
-        layouts[row.body[:_HEAD]].append(row)
-    if not layouts:
-        return None
-    parts = []
-    for head, same in layouts.items():
-        number, *columns = _table(head, [row.body for row in same])
-        historical = np.array([row.kind == "H" for row in same], np.bool_)
-        late = historical | np.array([0 < row.first <= row.late_upto for row in same], np.bool_)
-        stream = np.array([0 if row.kind == "H" else row.stream for row in same], np.int64)
-        sequence = np.array([row.pos if row.kind == "H" else row.first for row in same], np.int64)
-        parts.append((number, *columns, *(column.repeat(len(number) // len(same)) for column in (late, stream, sequence))))
-    number, source_ms, value, code, raw, late, stream, sequence = (np.concatenate(column) for column in zip(*parts, strict=True))
-    used = np.flatnonzero(np.bincount(number))
-    place = np.zeros(int(used[-1]) + 1 if len(used) else 1, np.int32)
+def _of_frames(rows: Sequence[LogRow], names: Mapping[int, str]) -> tuple[Samples | None, list[TornRow]]:
+    """Return the samples of frames, and the frames that cannot be read."""
+    wrong = set(torn_frames([row.body for row in rows]))
+    torn = [TornRow(rows[at], "a frame that is not whole") for at in sorted(wrong)]
+    rows = [row for at, row in enumerate(rows) if at not in wrong]
+    columns, ends = unpack_frames([row.body for row in rows])
+    known = np.zeros(max(names, default=0) + 1, np.bool_)
+    known[list(names)] = True
+    strange = (columns.tag < 0) | (columns.tag >= len(known))
+    strange |= ~known[np.where(strange, 0, columns.tag)]
+    if strange.any():
+        wrong = set(np.searchsorted(ends, np.flatnonzero(strange), "right").tolist())
+        torn += [TornRow(rows[at], "a frame with a tag number that the ledger does not have") for at in sorted(wrong)]
+        rows = [row for at, row in enumerate(rows) if at not in wrong]
+        columns, ends = unpack_frames([row.body for row in rows])
+    if not rows:
+        return None, torn
+    used = np.flatnonzero(np.bincount(columns.tag))
+    place = np.zeros(len(known), np.int32)
     place[used] = np.arange(len(used), dtype=np.int32)
-    return Samples(tuple(names[each] for each in used.tolist()), place[number], source_ms, value, code, raw, late, stream, sequence)
+    marks = np.array(
+        [(True, 0, row.pos) if row.kind == "H" else (0 < row.first <= row.late_upto, row.stream, row.first) for row in rows], np.int64
+    )
+    late, stream, sequence = marks.repeat(np.diff(ends, prepend=0), axis=0).T.copy()
+    return Samples(
+        tuple(names[each] for each in used.tolist()), place[columns.tag], columns.source_ms, columns.value, columns.code, columns.raw,
+        late.astype(np.bool_), stream, sequence,
+    ), torn  # fmt: skip
 
 
-def _table(head: bytes, bodies: Sequence[bytes]) -> tuple[NDArray[Any], ...]:
-    """Read frames of one layout together: tag number, source_ms, value, code and raw, frame after frame."""
-    layout, n, raws, one_time = _layout(head)
-    table = np.frombuffer(b"".join(bodies), layout)
-    frames = len(table)
-    source_ms = np.repeat(table["one_ms"], n) if one_time else table["source_ms"].ravel()
-    raw = np.full(frames * n, np.nan)
-    if raws:
-        at = table["raw_at"].astype(np.int64) + np.arange(frames)[:, None] * n
-        raw[at.ravel()] = table["raw"].ravel()
-    return table["tag"].ravel(), source_ms.astype(np.int64), table["value"].ravel().astype(np.float64), table["code"].ravel(), raw
-
-
-@lru_cache(maxsize=1024)
-def _layout(head: bytes) -> tuple[np.dtype[Any], int, int, bool]:
-    """Return a frame's layout as `pack_columns` made it, its samples, its raw values, and whether it has one time."""
-    n, flags, raws = int.from_bytes(head[:2], "little"), head[2], int.from_bytes(head[3:5], "little")
-    one_time = bool(flags & _ONE_TIME)
-    columns: list[Any] = [("head", "u1", _HEAD), ("one_ms", "<i8"), ("tag", "<i4", (n,)), ("value", "<f8", (n,)), ("code", "u1", (n,))]
-    if not one_time:
-        columns.append(("source_ms", "<i8", (n,)))
-    if raws:
-        columns += [("raw_at", "<u2", (raws,)), ("raw", "<f8", (raws,))]
-    return np.dtype(columns), n, raws, one_time
-
-
-def _of_block(row: LogRow, known: frozenset[str], places: Places) -> Samples | None:
-    """Return a block's samples of its node's tags, conditioned as core conditioned them; None if there are none."""
+def _of_block(row: LogRow, known: frozenset[str], places: Places) -> tuple[Samples | None, str]:
+    """Return a block's samples, conditioned as core conditioned them, None if there are none; and what is wrong with it."""
     try:
-        columns = decode_block(row.body).columns
-    except BlockError as error:  # core had read it once
-        log.error("log position %d: a block that cannot be read any more: %s", row.pos, error)
-        return None
-    mine = [c for c in columns if len(c) and (c.tag in places.spans or c.tag in known) and places.belongs(c.tag, row.node)]
+        columns = [column for column in decode_block(row.body).columns if len(column)]
+        refused = _refused(row)
+    except (BlockError, ValueError) as error:
+        return None, f"that cannot be read: {error}"
+    mine = [c for c in columns if c.tag not in refused and (c.tag in places.spans or c.tag in known or _is_tag(c.tag))]
+    strange = len({c.tag for c in columns} - refused) - len(mine)
+    why = f"with {strange} names that are no tags'" if strange else ""
     if not mine:
-        return None
+        return None, why
     tag = np.repeat(np.arange(len(mine), dtype=np.int32), [len(column) for column in mine])
     sequence = np.concatenate([column.sequence for column in mine])
     batch = SampleBatch(
@@ -195,10 +205,23 @@ def _of_block(row: LogRow, known: frozenset[str], places: Places) -> Samples | N
     )  # fmt: skip
     ranges = _ranges(row)
     if ranges is None:
-        return samples
+        return samples, why
     # Odd places among the sorted ends are inside a range.
     inside = np.searchsorted(ranges, sequence, "right") % 2 == 1
-    return samples.take(inside)
+    return samples.take(inside), why
+
+
+def _is_tag(name: str) -> bool:
+    """Whether a name that neither site nor ledger has could be a tag's."""
+    return len(name) <= TAG_CHARS_MAX and _TAG.fullmatch(name) is not None
+
+
+def _refused(row: LogRow) -> frozenset[str]:
+    """Return the tags of a block that core did not take from its node."""
+    names = [] if row.refused is None else json.loads(row.refused)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("which of its tags were refused is no list of names")
+    return frozenset(names)
 
 
 def _ranges(row: LogRow) -> NDArray[np.int64] | None:
@@ -214,9 +237,12 @@ def _ranges(row: LogRow) -> NDArray[np.int64] | None:
 
 
 def seal(
-    db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, prev: str, samples: Samples, sealed_ms: int
-) -> Manifest:
+    db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, prev: str, samples: Samples, sealed_ms: int,
+    torn: Sequence[TornRow] = (),
+) -> Manifest:  # fmt: skip
     """Write sorted samples as the files of a stem, then its manifest: from that moment they count.
+
+    Rows of it that could not be read are put aside before that, and the manifest names them.
 
     Args:
         sealed_ms: when the newest row of the range was received: not the time of sealing, so that doing it again is the same.
@@ -225,7 +251,10 @@ def seal(
         OSError, duckdb.Error: the disk would not; nothing counts, do it again.
     """
     files = [write_day(db, folder, stem, day, part, sealed_ms) for day, part in by_day(samples)] if len(samples) else []
-    manifest = Manifest(stem, sealed_ms, len(samples), combined([file.digest for file in files]), prev, tuple(files))
+    put_aside(folder, stem.owner, torn)
+    manifest = Manifest(
+        stem, sealed_ms, len(samples), combined([file.digest for file in files]), prev, tuple(files), torn=named(torn)
+    )
     commit(folder, manifest)
     return manifest
 
@@ -234,12 +263,15 @@ def commit(folder: Path, manifest: Manifest) -> None:
     """Make a manifest count: its rename is the commit.
 
     Raises:
-        OSError: it does not count; a name that may not have reached the disk is taken back.
+        OSError: it does not count, or the disk cannot say whether its name would outlast a loss of power. A name is never
+            taken back: others may have seen it, and the next commit syncs the folder again.
     """
     make_folder(folder / MANIFESTS)
     path = manifest_path(folder, manifest.stem)
     try:
         write_durably(path, manifest.text())
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        if not path.exists():
+            raise
+        log.error("historian: %s stands, and its folder could not be synced (%s); once more", path.name, error)
+        sync_folder(path.parent)
