@@ -210,8 +210,9 @@ class BatchBuilder:
             self.duplicates += block.last - block.first + 1
             return withheld
         self._add_entry(
-            EntryKind.BLOCK, body, node, "", block.stream, block.first, block.last, block.samples, taken.late_upto, taken.fresh
-        )
+            EntryKind.BLOCK, body, node, "", block.stream, block.first, block.last, block.samples, taken.late_upto, taken.fresh,
+            tuple(claimed) or None,
+        )  # fmt: skip
         self._batch.frames += len(frames)
         self._batch.samples += block.samples
         self._losses(node, taken.losses)
@@ -437,11 +438,12 @@ class BatchBuilder:
     def _add_entry(
         self, kind: EntryKind, body: bytes, node: str, device: str, stream: int = 0, first: int = 0, last: int = 0,
         samples: int = 0, late_upto: int = 0, fresh: tuple[tuple[int, int], ...] | None = None,
+        refused: tuple[str, ...] | None = None,
     ) -> None:  # fmt: skip
         self._batch.entries.append(
             Entry(
                 self._next_pos, kind, self._engine_ms, self._wall_ms, body, node, device, stream, first, last, samples,
-                late_upto, fresh,
+                late_upto, fresh, refused,
             )
         )
         self._next_pos += 1

@@ -48,6 +48,7 @@ class Entry:
     Attributes:
         late_upto: frames of the row numbered up to here were late; 0: none.
         fresh: ranges of a block's frame numbers that were not here before; None: all of it.
+        refused: tags of a block that were another node's when it was committed: not this node's to tell of; None: none.
     """
 
     pos: int
@@ -63,6 +64,7 @@ class Entry:
     samples: int = 0
     late_upto: int = 0
     fresh: tuple[tuple[int, int], ...] | None = None
+    refused: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

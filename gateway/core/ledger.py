@@ -242,11 +242,12 @@ class Ledger:
     def _write_entries(self, entries: Iterable[Entry]) -> None:
         self._db.executemany(
             "INSERT INTO log (pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body,"
-            " late_upto, fresh) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " late_upto, fresh, refused) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             [
                 (
                     e.pos, str(e.kind), e.engine_ms, e.received_ms, e.node, e.device, e.stream, e.first, e.last, e.samples,
                     e.body, e.late_upto, None if e.fresh is None else json.dumps(e.fresh, separators=(",", ":")),
+                    None if e.refused is None else json.dumps(e.refused, ensure_ascii=False, separators=(",", ":")),
                 )
                 for e in entries
             ],

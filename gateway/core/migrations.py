@@ -29,10 +29,11 @@ class Migration:
 MIGRATIONS: Final = (
     Migration(
         2,
-        "log rows tell which of their frames are late and which are new",
+        "log rows tell which of their frames are late or new, and which tags were refused",
         (
             "ALTER TABLE log ADD COLUMN late_upto INTEGER NOT NULL DEFAULT 0",
             "ALTER TABLE log ADD COLUMN fresh TEXT",
+            "ALTER TABLE log ADD COLUMN refused TEXT",
             "CREATE INDEX log_historical ON log (pos) WHERE kind = 'H'",
         ),
     ),

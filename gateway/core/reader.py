@@ -21,7 +21,9 @@ from gateway.core.retention import KeptRow
 BUSY_TIMEOUT_MS: Final = 5_000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024  # what a reader that stayed too long made of it goes back to the disk
 READ_ROWS_MAX: Final = 10_000
-_LOG_COLUMNS: Final = "pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body, late_upto, fresh"
+_LOG_COLUMNS: Final = (
+    "pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body, late_upto, fresh, refused"
+)
 
 
 def connect(path: Path, *, read_only: bool) -> apsw.Connection:
@@ -41,10 +43,11 @@ def connect(path: Path, *, read_only: bool) -> apsw.Connection:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body, late_upto, fresh = row
+    pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body, late_upto, fresh, refused = row
     ranges = None if fresh is None else tuple((int(lo), int(hi)) for lo, hi in json.loads(fresh))
+    names = None if refused is None else tuple(map(str, json.loads(refused)))
     return Entry(
-        pos, EntryKind(kind), engine_ms, received_ms, body, node, device, stream, first, last, samples, late_upto, ranges
+        pos, EntryKind(kind), engine_ms, received_ms, body, node, device, stream, first, last, samples, late_upto, ranges, names
     )
 
 

@@ -17,12 +17,13 @@ CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 
 -- kind: see gateway.core.entries.EntryKind. first/last: frame numbers in the stream, 0 when not a frame.
 -- late_upto: frames of the row numbered up to here were late. fresh: JSON [[lo, hi], ...] of the frames of a block that
--- were not here before, NULL when none was. Both are outputs: replay does not read them.
+-- were not here before, NULL: all are new. refused: JSON [tag, ...] of a block's tags that were another node's when it was
+-- committed, NULL: none. All three are outputs: replay does not read them.
 CREATE TABLE log (
   pos INTEGER PRIMARY KEY, kind TEXT NOT NULL, engine_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
   node TEXT NOT NULL, device TEXT NOT NULL, stream INTEGER NOT NULL,
   first INTEGER NOT NULL, last INTEGER NOT NULL, samples INTEGER NOT NULL, body BLOB NOT NULL,
-  late_upto INTEGER NOT NULL DEFAULT 0, fresh TEXT
+  late_upto INTEGER NOT NULL DEFAULT 0, fresh TEXT, refused TEXT
 );
 CREATE INDEX log_frames ON log (node, stream, first) WHERE kind = 'F';
 CREATE INDEX log_blocks ON log (node, stream, last) WHERE kind = 'B';

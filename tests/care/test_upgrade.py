@@ -46,7 +46,7 @@ def aged(data: Path) -> Path:
     for (name,) in later:
         if name not in ("log_frames", "log_blocks", "log_revisions"):
             db.execute(f"DROP INDEX {name}")
-    db.execute("ALTER TABLE log DROP COLUMN fresh; ALTER TABLE log DROP COLUMN late_upto")
+    db.execute("ALTER TABLE log DROP COLUMN refused; ALTER TABLE log DROP COLUMN fresh; ALTER TABLE log DROP COLUMN late_upto")
     db.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
     db.close()
     return data
@@ -74,13 +74,13 @@ def test_an_old_ledger_is_brought_to_this_version_after_a_backup(old: Path) -> N
     before = contents(old / LEDGER)
     report = done(old)
     assert version_of(old) == SCHEMA_VERSION
-    assert report.done == ("ledger schema 1 → 2: log rows tell which of their frames are late and which are new",)
+    assert report.done == ("ledger schema 1 → 2: log rows tell which of their frames are late or new, and which tags were refused",)
     assert report.backup == old / f"before-upgrade-{NOW_MS}"
     listing, problems = verify(report.backup)
     assert (problems, listing.versions["ledger"]) == ([], 1)
     assert contents(report.backup / LEDGER) == before
     after = contents(old / LEDGER)
-    assert [row[:-2] for row in after["log"]] == before["log"]
+    assert [row[:-3] for row in after["log"]] == before["log"]
     assert {name: rows for name, rows in after.items() if name not in ("log", "meta")} == {
         name: rows for name, rows in before.items() if name not in ("log", "meta")
     }

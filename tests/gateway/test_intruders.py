@@ -124,6 +124,19 @@ def test_a_block_with_anothers_tags_or_name_changes_no_value_and_is_told_of(tmp_
     assert raised(bench, "SECURITY.E1.TRESPASS") == 1, "at most once a minute"
 
 
+def test_what_was_refused_of_a_block_stands_beside_it_in_the_log(tmp_path: Path) -> None:
+    """The site may give the tag to this node tomorrow: what it claimed today is not its to tell of even then."""
+    async def story(bench: Bench) -> None:
+        edge = await over_the_limit(bench)
+        bench.deliver(node_block(edge, block("E1", [Taken(edge.live, 7, DEVICE_OF[TEMP], ((TEMP, 3.0),), T0_MS)])))
+        bench.deliver(node_block(edge, block("E1", [Taken(edge.live, 8, DEVICE_OF[LEVEL], ((LEVEL, 3.0),), T0_MS)])))
+        await bench.cycle()
+
+    bench = play(tmp_path, story)
+    found = [entry.refused for entry in bench.ledger.reader.entries_after(0) if entry.kind == "B"]
+    assert found == [(TEMP,), None]
+
+
 def test_a_minute_later_it_is_told_again(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         for _ in range(3):

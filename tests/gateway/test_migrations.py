@@ -66,13 +66,13 @@ def test_an_older_ledger_is_brought_to_this_version_with_all_it_holds(tmp_path: 
     path = version_one(tmp_path / "ledger.sqlite3")
     before = content(path)
     assert upgrade_ledger(path) == [
-        "ledger schema 1 → 2: log rows tell which of their frames are late and which are new"
+        "ledger schema 1 → 2: log rows tell which of their frames are late or new, and which tags were refused"
     ]
     assert content(path) == before
     assert upgrade_ledger(path) == [], "a second time there is nothing to do"
     ledger = Ledger(path, "PARK1")
     entries = list(ledger.reader.entries_after(0))
-    assert [(entry.late_upto, entry.fresh) for entry in entries] == [(0, None)] * 3
+    assert [(entry.late_upto, entry.fresh, entry.refused) for entry in entries] == [(0, None, None)] * 3
     ledger.commit([batch(4, "t4")])
     ledger.close()
 

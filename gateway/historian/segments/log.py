@@ -79,7 +79,7 @@ class LedgerLog:
         while True:
             after = found[-1].pos if found else first - 1
             part = self._rows(
-                "SELECT pos, kind, received_ms, node, stream, first, body, late_upto, fresh FROM log"
+                "SELECT pos, kind, received_ms, node, stream, first, body, late_upto, fresh, refused FROM log"
                 " WHERE pos > ? AND pos <= ? AND kind IN ('F', 'B', 'H') ORDER BY pos LIMIT ?",
                 (after, last, READ_ROWS),
             )

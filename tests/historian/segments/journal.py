@@ -32,12 +32,11 @@ Row = tuple[str, int, float | None, int, float | None, bool, int, int]
 
 
 class TestPlaces(Places):
-    """Every tag belongs to E1, and runs from 0 to 100."""
+    """Every tag runs from 0 to 100."""
 
     __test__ = False
 
     def __init__(self) -> None:
-        self.node_of = dict.fromkeys(TAGS, "E1") | {"T9.OTHER": "E2"}
         self.spans = dict.fromkeys(TAGS, SPAN) | {"T9.OTHER": SPAN}
 
 
@@ -86,6 +85,7 @@ class Journal:
     def block(
         self, received_ms: int, times: Sequence[int], counts: Sequence[int], *, first: int, late_upto: int = 0,
         fresh: Sequence[tuple[int, int]] | None = None, tag: str = TAGS[0], stream: int = 7, node: str = "E1",
+        refused: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         """Log one block of one tag; frames are numbered from `first`, values are counts of the register."""
         self.pos += 1
@@ -97,7 +97,7 @@ class Journal:
         body = encode_block(SpoolBlock(node, stream, first, int(number[-1]), 0, 0, (column,)))
         entry = Entry(
             self.pos, EntryKind.BLOCK, 1, received_ms, body, "E1", "", stream, first, int(number[-1]), len(times), late_upto,
-            None if fresh is None else tuple(fresh),
+            None if fresh is None else tuple(fresh), None if refused is None else tuple(refused),
         )  # fmt: skip
         self._commit(entry)
         if tag not in TAGS:
@@ -107,6 +107,11 @@ class Journal:
                 over = count * 0.5 > SPAN[1]
                 value, code, raw = (SPAN[1], 69, count * 0.5) if over else (count * 0.5, 192, None)
                 self.rows[tag, when, value, code, raw, each <= late_upto, stream, each] += 1
+
+    def torn(self, received_ms: int, kind: EntryKind, body: bytes, samples: int = 1) -> None:
+        """Log a row whose body is what is left of one."""
+        self.pos += 1
+        self._commit(Entry(self.pos, kind, 1, received_ms, body, "E1", "D", 7, self.pos, self.pos, samples))
 
     def tick(self, received_ms: int) -> None:
         """Log a row that holds no samples."""

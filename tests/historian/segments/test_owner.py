@@ -122,12 +122,16 @@ def test_a_row_that_contradicts_itself_is_bad_and_stops_nothing(tmp_path: Path, 
     }  # fmt: skip
 
 
-def test_nobody_speaks_for_anothers_tag_and_unknown_tags_are_nobodys(tmp_path: Path, journal: Journal) -> None:
-    journal.block(T0_MS, [T0_MS], [1], first=1, tag="T9.OTHER")
-    journal.block(T0_MS, [T0_MS], [1], first=2, tag="T9.NEVER_HEARD_OF")
+def test_of_a_block_everything_is_stored_but_what_core_refused_whatever_the_site_says_today(tmp_path: Path, journal: Journal) -> None:
+    """The site moved T9.OTHER to another node and lost T9.NEVER_HEARD_OF since the blocks were committed."""
+    journal.block(T0_MS, [T0_MS], [300], first=1, tag="T9.OTHER")
+    journal.block(T0_MS, [T0_MS], [300], first=2, tag="T9.NEVER_HEARD_OF")
+    journal.block(T0_MS, [T0_MS], [1], first=3, tag="T9.OTHER", refused=["T9.OTHER"])
     run(tmp_path / "h", journal, T0_MS + 5000)
-    assert everything(tmp_path / "h") == journal.rows == {}
-    assert SegmentFolder(tmp_path / "h").snapshot().cursor("ledger-one") == 2
+    assert {row[:5] for row in everything(tmp_path / "h")} == {
+        ("T9.OTHER", T0_MS, 100.0, 69, 150.0), ("T9.NEVER_HEARD_OF", T0_MS, 150.0, 192, None),
+    }  # fmt: skip
+    assert SegmentFolder(tmp_path / "h").snapshot().cursor("ledger-one") == 3
 
 
 def test_a_block_of_a_tag_the_site_has_given_up_keeps_its_name(tmp_path: Path, journal: Journal) -> None:
