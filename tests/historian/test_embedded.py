@@ -108,6 +108,36 @@ def test_copies_in_several_files_count_once_whatever_lies_in_each_other(
             assert (missing, len(windows["NONE"])) == ([], 0)
 
 
+SUMMED = ("late", "first", "last", "min", "max", "mean")
+scattered = st.lists(
+    st.lists(st.tuples(st.sampled_from(TAGS), st.integers(0, 200), st.sampled_from((192, 192, 64, 0))), max_size=40, unique_by=lambda s: s[:2]),
+    max_size=4,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scattered, st.integers(-9, 9), st.integers(1, 20_000_000), st.sampled_from((600_000, 900_000, 3_600_000)))
+def test_long_windows_put_together_in_the_database_are_what_all_columns_tell(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[list[Any]], begin: int, length: int, width_ms: int
+) -> None:
+    folder = tmp_path_factory.mktemp("h") / "historian"
+    for file, rows in enumerate(drawn):
+        put(folder, Stem("one", file + 1, file + 1, "seal"), [
+            Row(tag, T0 + 97_000 * at, float("nan") if code == 0 else (at * 37 % 11) / 4, code, late=at % 3 == 0, stream=file + 1, sequence=at + 1)
+            for tag, at, code in rows
+        ], T0 + file)  # fmt: skip
+    from_ms = T0 + begin * 300_000
+    with closing(EmbeddedHistorian(folder)) as store:
+        for tags in ([*TAGS, "NONE"], TAGS[:1]):
+            whole, none = store.windows_of(tags, from_ms, from_ms + length, width_ms)
+            found, lost = store.windows_of(tags, from_ms, from_ms + length, width_ms, columns=SUMMED)
+            assert (list(found), none, lost) == (tags if isinstance(tags, list) else list(tags), [], [])
+            for tag in tags:
+                for name in ("start_ms", "good", "uncertain", "bad", *SUMMED[:-1]):
+                    np.testing.assert_array_equal(getattr(found[tag], name), getattr(whole[tag], name), f"{tag} {name}")
+                np.testing.assert_allclose(found[tag].mean, whole[tag].mean, rtol=1e-12)
+
+
 def test_times_before_1970_and_far_ahead_are_times_like_others(store: EmbeddedHistorian) -> None:
     rows = [Row("T", at, 1.0) for at in (-5_000_000_001, -1, 0, 253_402_300_799_999)]
     store.write(samples_of(rows))

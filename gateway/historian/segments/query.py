@@ -48,6 +48,16 @@ _WINDOWS: Final = (
     " WHERE source_ms >= $from_ms AND source_ms < $to_ms"
 )
 
+# Of longer windows, a row a file: the file's own rows of a tag follow one another, what they say together is exact.
+_SUMMED: Final = {
+    "from_ms": "min(from_ms)", "to_ms": "max(to_ms)",
+    **{name: f"CAST(sum(CAST({name} AS DOUBLE)) AS BIGINT)" for name in ("good", "uncertain", "bad", "late")},
+    "first": "arg_min(first, start_ms)", "last": "arg_max(last, start_ms)", "min": "min(min)", "max": "max(max)", "sum": "sum(sum)",
+}  # fmt: skip
+SUMMABLE: Final = frozenset(("tag", "start_ms", *_SUMMED))
+"""Columns of rollups that `summed_rollups` tells."""
+_KEY: Final = "(file_index * $names + number) * $places + (start_ms - $origin_ms) // $width"
+
 
 class UnreadableError(Exception):
     """One of the files asked for is not there, or not what it must be."""
@@ -145,13 +155,31 @@ class ParquetReader:
         found = self._ask(sql, parameters, give_up_at)
         if len(found["number"]) > rows_max:
             raise too_many(rows_max)
-        taken: list[NDArray[Any]] = [_ints(found["number"]).astype(np.int32)]
-        for name in ROLLUP_COLUMNS[1:]:
-            if name not in columns:
-                taken.append(left_out(name, len(taken[0])))
-            else:
-                taken.append(_floats(found[name]) if name in _FLOATS else _ints(found[name]))
-        return Rollups(names, *taken)
+        return Rollups(names, _ints(found["number"]).astype(np.int32), *_columns(found, ROLLUP_COLUMNS[1:], columns))
+
+    def summed_rollups(
+        self, files: Sequence[Path], names: tuple[str, ...], from_ms: int, to_ms: int, width_ms: int, rows_max: int,
+        give_up_at: float, columns: Collection[str],
+    ) -> Rollups:  # fmt: skip
+        """Return what `rollups` does, put together to windows of `width_ms` from `from_ms` on: a row a file, tag and window.
+
+        Args:
+            columns: of `SUMMABLE`; the others are left out.
+        """
+        parameters = {
+            "files": _globs(files), "tags": list(names), "names": len(names), "from_ms": from_ms, "to_ms": to_ms,
+            "origin_ms": from_ms, "width": width_ms, "places": (places := -(-(to_ms - from_ms) // width_ms)), "rows": rows_max + 1,
+        }  # fmt: skip
+        chosen = ", ".join(f"{_SUMMED[name]} AS {name}" for name in ROLLUP_COLUMNS[2:] if name in columns)
+        found = self._ask(
+            f"SELECT {_KEY} AS key, {chosen} {_FROM} {_TAGS} WHERE start_ms >= $from_ms AND start_ms < $to_ms GROUP BY key LIMIT $rows",
+            parameters, give_up_at,
+        )  # fmt: skip
+        if len(found["key"]) > rows_max:
+            raise too_many(rows_max)
+        row, place = np.divmod(_ints(found["key"]), places)
+        taken: list[NDArray[Any]] = [(row % len(names)).astype(np.int32), from_ms + place * width_ms]
+        return Rollups(names, *taken, *_columns(found, ROLLUP_COLUMNS[2:], columns))
 
     def newest(self, files: Sequence[Path], names: tuple[str, ...], give_up_at: float) -> dict[int, int]:
         """Return by index in `names` the source time of the newest sample, out of rollups; tags without one are left out."""
@@ -248,6 +276,15 @@ def _interrupted_after(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Ite
 
 
 _FLOATS: Final = frozenset(("first", "last", "min", "max", "sum"))
+
+
+def _columns(found: Columns, names: Sequence[str], chosen: Collection[str]) -> list[NDArray[Any]]:
+    """Return the columns of rollups that were chosen, in order; the others left out."""
+    rows = len(next(iter(found.values())))
+    return [
+        left_out(name, rows) if name not in chosen else _floats(found[name]) if name in _FLOATS else _ints(found[name])
+        for name in names
+    ]
 
 
 def _samples(

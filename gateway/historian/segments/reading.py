@@ -21,7 +21,7 @@ from gateway.historian.samples import DAY_MS, Samples, concatenated
 from gateway.historian.segments.evidence import evidence_days, evidence_path
 from gateway.historian.segments.folder import LiveFile, SegmentFolder, Snapshot
 from gateway.historian.segments.names import EVIDENCE, ROLLUPS, SAMPLES, STATUS_NAME, day_ms, day_of, samples_path
-from gateway.historian.segments.query import ParquetReader, Spans, UnreadableError, by_halves
+from gateway.historian.segments.query import SUMMABLE, ParquetReader, Spans, UnreadableError, by_halves
 from gateway.historian.store import ROWS_MAX
 from gateway.historian.windows import ROLLUP_COLUMNS, ROLLUP_MS, Rollups, in_time, interleaved, joined, rolled_up
 
@@ -161,9 +161,12 @@ class SegmentReader:
 
     def rollups(
         self, taken: Snapshot, names: tuple[str, ...], from_ms: int, to_ms: int, give_up_at: float,
-        more: Samples | None = None, columns: Collection[str] = ROLLUP_COLUMNS,
+        more: Samples | None = None, columns: Collection[str] = ROLLUP_COLUMNS, width_ms: int = ROLLUP_MS,
     ) -> tuple[Rollups, list[Missing]]:  # fmt: skip
         """Return rows of 5 min of [from_ms, to_ms), exact at both ends; no two of a tag `interleaved`.
+
+        With a longer width (5 min times a whole number, from such a `from_ms` on) there may be rows of such windows instead,
+        where nothing asked for is lost by it: the database puts them together, and far fewer are carried here.
 
         Windows that lie whole in the range come from what is kept of them; the ends, and windows that several files
         hold mixed with each other, from their samples.
@@ -172,12 +175,14 @@ class SegmentReader:
             more: samples of these names that are not in any file yet; they count as if they were.
             columns: `windows.columns_for`; the others are left out.
         """
+        if not SUMMABLE.issuperset(columns):
+            width_ms = ROLLUP_MS
         lo_ms, hi_ms = -(-from_ms // ROLLUP_MS) * ROLLUP_MS, to_ms // ROLLUP_MS * ROLLUP_MS
         ends = [(from_ms, lo_ms), (hi_ms, to_ms)] if lo_ms < hi_ms else [(from_ms, to_ms)]
         parts: list[Rollups] = []
         missing: list[Missing] = []
         if lo_ms < hi_ms:
-            parts, missing = self._kept(taken, names, lo_ms, hi_ms, columns, give_up_at)
+            parts, missing = self._kept(taken, names, lo_ms, hi_ms, columns, width_ms, give_up_at)
         spans = [(at, lo, hi) for lo, hi in ends if lo < hi for at in range(len(names))]
         if spans:
             found, lost = self.samples_of(taken, names, spans, ROWS_MAX, give_up_at)
@@ -189,13 +194,37 @@ class SegmentReader:
         order = in_time(rows)
         rows = rows if order is None else rows.take(order)
         mixed = interleaved(rows)
-        if mixed.any():
+        if mixed.any() and width_ms > ROLLUP_MS:
+            rows = self._finer(taken, rows, mixed, own, (from_ms, to_ms), columns, width_ms, give_up_at, missing)
+        elif mixed.any():
             rows = self._unmixed(taken, rows, mixed, own, (from_ms, to_ms), give_up_at, missing)
         return rows, missing
 
+    def _finer(
+        self, taken: Snapshot, rows: Rollups, mixed: NDArray[np.bool_], more: Samples, within: tuple[int, int],
+        columns: Collection[str], width_ms: int, give_up_at: float, missing: list[Missing],
+    ) -> Rollups:  # fmt: skip
+        """Replace long windows that several pieces hold mixed by their rows of 5 min."""
+        origin = within[0]
+        held = np.unique(_window_key(rows.take(mixed), width_ms, origin))
+        parts = [rows.take(~np.isin(_window_key(rows, width_ms, origin), held))]
+        place, tag = np.divmod(held, len(rows.names))
+        lo_ms, hi_ms = origin + int(place.min()) * width_ms, min(within[1], origin + (int(place.max()) + 1) * width_ms)
+        wanted, group = np.unique(tag).tolist(), max(1, ROLLUP_ROWS_MAX // max(1, (hi_ms - lo_ms) // ROLLUP_MS))
+        for at in range(0, len(wanted), group):
+            some = wanted[at : at + group]
+            found, lost = self.rollups(taken, tuple(rows.names[each] for each in some), lo_ms, hi_ms, give_up_at, more, columns)
+            missing += [each for each in lost if not any(
+                each.file == told.file and told.from_ms <= each.from_ms and each.to_ms <= told.to_ms for told in missing
+            )]  # fmt: skip
+            found = replace(found, names=rows.names, tag=np.array(some, np.int32)[found.tag])
+            parts.append(found.take(np.isin(_window_key(found, width_ms, origin), held)))
+        return joined(parts)
+
     def _kept(
-        self, taken: Snapshot, names: tuple[str, ...], lo_ms: int, hi_ms: int, columns: Collection[str], give_up_at: float
-    ) -> tuple[list[Rollups], list[Missing]]:
+        self, taken: Snapshot, names: tuple[str, ...], lo_ms: int, hi_ms: int, columns: Collection[str], width_ms: int,
+        give_up_at: float,
+    ) -> tuple[list[Rollups], list[Missing]]:  # fmt: skip
         missing = self._manifests_missing(taken, lo_ms, hi_ms)
         broken: list[LiveFile] = []
         lost: list[Missing] = []
@@ -207,13 +236,13 @@ class SegmentReader:
             self._unreadable(file, "rollups", error, lost)
             broken.append(file)
 
-        parts = by_halves(
-            sound,
-            lambda some: self._parquet.rollups(
-                self._paths(some, ROLLUPS), names, lo_ms, hi_ms, ROLLUP_ROWS_MAX, give_up_at, columns
-            ),
-            unreadable,
-        )
+        def ask(some: Sequence[LiveFile]) -> Rollups:
+            paths = self._paths(some, ROLLUPS)
+            if width_ms > ROLLUP_MS:
+                return self._parquet.summed_rollups(paths, names, lo_ms, hi_ms, width_ms, ROLLUP_ROWS_MAX, give_up_at, columns)
+            return self._parquet.rollups(paths, names, lo_ms, hi_ms, ROLLUP_ROWS_MAX, give_up_at, columns)
+
+        parts = by_halves(sound, ask, unreadable)
         for file in broken:  # its samples say the same, only slower
             one = replace(taken, manifests=tuple(m for m in taken.manifests if m.stem == file.stem), unreadable=())
             span = max(lo_ms, file.file.from_ms), min(hi_ms, file.file.to_ms + 1)
@@ -428,9 +457,9 @@ def _named(samples: Samples, names: tuple[str, ...], from_ms: int, to_ms: int) -
     return in_moments(replace(samples, names=names, tag=tag).take(wanted))
 
 
-def _window_key(rows: Rollups) -> NDArray[np.int64]:
+def _window_key(rows: Rollups, width_ms: int = ROLLUP_MS, origin_ms: int = 0) -> NDArray[np.int64]:
     """Return one number for each tag and window."""
-    return (rows.start_ms // ROLLUP_MS) * len(rows.names) + rows.tag
+    return (rows.start_ms - origin_ms) // width_ms * len(rows.names) + rows.tag
 
 
 def _concerns(tags: Any, names: Sequence[str] | None) -> bool:

@@ -31,7 +31,7 @@ from gateway.historian.segments.folder import Snapshot
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.manifest import ManifestError
 from gateway.historian.segments.names import TEMPORARY
-from gateway.historian.segments.query import STORE, ParquetReader
+from gateway.historian.segments.query import STORE, SUMMABLE, ParquetReader
 from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
 from gateway.historian.store import (
     DEADLINE_S_MAX,
@@ -258,13 +258,15 @@ def windows_in(
     names, missing = tuple(dict.fromkeys(tags)), list[Missing]()
     found: dict[str, Windows] = {}
     from_rollups = not (from_ms % ROLLUP_MS or width_ms % ROLLUP_MS)
-    group = max(1, _GROUP_ROWS // max(1, (to_ms - from_ms) // ROLLUP_MS)) if from_rollups else len(names)
+    needed = columns_for(columns)
+    piece_ms = max(ROLLUP_MS, width_ms // 2) if SUMMABLE.issuperset(needed) else ROLLUP_MS  # files cut windows in two
+    group = max(1, _GROUP_ROWS // max(1, (to_ms - from_ms) // piece_ms)) if from_rollups else len(names)
     for at in range(0, len(names), max(1, group)):
         some = names[at : at + group]
         if time.monotonic() > give_up_at:
             raise out_of_time(STORE, 0)
         if from_rollups:
-            rows, lost = segments.rollups(taken, some, from_ms, to_ms, give_up_at, more, columns_for(columns))
+            rows, lost = segments.rollups(taken, some, from_ms, to_ms, give_up_at, more, needed, width_ms)
         else:
             if len(some) == 1:
                 samples, lost = segments.samples(taken, some[0], from_ms, to_ms, ROWS_MAX, give_up_at)
