@@ -39,8 +39,9 @@ from gateway.historian.segments.names import (
     is_ledger_id,
 )
 from gateway.historian.segments.pack import DamagedSourceError, NoRoomError, next_pack, pack
+from gateway.historian.segments.quarantine import torn_problems
 from gateway.historian.segments.scrub import Scrub
-from gateway.historian.segments.seal import Places, samples_of, seal
+from gateway.historian.segments.seal import Places, samples_of, seal, taken_from
 
 log = logging.getLogger(__name__)
 
@@ -203,9 +204,9 @@ class Owner:
                 return False
             rows = self._ledger.rows(piece.first, piece.last)
             # After the rows: a number that one of them has is in the table by then.
-            samples = samples_of(rows, self._ledger.tag_names(), self._places)
+            found = taken_from(rows, self._ledger.tag_names(), self._places)
             stem = Stem(ledger_id, piece.first, piece.last, "seal")
-            done = seal(self._database(), self._folder, stem, prev, samples, piece.sealed_ms)
+            done = seal(self._database(), self._folder, stem, prev, found.samples, piece.sealed_ms, found.torn)
             prev, cursor = done.hash, piece.last
             self._of = (ledger_id, cursor)
             self._due = [row for row in self._due if row.pos > cursor]
@@ -329,6 +330,7 @@ class Owner:
         kept = self._kept
         problems = [*self._scrub.problems(), *self._left_out.values(), *holes(taken, ledger_id, ancestry)]
         problems += [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable]
+        problems += torn_problems(self._folder, taken.manifests, taken.kept_from)
         distinct = list({(problem.file, problem.from_ms): problem for problem in problems}.values())
         now_ms = self._wall_ms()
         status = {
