@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -40,23 +40,27 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Cursors:
-    """How far one store is. `live`: highest log position of `ledger` that was reached; `transition`: row of the journal."""
+    """How far one store is. `live`: highest log position of `ledger` that was reached; `transition`: row of the journal.
+
+    `parked`: what our own segments hold and could not be read; holes again once it is time to try.
+    """
 
     ledger: str
     live: int
     holes: tuple[Hole, ...] = ()
     transition: int = 0
+    parked: tuple[Hole, ...] = ()
 
     @property
     def missing(self) -> int:
-        """Log positions in the holes."""
-        return sum(map(len, self.holes))
+        """Log positions in the holes, the parked ones too."""
+        return sum(map(len, (*self.holes, *self.parked)))
 
     def to_text(self) -> str:
         """Return JSON."""
-        holes = [[hole.ledger, hole.first, hole.last, hole.since_ms, hole.stem, hole.row] for hole in self.holes]
         return json.dumps({
-            "format": FORMAT, "ledger": self.ledger, "live": self.live, "holes": holes, "transition": self.transition,
+            "format": FORMAT, "ledger": self.ledger, "live": self.live, "holes": [astuple(hole) for hole in self.holes],
+            "transition": self.transition, "parked": [astuple(hole) for hole in self.parked],
         }, sort_keys=True) + "\n"  # fmt: skip
 
     @classmethod
@@ -70,16 +74,23 @@ class Cursors:
             loaded: Any = json.loads(text)
             if loaded["format"] != FORMAT:
                 raise ValueError(f"format {loaded['format']}, this version reads {FORMAT}")
-            holes = tuple(
-                Hole(str(ledger), int(first), int(last), int(since), str(stem), int(row))
-                for ledger, first, last, since, stem, row in loaded["holes"]
-            )
-            found = cls(str(loaded["ledger"]), int(loaded["live"]), holes, int(loaded["transition"]))
+            found = cls(
+                str(loaded["ledger"]), int(loaded["live"]), _holes(loaded["holes"]), int(loaded["transition"]),
+                _holes(loaded.get("parked", ())),
+            )  # fmt: skip
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a cursor file ({type(error).__name__})") from None
-        if found.live < 0 or found.transition < 0 or any(not 1 <= hole.first <= hole.last for hole in holes):
+        odd = any(not 1 <= hole.first <= hole.last for hole in (*found.holes, *found.parked))
+        if found.live < 0 or found.transition < 0 or odd:
             raise ValueError("positions that cannot be")
         return found
+
+
+def _holes(loaded: Any) -> tuple[Hole, ...]:
+    return tuple(
+        Hole(str(ledger), int(first), int(last), int(since), str(stem), int(row))
+        for ledger, first, last, since, stem, row in loaded
+    )
 
 
 def begun(ledger: str, ancestry: Sequence[tuple[str, int]], head: int, now_ms: int) -> Cursors:
@@ -120,7 +131,7 @@ def renewed(
     if lost_from <= sealed_of_old:
         holes.append(Hole(cursors.ledger, lost_from, sealed_of_old, now_ms))
     live = min(cursors.live, upto)
-    return Cursors(ledger, min(live, head), tuple(holes))
+    return Cursors(ledger, min(live, head), tuple(holes), parked=cursors.parked)
 
 
 def is_behind(oldest_ms: int | None, now_ms: int) -> bool:
@@ -147,6 +158,35 @@ def filled(cursors: Cursors, upto: int, stem: str = "", row: int = 0) -> Cursors
     if upto >= hole.last:
         return replace(cursors, holes=tuple(rest))
     return replace(cursors, holes=(replace(hole, first=max(hole.first, upto + 1), stem=stem, row=row), *rest))
+
+
+def put_off(cursors: Cursors, hole: Hole) -> Cursors:
+    """Return the cursors with a part of a hole kept for later; of one segment the lowest row, all behind it is sent again."""
+    for at, other in enumerate(cursors.parked):
+        if (other.ledger, other.first, other.last, other.stem) == (hole.ledger, hole.first, hole.last, hole.stem):
+            lowest = replace(other, since_ms=min(other.since_ms, hole.since_ms), row=min(other.row, hole.row))
+            return replace(cursors, parked=(*cursors.parked[:at], lowest, *cursors.parked[at + 1 :]))
+    parked = sorted((*cursors.parked, hole), key=_place)
+    while len(parked) > HOLES_MAX:
+        near = [
+            (after.first - before.last, at) for at, (before, after) in enumerate(pairwise(parked)) if before.ledger == after.ledger
+        ]  # fmt: skip
+        if not near:
+            break
+        at = min(near)[1]
+        before, after = parked[at : at + 2]
+        since_ms = min(before.since_ms, after.since_ms)
+        parked[at : at + 2] = [Hole(before.ledger, before.first, max(before.last, after.last), since_ms)]
+    return replace(cursors, parked=tuple(parked))
+
+
+def tried_again(cursors: Cursors) -> Cursors:
+    """Return the cursors with all that was put off as holes again."""
+    return replace(cursors, holes=(*cursors.holes, *cursors.parked), parked=())
+
+
+def _place(hole: Hole) -> tuple[str, int, int]:
+    return hole.ledger, hole.first, hole.last
 
 
 def wait_after(failures: int, retry_after_s: float | None) -> float:

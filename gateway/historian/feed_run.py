@@ -25,8 +25,10 @@ from gateway.historian.feed import (
     filled,
     is_behind,
     left_behind,
+    put_off,
     renewed,
     sent,
+    tried_again,
     wait_after,
 )  # fmt: skip
 from gateway.historian.feed_source import FeedSource, Head, Piece, SourceBusyError
@@ -41,6 +43,8 @@ HOLE_BATCHES: Final = 4
 NO_LEDGER_S: Final = 1.0
 SAVE_S: Final = 1.0
 CLOSE_S_MAX: Final = 2.0
+AGAIN_S: Final = 300.0
+"""What of our own could not be read is left so long, then tried again; it costs the store nothing."""
 TROUBLE_S: Final = 10.0
 VICTORIA_SETTLE_S: Final = 10.0
 """VictoriaMetrics has lost all of what it had answered for within some seconds of a kill; it syncs every five."""
@@ -80,7 +84,7 @@ class Feed:
         self._quarantine: feed_files.Quarantine | None = None
         self._pace = Pace(config.catch_up_rows_per_s)
         self._failures, self._not_before_s, self._saved_s = 0, 0.0, -SAVE_S
-        self._turn = 0
+        self._again_s, self._unread = 0.0, ""  # when to try what was put off, and the newest of the reasons
         self._told: tuple[str, str, str] = ("catching up", "", "")
         self._head: Head | None = None
         self._stop = threading.Event()
@@ -156,10 +160,15 @@ class Feed:
             self._process = self._process_of_store()
         did = self._send_live(source, self._store)
         did = self._send_events(source, self._store) or did
-        wait_s = self._fill(source, self._store)
+        try:
+            wait_s = self._fill(source, self._store)
+        except SourceBusyError as error:  # the present goes on, and so does what is written down of it
+            log.debug("feeding store %s: %s", self.config.id, error)
+            wait_s = NO_LEDGER_S
         self._keep(self._clocks.monotonic())
         assert self._cursors is not None
-        self._told = ("catching up" if self._cursors.holes else "live", "", "") if not self._failures else self._told
+        if not self._failures:
+            self._told = ("catching up" if self._cursors.holes else "live", *self._told_of_unread())
         if did:
             return 0.0
         return IDLE_S if wait_s is None else min(IDLE_S, wait_s)
@@ -190,21 +199,21 @@ class Feed:
         assert head is not None
         if head.pos <= cursors.live:
             return False
-        if head.oldest_ms is None:  # nothing but ticks and the like
-            self._moved(sent(cursors, head.pos))
-            return False
         piece = source.live(cursors.live + 1, head.pos, self.config.batch_rows)
-        if piece.stem or piece.upto <= cursors.live:  # it has left the ledger: no present any more
-            self._moved(left_behind(cursors, head.pos, head.oldest_ms))
+        if piece.stem or piece.unread or piece.upto <= cursors.live:  # it has left the ledger: no present any more
+            since_ms = self._clocks.wall_ms() if head.oldest_ms is None else head.oldest_ms
+            self._moved(left_behind(cursors, head.pos, since_ms))
             return False
         self._write(store, piece)
         self._moved(sent(cursors, piece.upto))
-        return True
+        return len(piece.samples) > 0 or piece.upto < head.pos
 
     def _fill(self, source: FeedSource, store: Historian) -> float | None:
         """Send the next piece of the first hole when the pace allows; return how long the next has to wait, None: no hole."""
         cursors = self._cursors
         assert cursors is not None
+        if not cursors.holes and cursors.parked and self._clocks.monotonic() >= self._again_s:
+            cursors = self._cursors = tried_again(cursors)
         if not cursors.holes:
             return None
         began_s = self._clocks.monotonic()  # what the write itself takes counts, or the pace is never reached
@@ -214,6 +223,11 @@ class Feed:
         piece = source.hole(cursors.holes[0], HOLE_BATCHES * self.config.batch_rows)
         self._write(store, piece)
         self._pace.took(len(piece.samples), began_s)
+        if piece.unread is not None:
+            if piece.why != self._unread:
+                log.error("feeding store %s: %s; its samples are sent once it can be read", self.config.id, piece.why)
+            self._unread, self._again_s = piece.why, self._clocks.monotonic() + AGAIN_S
+            cursors = put_off(cursors, piece.unread)
         self._moved(filled(cursors, piece.upto, piece.stem, piece.row))
         return self._pace.wait_s(self._clocks.monotonic())
 
@@ -297,6 +311,20 @@ class Feed:
         if self._failures:
             log.info("store %s answers again", self.config.id)
         self._failures = 0
+
+    def _told_of_unread(self) -> tuple[str, str]:
+        """Return what to tell of samples that the store lacks because our own segments cannot be read."""
+        assert self._cursors is not None
+        if not self._cursors.parked:
+            if not self._cursors.holes:
+                self._unread = ""
+            return "", ""
+        which = self._unread or "see CORE.HISTORIAN.DAMAGED"
+        return (
+            f"our own file cannot be read, the store lacks its samples ({which}); restore it from a backup: it is tried again every"
+            f" {AGAIN_S / 60:.0f} min",
+            f"自带历史库的文件无法读取，时序库缺少其中的采样（{which}）；请从备份恢复：每 {AGAIN_S / 60:.0f} 分钟重试一次",
+        )
 
     def _failed(self, error: StoreAwayError | StoreRefusedError) -> float:
         state = "away" if isinstance(error, StoreAwayError) else "refused"

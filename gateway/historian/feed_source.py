@@ -7,11 +7,10 @@ lies in a segment, or was never committed: the ledger is asked first, then the f
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
 
     from gateway.historian.segments.seal import LogRow
 
-log = logging.getLogger(__name__)
-
 PIECE_BYTES_MAX: Final = 4 * 1024 * 1024
 PIECE_LOG_ROWS: Final = 2_000
 EVENTS_MAX: Final = 500
 READ_S_MAX: Final = 5.0
 MEMORY: Final = "32MB"
 TRIES: Final = 3
+WHY_CHARS_MAX: Final = 200
+FAR: Final = 1 << 62  # beyond every log position
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,17 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Samples of log positions up to `upto`, and of the segment behind it (`stem`) up to `row`."""
+    """Samples of log positions up to `upto`, and of the segment behind it (`stem`) up to `row`.
+
+    `unread`: what of these our own segments hold and could not be read, `why` names the file.
+    """
 
     samples: Samples
     upto: int
     stem: str = ""
     row: int = 0
+    unread: Hole | None = None
+    why: str = ""
 
 
 class FeedSource(Protocol):
@@ -101,6 +105,10 @@ class SourceBusyError(Exception):
     """The ledger or a segment cannot be read just now: try again."""
 
 
+class _UnreadError(Exception):
+    """A file could not be read time and again; says which and why."""
+
+
 class LogSource:
     """Reads a ledger and the historian's folder beside it. For one thread."""
 
@@ -117,7 +125,7 @@ class LogSource:
         self._names: dict[int, str] = {}
         self._head: Head | None = None
         self._db: duckdb.DuckDBPyConnection | None = None
-        self._failed: tuple[str, int] = ("", 0)  # a file that could not be read, and how often
+        self._failed: tuple[Path | None, int] = (None, 0)  # a file that could not be read, and how often in a row
 
     def head(self, after: int) -> Head | None:
         """Return where the ledger stands."""
@@ -153,27 +161,34 @@ class LogSource:
         head = self._head
         assert head is not None, "the head is read first"
         following: int | None = None
-        if not hole.stem and self._in_ledger(hole, head):
-            piece, following = self._of_ledger(hole, rows_max)
+        if not hole.stem and hole.first <= shared(head, hole.ledger):
+            piece, following = self._of_ledger(hole, min(hole.last, shared(head, hole.ledger)), rows_max)
             if piece is not None:
                 return piece
         taken = self._segments.snapshot()
-        manifest = _holding(taken, self._owners(hole, head), hole.first)
-        if manifest is not None:
-            try:
-                return self._of_segment(taken, manifest, hole, rows_max)
-            except FileNotFoundError:  # packed meanwhile: found under its new name next time
-                return Piece(Samples.empty(), hole.first - 1)
+        owners = lineage(head, hole.ledger, hole.first)
+        for owner, limit in owners:
+            manifest = _holding(taken, owner, hole.first)
+            if manifest is not None:
+                try:
+                    return self._of_segment(taken, manifest, hole, min(manifest.stem.last, hole.last, limit), rows_max)
+                except FileNotFoundError:  # packed meanwhile: found under its new name next time
+                    return Piece(Samples.empty(), hole.first - 1)
         if hole.stem:  # packed away: the ledger may still have it
             return Piece(Samples.empty(), hole.first - 1)
-        for stem, why in taken.unreadable:
-            if stem.owner in self._owners(hole, head) and stem.first <= hole.first <= stem.last:
-                log.error("%s: %s; its samples are left out of what the store gets", stem.manifest_name, why)
-        chains = (each.stem for owner in self._owners(hole, head) for each in taken.chain(owner))
-        ends = [stem.first - 1 for stem in chains if stem.first > hole.first]
+        ends = [hole.last]
+        for owner, limit in owners:
+            ends += [each.stem.first - 1 for each in taken.chain(owner) if each.stem.first > hole.first]
+            ends += [limit] if limit < FAR else []
         if following is not None:
             ends.append(following - 1)
-        return Piece(Samples.empty(), min([hole.last, *ends]))
+        for owner, _ in owners:
+            for stem, why in taken.unreadable:
+                if stem.owner == owner and stem.kind != "load" and stem.first <= hole.first <= stem.last:
+                    upto = min(stem.last, *ends)
+                    unread = replace(hole, last=upto)
+                    return Piece(Samples.empty(), upto, unread=unread, why=f"{stem.manifest_name}: {why}")
+        return Piece(Samples.empty(), min(ends))
 
     def sealed(self, ledger: str) -> int:
         """Return the last position sealed of a ledger."""
@@ -233,23 +248,10 @@ class LogSource:
         except (apsw.Error, OSError) as error:
             raise SourceBusyError(f"{self._path}: {error}") from None
 
-    def _in_ledger(self, hole: Hole, head: Head) -> bool:
-        """Whether the ledger's rows at these positions are those of the hole's ledger."""
-        if hole.ledger == head.ledger:
-            return True
-        return any(name == hole.ledger and hole.first <= pos for name, pos in head.ancestry)
-
-    def _owners(self, hole: Hole, head: Head) -> Sequence[str]:
-        """Return whose segments may hold a hole's first position, the likeliest first."""
-        if hole.ledger != head.ledger:
-            return (hole.ledger,)
-        return (head.ledger, *(name for name, pos in head.ancestry if hole.first <= pos))
-
-    def _of_ledger(self, hole: Hole, rows_max: int) -> tuple[Piece | None, int | None]:
+    def _of_ledger(self, hole: Hole, last: int, rows_max: int) -> tuple[Piece | None, int | None]:
         """Return the rows that follow without a gap; or, where the first is missing, the next position that is there."""
         from gateway.historian.segments.seal import LogRow, samples_of
 
-        last = hole.last
         reader = self._open()
         if reader is None:
             return None, None
@@ -257,15 +259,15 @@ class LogSource:
         samples = size = 0
         expected, following = hole.first, None
         with self._read():
-            for pos, kind, received_ms, node, stream, first, count, body, late_upto, fresh in reader.rows(
+            for pos, kind, received_ms, node, stream, first, count, body, late_upto, fresh, refused in reader.rows(
                 "SELECT pos, kind, received_ms, node, stream, first, samples, CASE WHEN kind IN ('F', 'B', 'H') THEN body"
-                " ELSE x'' END, late_upto, fresh FROM log WHERE pos >= ? AND pos <= ? ORDER BY pos LIMIT ?",
+                " ELSE x'' END, late_upto, fresh, refused FROM log WHERE pos >= ? AND pos <= ? ORDER BY pos LIMIT ?",
                 (hole.first, last, PIECE_LOG_ROWS),
             ):
                 if pos != expected:
                     following = pos
                     break
-                rows.append(LogRow(pos, kind, received_ms, node, stream, first, body, late_upto, fresh))
+                rows.append(LogRow(pos, kind, received_ms, node, stream, first, body, late_upto, fresh, refused))
                 expected, samples, size = pos + 1, samples + count, size + len(body)
                 if samples >= rows_max or size >= PIECE_BYTES_MAX:
                     break
@@ -283,8 +285,8 @@ class LogSource:
 
     # -- segments --
 
-    def _of_segment(self, taken: Snapshot, manifest: Manifest, hole: Hole, rows_max: int) -> Piece:
-        """Return rows of a manifest's files in their order; behind the last one the whole manifest is sent."""
+    def _of_segment(self, taken: Snapshot, manifest: Manifest, hole: Hole, upto: int, rows_max: int) -> Piece:
+        """Return rows of a manifest's files in their order; behind the last one all of it up to a position is sent."""
         at = hole.row if hole.stem == str(manifest.stem) else 0
         begin = 0  # of a file, among the rows of all
         for file in manifest.files:
@@ -292,27 +294,37 @@ class LogSource:
             if at < end and file.leaves < taken.kept_from:
                 at = end  # removed on purpose
             if at < end:
-                path = samples_path(self._folder, manifest.stem, file.day)
-                if self._failed == (path.name + file.day, TRIES):
-                    log.error("%s: cannot be read; its samples are left out of what the store gets", path)
-                    return Piece(Samples.empty(), hole.first - 1, str(manifest.stem), end)
-                samples = self._rows(path, file.day, at - begin, at - begin + rows_max)
-                return Piece(samples, hole.first - 1, str(manifest.stem), min(end, at + rows_max))
+                path, stem = samples_path(self._folder, manifest.stem, file.day), str(manifest.stem)
+                try:
+                    samples = self._rows(path, at - begin, at - begin + rows_max)
+                except _UnreadError as error:
+                    unread = replace(hole, last=upto, stem=stem, row=at)
+                    return Piece(Samples.empty(), hole.first - 1, stem, end, unread, str(error))
+                return Piece(samples, hole.first - 1, stem, min(end, at + rows_max))
             begin = end
-        return Piece(Samples.empty(), max(hole.first, min(manifest.stem.last, hole.last)))
+        return Piece(Samples.empty(), upto)
 
-    def _rows(self, path: Path, day: str, begin: int, end: int) -> Samples:
-        """Read rows of a file. Raises FileNotFoundError (packed away), SourceBusyError (a damaged one is left out in the end)."""
+    def _rows(self, path: Path, begin: int, end: int) -> Samples:
+        """Read rows of a file.
+
+        Raises:
+            FileNotFoundError: packed away. SourceBusyError: it could not be read. _UnreadError: nor could it be before.
+        """
         import duckdb
 
         try:
-            return self._file_rows(path, begin, end)
+            found = self._file_rows(path, begin, end)
         except FileNotFoundError:
             raise
         except (duckdb.Error, OSError) as error:
-            key = path.name + day
-            self._failed = (key, self._failed[1] + 1 if self._failed[0] == key else 1)
-            raise SourceBusyError(f"{path}: {error}") from None
+            told = f"{path.parent.name}/{path.name}: {str(error).partition(chr(10))[0][:WHY_CHARS_MAX]}"
+            tries = self._failed[1] + 1 if self._failed[0] == path else 1
+            self._failed = (path, tries) if tries < TRIES else (None, 0)
+            if tries < TRIES:
+                raise SourceBusyError(told) from None
+            raise _UnreadError(told) from None
+        self._failed = (None, 0)
+        return found
 
     def _file_rows(self, path: Path, begin: int, end: int) -> Samples:
         if not path.exists():
@@ -338,11 +350,28 @@ class LogSource:
         )  # fmt: skip
 
 
-def _holding(taken: Snapshot, owners: Sequence[str], pos: int) -> Manifest | None:
-    for owner in owners:
-        for manifest in taken.chain(owner):
-            if manifest.stem.first <= pos <= manifest.stem.last:
-                return manifest
-    return None
+def shared(head: Head, ledger: str) -> int:
+    """Return up to which position the rows of the ledger that is here are those of another: FAR of itself, 0 of a strange one."""
+    limit = FAR
+    for name, pos in ((head.ledger, FAR), *head.ancestry):
+        limit = min(limit, pos)
+        if name == ledger:
+            return limit
+    return 0
 
 
+def lineage(head: Head, ledger: str, pos: int) -> list[tuple[str, int]]:
+    """Return whose segments may hold a ledger's position, and up to where those are its own; itself first."""
+    names = [head.ledger, *(name for name, _ in head.ancestry)]
+    if ledger not in names:
+        return [(ledger, FAR)]
+    found, limit = [(ledger, FAR)], FAR
+    for name, upto in head.ancestry[names.index(ledger) :]:
+        limit = min(limit, upto)
+        if pos <= limit:
+            found.append((name, limit))
+    return found
+
+
+def _holding(taken: Snapshot, owner: str, pos: int) -> Manifest | None:
+    return next((each for each in taken.chain(owner) if each.stem.first <= pos <= each.stem.last), None)

@@ -111,6 +111,27 @@ class Gateway:
         """Use up positions that are never committed, as a batch that was dropped does."""
         self.pos += rows
 
+    def backup(self) -> bytes:
+        """Return the ledger as a backup has it."""
+        self._fold()
+        return self.path.read_bytes()
+
+    def restore(self, backup: bytes, ledger_id: str) -> None:
+        """Put a backup in the ledger's place, under a name of its own."""
+        self.ledger.close()
+        for path in self.path.parent.glob(f"{self.path.name}*"):
+            path.unlink()
+        self.path.write_bytes(backup)
+        self.ledger = Ledger(self.path, SITE.site)
+        self.ledger.renew_id(ledger_id)
+        self.pos = self.sealed = self.ledger.reader.last_pos()
+        self._prev = ""
+
+    def _fold(self) -> None:
+        other = apsw.Connection(str(self.path))
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.close()
+
     def seal(self, *, remove: bool = True) -> None:
         """Seal all that is there, and let it leave the ledger."""
         reader = self.ledger.reader

@@ -24,16 +24,20 @@ from gateway.historian.feed import (
     filled,
     is_behind,
     left_behind,
+    put_off,
     renewed,
     sent,
+    tried_again,
     wait_after,
 )
 from gateway.historian.feed_files import QUARANTINE_BYTES_MAX, Quarantine
-from gateway.historian.feed_source import LogSource
-from gateway.historian.samples import Samples
+from gateway.historian.feed_run import AGAIN_S
+from gateway.historian.feed_source import FAR, Head, LogSource, lineage, shared
+from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import hook_steps
 from gateway.historian.store import Rejected, StoreAwayError, StoreRefusedError, Written
-from tests.historian.feeding import AWAY, SITE, T0, Gateway, Store, done, gateway, same, turn
+from tests.historian.feeding import AWAY, T0, Gateway, Store, done, gateway, same, turn
+from tests.serve.fakes import SITE
 
 # -- decisions --
 
@@ -325,6 +329,179 @@ def test_what_left_the_ledger_while_it_was_the_present_comes_from_the_segments(t
         feed.close()
 
 
+def test_what_left_the_ledger_is_not_passed_over_when_nothing_but_ticks_follow(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        store = Store()
+        feed = made.feed(lambda: store)
+        made.frames(5)
+        turn(feed, made.clock, done(feed, made))
+        made.frames(5)
+        made.seal()
+        made.tick()
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+# -- a ledger that was restored --
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+@pytest.mark.parametrize("sealed_again", [True, False])
+def test_a_hole_of_the_ledger_before_a_restore_gets_its_own_rows_and_the_new_one_gets_all_of_its(
+    tmp_path: Path, pruned: bool, sealed_again: bool
+) -> None:
+    """Both used positions 21 to 40: what the restore lost is in the segments alone."""
+    with gateway(tmp_path) as made:
+        made.frames(20)
+        backup = made.backup()
+        made.frames(20)
+        made.seal(remove=False)
+        store = Store()
+        away = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        made.clock.now_s += 60  # all of it is no present any more: a hole of the first ledger
+        store.away = AWAY
+        made.clock.now_s += away.round()
+        away._keep(made.clock.now_s, last=True)
+        assert [(hole.first, hole.last) for hole in made.kept().holes] == [(1, 40)]
+        made.restore(backup, "ledger-two")
+        made.frames(30)  # at positions 21 to 50
+        if sealed_again:
+            made.seal(remove=pruned)
+        made.tick()
+        store.away = None
+        feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_positions_shared_with_an_ancestor_end_where_the_nearest_restore_was() -> None:
+    """C was restored from B at 50, B from A at 60: of A's positions C holds those up to 50."""
+    head = Head("C", (("B", 50), ("A", 60), ("Z", 5)), 90, None)
+    assert [lineage(head, "C", pos) for pos in (5, 6, 50, 51)] == [
+        [("C", FAR), ("B", 50), ("A", 50), ("Z", 5)], [("C", FAR), ("B", 50), ("A", 50)],
+        [("C", FAR), ("B", 50), ("A", 50)], [("C", FAR)],
+    ]  # fmt: skip
+    assert lineage(head, "A", 5) == [("A", FAR), ("Z", 5)]
+    assert lineage(head, "A", 58) == [("A", FAR)]
+    assert lineage(head, "X", 5) == [("X", FAR)]
+    assert [shared(head, ledger) for ledger in ("C", "B", "A", "Z", "X")] == [FAR, 50, 50, 5, 0]
+
+
+# -- segments that cannot be read --
+
+
+def torn(made: Gateway) -> tuple[Path, bytes]:
+    """Overwrite the first file of samples there is; return it and what it was."""
+    path = min((made.historian / "samples").glob("*/*.parquet"))
+    whole = path.read_bytes()
+    path.write_bytes(b"\0" * len(whole))
+    return path, whole
+
+
+def test_a_file_that_cannot_be_read_is_told_and_its_samples_come_once_it_can(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(20)
+        made.seal()
+        made.frames(20)
+        made.seal()
+        made.tick()
+        path, whole = torn(made)
+        store = Store()
+        feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        turn(feed, made.clock, lambda: feed.status()["state"] == "live")
+        assert same(store.held(), concatenated(made.written[20:])), "the others do not wait for it"
+        status = feed.status()
+        assert status["lag_rows"] == 20
+        assert path.name in status["detail"]
+        assert path.name in status["detail_zh"]
+        made.clock.now_s += 5
+        feed.round()
+        assert [(hole.first, hole.last) for hole in made.kept().parked] == [(1, 20)]
+        feed.close()
+        path.write_bytes(whole)
+        again = made.feed(lambda: store, catch_up_rows_per_s=100_000)  # a start in between forgets nothing
+        turn(again, made.clock, done(again, made))
+        assert same(store.held(), made.all())
+        assert again.status()["detail"] == ""
+        again.close()
+
+
+def test_a_disk_that_fails_for_some_seconds_costs_a_wait_and_nothing_else(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(20)
+        made.seal()
+        made.tick()
+        path, whole = torn(made)
+        store = Store()
+        feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        for _ in range(8):  # given up for now and, after a while, tried again: it fails anew
+            made.clock.now_s += max(feed.round(), AGAIN_S / 4)
+        path.write_bytes(whole)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_the_present_and_its_cursor_go_on_while_a_file_cannot_be_read(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(20)
+        made.seal()
+        made.tick()
+        torn(made)
+        store = Store()
+        feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        feed.round()
+        made.clock.now_s += 2
+        made.frames(1)
+        feed.round()
+        assert same(store.held(), made.written[-1])
+        assert made.kept().live == made.pos
+        feed.close()
+
+
+def test_a_manifest_that_cannot_be_read_is_told_and_its_samples_come_once_it_can(tmp_path: Path) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(20)
+        made.seal()
+        made.frames(20)
+        made.seal()
+        made.tick()
+        path = min((made.historian / "manifests").iterdir())
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        store = Store()
+        feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        turn(feed, made.clock, lambda: feed.status()["state"] == "live")
+        assert same(store.held(), concatenated(made.written[20:]))
+        assert feed.status()["lag_rows"] == 20
+        assert path.name in feed.status()["detail"]
+        path.write_bytes(whole)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 50), st.integers(0, 9)), max_size=300))
+def test_what_is_put_off_is_bounded_and_none_of_it_is_forgotten(parts: list[tuple[int, int, int]]) -> None:
+    cursors = Cursors("L", 2 * 10**6)
+    for first, count, row in parts:
+        cursors = put_off(cursors, Hole("L", first, first + count - 1, 0, f"seal-L-{first}", row))
+        assert len(cursors.parked) <= HOLES_MAX
+        assert Cursors.of_text(cursors.to_text()) == cursors
+    back = tried_again(cursors)
+    assert back.parked == ()
+    missing = {pos for hole in back.holes for pos in range(hole.first, hole.last + 1)} if len(parts) < 50 else set()
+    assert len(parts) >= 50 or missing >= {pos for first, count, _ in parts for pos in range(first, first + count)}
+
+
+def test_of_one_segment_that_was_put_off_twice_the_lower_row_counts() -> None:
+    cursors = put_off(Cursors("L", 50), Hole("L", 1, 9, 0, "seal-L-1", 700))
+    assert put_off(cursors, Hole("L", 1, 9, 0, "seal-L-1", 100)).parked == (Hole("L", 1, 9, 0, "seal-L-1", 100),)
+    assert put_off(cursors, Hole("L", 1, 9, 0, "seal-L-1", 900)) == cursors
+
+
 # -- killed at every step --
 
 
@@ -472,7 +649,8 @@ def test_a_damaged_segment_costs_its_own_samples_and_no_more(tmp_path: Path) -> 
         damaged.write_bytes(b"PAR1" + b"\x00" * (damaged.stat().st_size - 8) + b"PAR1")
         store = Store()
         feed = made.feed(lambda: store)
-        turn(feed, made.clock, done(feed, made))
+        turn(feed, made.clock, lambda: feed.status()["state"] == "live")
+        assert (feed.status()["cursor"], feed.status()["lag_rows"]) == (made.pos, 20)
         lost = range(20 * len(made.names), 40 * len(made.names))
         wanted = made.all().take(np.delete(np.arange(len(made.all())), lost))
         assert same(store.held(), wanted)
