@@ -70,7 +70,7 @@ async def export(
     assert isinstance(limit, asyncio.Timeout)
     limit.reschedule(asyncio.get_running_loop().time() + EXPORT_S_MAX)
     work = _Export(parts, csv_stream(pieces(parts.historian, order, PIECE_ROWS), order.zone, bom=bom), note)
-    return _ExportResponse(work, f"hazardgate-{parts.site.site}-{from_ms}-{to_ms}.{format}")
+    return _ExportResponse(work, f"hazardgate-{parts.site.site}-{from_ms}-{to_ms}.{format}", token.id)
 
 
 def _order(site: SiteConfig, tags: list[str], from_ms: int, to_ms: int) -> ExportOrder:
@@ -117,9 +117,9 @@ class _Export:
 class _ExportResponse(Response):
     """Sends an export; a client that does not read is waited for by the connection's own limits."""
 
-    def __init__(self, work: _Export, name: str) -> None:
+    def __init__(self, work: _Export, name: str, caller: str) -> None:
         super().__init__(None, 200)
-        self._work = work
+        self._work, self._caller = work, caller
         self.raw_headers = [
             (b"content-type", b"text/csv; charset=utf-8; header=present"),
             (b"content-disposition", f'attachment; filename="{name}"'.encode()), (b"x-accel-buffering", b"no"),
@@ -131,7 +131,7 @@ class _ExportResponse(Response):
         What cannot be read at all is refused before anything is sent.
         """
         note, sent = self._work.note, 0
-        with self._work.parts.exports.one():
+        with self._work.parts.exports.one(self._caller):
             first = (await self._work.next() or b"") + (await self._work.next() or b"")
             gone = asyncio.create_task(_gone(receive), name="export-client")
             note["ended"] = "cut"

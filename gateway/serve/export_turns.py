@@ -1,4 +1,7 @@
-"""At most two exports at a time, and of these one that reads: the histories that people wait for come between."""
+"""At most two exports at a time, of two callers, and of these one that reads: the histories that people wait for come between.
+
+A caller who reads slowly holds a place for as long as an export may take: so nobody holds both.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ class ExportTurns:
 
     def __init__(self) -> None:
         self.reading = asyncio.Semaphore(1)
-        self._running = 0
+        self._running: set[str] = set()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold one of the places. Raises RefusedError when all are taken."""
-        if self._running >= AT_ONCE:
+    def one(self, caller: str) -> Iterator[None]:
+        """Hold one of the places; `caller` is the id of a token. Raises RefusedError when all, or its own, are taken."""
+        if len(self._running) >= AT_ONCE or caller in self._running:
             raise busy(RETRY_AFTER_S)
-        self._running += 1
+        self._running.add(caller)
         try:
             yield
         finally:
-            self._running -= 1
+            self._running.discard(caller)

@@ -20,6 +20,7 @@ from gateway.historian.store import SegmentDamagedError
 from gateway.serve import api_export
 from gateway.serve.app import _Server, _uvicorn_config
 from gateway.serve.listening import ServeSettings, listen
+from gateway.serve.tokens import Role
 from tests.serve.fakes import SITE, TAG, Served, serving
 
 T0_MS = 1_759_968_000_000
@@ -85,14 +86,37 @@ def test_nothing_asked_for_reaches_a_file(tmp_path: Path, changed: dict[str, Any
     run(tmp_path, story)
 
 
+@pytest.mark.fault("F52")
+def test_no_cell_that_is_sent_is_taken_for_a_formula(tmp_path: Path) -> None:
+    async def story(served: Served) -> None:
+        tag = SITE.tags[0]
+        evil = tag.model_copy(update={"name": tag.name.model_copy(update={"zh": "=cmd|' /C calc'!A0"}), "unit": "@SUM(1)"})
+        object.__setattr__(served.parts, "site", SITE.model_copy(update={"tags": (evil, *SITE.tags[1:])}))
+        served.historian.kept.write(Samples(
+            (TAG,), np.zeros(2, np.int32), np.array([T0_MS, T0_MS + 1]), np.array([-1.5, np.nan]), np.array([69, 1], np.uint8),
+            np.array([-np.inf, np.nan]), np.zeros(2, np.bool_), np.zeros(2, np.int64), np.zeros(2, np.int64),
+        ))  # fmt: skip
+        async with served.client() as client:
+            answer = await client.get("/api/v1/export", params={**QUERY, "to_ms": str(T0_MS + 2)})
+        clamped, bad = parsed(answer.content)
+        assert (clamped["name_zh"], clamped["unit"]) == ("'=cmd|' /C calc'!A0", "'@SUM(1)")
+        assert (clamped["value"], clamped["raw"], bad["value"]) == ("-1.5", "'-inf", ""), "a number stays one"
+        for row in (clamped, bad):
+            assert not any(cell.startswith(tuple("=+@\t\r")) for cell in row.values())
+
+    run(tmp_path, story)
+
+
 def test_two_exports_at_once_a_third_is_told_when_to_come_back_and_histories_go_on(tmp_path: Path) -> None:
     async def story(served: Served) -> None:
         served.historian.hold = threading.Event()
-        async with served.client() as client:
-            two = [asyncio.create_task(client.get("/api/v1/export", params=QUERY)) for _ in range(2)]
-            while served.parts.exports._running < 2:
+        served.sent["third"] = served.tokens.new("third", Role.VIEWER, 90)[1]
+        served.tokens.reload()
+        async with served.client() as client, served.client("operator") as other, served.client("third") as another:
+            two = [asyncio.create_task(each.get("/api/v1/export", params=QUERY)) for each in (client, other)]
+            while len(served.parts.exports._running) < 2:
                 await asyncio.sleep(0)
-            third = await client.get("/api/v1/export", params=QUERY)
+            third = await another.get("/api/v1/export", params=QUERY)
             assert (third.status_code, third.headers["retry-after"]) == (503, "30")
             hold, served.historian.hold = served.historian.hold, None
             history = await client.get(f"/api/v1/tags/{TAG}/history", params={"from_ms": 0, "to_ms": 1000})
@@ -100,7 +124,27 @@ def test_two_exports_at_once_a_third_is_told_when_to_come_back_and_histories_go_
             hold.set()
             for answer in await asyncio.gather(*two):
                 assert len(parsed(answer.content)) == ROWS
-            assert (await client.get("/api/v1/export", params=QUERY)).status_code == 200, "places come free again"
+            assert (await another.get("/api/v1/export", params=QUERY)).status_code == 200, "places come free again"
+
+    run(tmp_path, story)
+
+
+def test_one_caller_holds_one_place_however_slowly_it_reads(tmp_path: Path) -> None:
+    async def story(served: Served) -> None:
+        served.historian.hold = threading.Event()
+        async with served.client() as slow, served.client("operator") as other:
+            one = asyncio.create_task(slow.get("/api/v1/export", params=QUERY))
+            while not served.parts.exports._running:
+                await asyncio.sleep(0)
+            again = await slow.get("/api/v1/export", params=QUERY)
+            assert (again.status_code, again.headers["retry-after"]) == (503, "30")
+            others = asyncio.create_task(other.get("/api/v1/export", params=QUERY))
+            while len(served.parts.exports._running) < 2:
+                await asyncio.sleep(0)
+            served.historian.hold.set()
+            served.historian.hold = None
+            assert [answer.status_code for answer in await asyncio.gather(one, others)] == [200, 200]
+            assert (await slow.get("/api/v1/export", params=QUERY)).status_code == 200, "its place comes free again"
 
     run(tmp_path, story)
 
