@@ -6,7 +6,6 @@ the ledger's journal where there is one; a folder without a ledger keeps those i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, TypeVar
 
-import apsw
 import duckdb
 import numpy as np
 
-from gateway.historian.events import EVENTS_MAX, events_of_ledger
+from gateway.historian.events import EVENTS_MAX
+from gateway.historian.journal import Journal
 from gateway.historian.limits import DAY_PIECE_ROWS, check_latest, check_range, check_width, out_of_time, too_many
 from gateway.historian.memory import in_pieces, one_a_moment
 from gateway.historian.samples import DAY_MS, Samples, concatenated
@@ -48,7 +47,6 @@ EVENTS: Final = "events"
 DAY_ROWS_MAX: Final = 20_000_000
 WRITE_ROWS: Final = 4_000_000
 _GROUP_ROWS: Final = 1_000_000
-_BUSY_MS: Final = 2_000
 
 T = TypeVar("T")
 
@@ -62,7 +60,8 @@ class EmbeddedHistorian:
     ) -> None:  # fmt: skip
         """`ledger` is the file whose journal holds the events."""
         self.folder = folder
-        self._ledger, self._wall_ms = ledger, wall_ms
+        self._wall_ms = wall_ms
+        self._journal = None if ledger is None else Journal(ledger)
         self._own = ParquetReader(folder / TEMPORARY) if parquet is None else None
         self._parquet = parquet or self._own or ParquetReader()
         self.segments = SegmentReader(folder, self._parquet)
@@ -177,14 +176,8 @@ class EmbeddedHistorian:
     ) -> Sequence[AlarmEvent]:
         """Return transitions, oldest first."""
         found = {event.id: event for event in self._own_events() if from_ms <= event.at_ms < to_ms and tag in (None, event.tag)}
-        if self._ledger is not None and self._ledger.exists():
-            with contextlib.closing(apsw.Connection(os.fspath(self._ledger), flags=apsw.SQLITE_OPEN_READONLY)) as db:
-                db.set_busy_timeout(_BUSY_MS)
-                try:
-                    told = events_of_ledger(lambda sql, values: list(db.execute(sql, values)), from_ms, to_ms, tag, rows_max)
-                except apsw.Error as error:
-                    raise _away(self._ledger, error) from error
-            found.update((event.id, event) for event in told)
+        if self._journal is not None:
+            found.update((event.id, event) for event in self._journal.events(from_ms, to_ms, tag, rows_max))
         if len(found) > rows_max:
             raise too_many(rows_max)
         return sorted(found.values(), key=lambda event: (event.at_ms, event.id))
