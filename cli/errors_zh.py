@@ -14,8 +14,8 @@ SENTENCES: Final = {
     "DataFolderBusyError": "{folder}：数据目录正被占用（{owner}）；请先停止它，或用 --data 指定另一个目录",
     "AnotherCoreError": "此消息代理上已有另一个核心使用 host_id {host_id}；请先停止它（可能在别的数据目录或别的机器上），"
     "或为本站点换一个 host_id",
-    "LedgerOlderError": "{ledger}：账本只到日志位置 {ledger_pos}，旁边却有位置 {snapshot_pos} 的快照：它是由旧备份恢复的；"
-    "请用 --restored 启动一次，以换用新的账本编号，免得接收方看到重复的序号",
+    "LedgerOlderError": "{ledger}：账本只到日志位置 {ledger_pos}，但{beside_zh} {beside_pos}：它是由旧备份恢复的，或末尾已丢失；"
+    "请用 --restored 启动一次，以换用新的账本编号，免得接收方看到重复的序号、同一日志位置指向两种内容",
     "LedgerFormatError": "{ledger}：不能用作账本（{text}）；请恢复备份，或移走该文件以新建账本",
     "LedgerVersionError": "{message_zh}",
     "ActsSocketError": "{path}：连不上核心；核心是否在此数据目录上运行？",

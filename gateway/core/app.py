@@ -27,7 +27,7 @@ from gateway.core.ports import Ports
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
 from gateway.core.retention import Pending
-from gateway.core.sealed import SealedSegments
+from gateway.core.sealed import SealedSegments, newest_sealed
 from gateway.core.sessions import Sessions
 from gateway.core.snapshots import SNAPSHOTS_KEPT, Snapshot
 from gateway.core.source import MqttSource
@@ -82,7 +82,8 @@ class Core:
         self._ledger = ports.open_ledger(folder / LEDGER_NAME, site.site)
         pending = self._ledger.reader.restore_pending()  # its id is renewed already, and nothing has gone out under it
         restored = restored or pending
-        recovered = recover(site, folder, self._ledger.reader, restored=restored)
+        sealed_pos = 0 if historian is None or restored else newest_sealed(historian, self._ledger.ledger_id)
+        recovered = recover(site, folder, self._ledger.reader, restored=restored, sealed_pos=sealed_pos)
         self._name_ledger(restored=restored and not pending)
         last_wall_ms = int(self._ledger.reader.meta("wall_ms") or 0)
         down = downtime(last_wall_ms, wall_ms())

@@ -2,7 +2,7 @@
 
 CoreError
 ├── DataFolderBusyError      another core owns the data folder
-├── LedgerOlderError         the ledger is older than its own snapshots: it was restored
+├── LedgerOlderError         the ledger is older than its own snapshots or segments: it was restored, or lost its tail
 ├── AnotherCoreError         another core answers for the same host id on this broker
 ├── LedgerFormatError        the file is no ledger, or another site's
 │   └── LedgerVersionError   it has another schema version
@@ -30,14 +30,19 @@ class DataFolderBusyError(CoreError):
 
 
 class LedgerOlderError(CoreError):
-    """A snapshot is only written after its log position is committed, so a ledger behind it is a copy."""
+    """A snapshot or a segment is only made of what is committed, so a ledger behind it is a copy, or has lost its tail.
 
-    def __init__(self, ledger: Path, ledger_pos: int, snapshot_pos: int) -> None:
-        self.ledger, self.ledger_pos, self.snapshot_pos = ledger, ledger_pos, snapshot_pos
+    Going on would use the log positions in between a second time, for other rows than segments and receivers know.
+    """
+
+    def __init__(self, ledger: Path, ledger_pos: int, beside_pos: int, *, sealed: bool = False) -> None:
+        self.ledger, self.ledger_pos, self.beside_pos = ledger, ledger_pos, beside_pos
+        self.beside_zh = "历史库已封存到该账本的位置" if sealed else "旁边有快照，位置为"
+        beside = "the historian holds it up to position" if sealed else "beside it stands a snapshot of position"
         super().__init__(
-            f"{ledger}: ends at log position {ledger_pos}, but a snapshot of position {snapshot_pos} stands beside "
-            f"it: this ledger was restored from an older copy; start once with --restored, which renews the ledger "
-            f"id so that no receiver sees a sequence number twice"
+            f"{ledger}: ends at log position {ledger_pos}, but {beside} {beside_pos}: this ledger was restored from an "
+            f"older copy, or its end was lost; start once with --restored, which renews the ledger id so that no "
+            f"receiver sees a sequence number twice and no log position means two things"
         )
 
 

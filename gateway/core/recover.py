@@ -120,13 +120,18 @@ def fetch_late(reader: LedgerReader, frames: FrameReader, want: LateWant, pos_ma
     return Stretch([], min(want.last, min(following, default=want.last + 1) - 1))
 
 
-def recover(site: SiteConfig, folder: Path, reader: LedgerReader, *, restored: bool) -> Recovered:
+def recover(site: SiteConfig, folder: Path, reader: LedgerReader, *, restored: bool, sealed_pos: int = 0) -> Recovered:
     """Rebuild core's state from what lies in `folder`.
 
+    Args:
+        sealed_pos: the highest log position of this ledger that the historian claims to hold.
+
     Raises:
-        LedgerOlderError: a snapshot is newer than the ledger and `restored` was not said.
+        LedgerOlderError: a snapshot or a segment is newer than the ledger and `restored` was not said.
     """
     last_pos = reader.last_pos()
+    if sealed_pos > last_pos and not restored:
+        raise LedgerOlderError(folder / "ledger.sqlite3", last_pos, sealed_pos, sealed=True)
     if newest_position(folder) > last_pos:
         if not restored:
             raise LedgerOlderError(folder / "ledger.sqlite3", last_pos, newest_position(folder))

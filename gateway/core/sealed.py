@@ -13,8 +13,9 @@ from typing import Final
 
 from gateway.core.historian_status import STATUS_BYTES_MAX, Seen, Status, Told, conditions, parse_status
 from gateway.core.reader import LedgerReader
+from gateway.historian.segments.durable import sync_folder
 from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder
-from gateway.historian.segments.names import STATUS_NAME
+from gateway.historian.segments.names import MANIFESTS, STATUS_NAME, parse_manifest_name
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,18 @@ class Sealed:
 
     cursor: int
     told: tuple[Told, ...]
+
+
+def newest_sealed(folder: Path, ledger_id: str) -> int:
+    """Return the highest log position of a ledger that a manifest's name claims, 0 without one; readable or not."""
+    try:
+        stems = [parse_manifest_name(path.name) for path in (folder / MANIFESTS).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:  # core starts all the same; nothing leaves the ledger while the folder cannot be read
+        log.error("historian: %s cannot be read (%s); whether the ledger has its end is not known", folder, error)
+        return 0
+    return max((stem.last for stem in stems if stem is not None and stem.kind != "load" and stem.owner == ledger_id), default=0)
 
 
 class SealedSegments:
@@ -74,9 +87,11 @@ class SealedSegments:
                 self._cursor = max(named, self._gone)
                 return (lost,)
             found = self._segments.verified(self._ledger_id, self._ancestry, self._cursor, VERIFIED_BYTES_MAX)
+            if found.cursor > self._cursor:  # whoever wrote the names may have died before they were on the disk
+                sync_folder(self._folder / MANIFESTS)
         except OSError as error:
-            log.error("historian: %s cannot be read (%s); the ledger keeps what is not verified", self._folder, error)
-            return (Problem(str(self._folder.name), "", 0, 0, f"cannot be read ({error.strerror or error})"),)
+            log.error("historian: %s cannot be read or synced (%s); the ledger keeps what is not verified", self._folder, error)
+            return (Problem(str(self._folder.name), "", 0, 0, f"cannot be read or synced ({error.strerror or error})"),)
         self._cursor = max(self._cursor, found.cursor)
         return found.problems
 

@@ -36,6 +36,7 @@ def test_every_sentence_belongs_to_an_error() -> None:
     [
         DataFolderBusyError(Path("/d"), "core with process id 7"),
         LedgerOlderError(Path("/d/ledger.sqlite3"), 5, 9),
+        LedgerOlderError(Path("/d/ledger.sqlite3"), 5, 9, sealed=True),
         gateway.core.LedgerFormatError(Path("/d/l"), "a database of another program"),
         gateway.core.LedgerVersionError(Path("/d/l"), "1", 2),
         gateway.core.LedgerVersionError(Path("/d/l"), "3", 2),

@@ -146,6 +146,45 @@ async def an_alarm_free(_: World) -> None:
     """The folder is free again after a stop."""
 
 
+@pytest.mark.parametrize("ending", [".json", ".json.gz"], ids=["ours", "a stranger's name"])
+def test_a_ledger_that_lost_what_segments_hold_of_it_does_not_start_unsaid(tmp_path: Path, ending: str) -> None:
+    """Log positions would be used twice: segments keep what the lost rows held, and the new ones were never sealed."""
+    folder = tmp_path / "core"
+    play(folder, an_alarm)
+    ledger = Ledger(folder / LEDGER_NAME, "PARK1")
+    before, pos = ledger.ledger_id, ledger.reader.last_pos()
+    ledger.close()
+    manifests = tmp_path / "historian" / "manifests"
+    manifests.mkdir(parents=True)
+
+    async def begin(*, restored: bool = False) -> str:
+        core = Core(
+            site(receivers=0), folder, MemoryConnector(MemoryBroker()), {}, folder, restored=restored, historian=tmp_path / "historian"
+        )
+        stop = asyncio.Event()
+        stop.set()
+        await core.run(stop)
+        return core._ledger.ledger_id
+
+    (manifests / f"seal-{before}-{1:016d}-{pos:016d}.json").touch()  # the name is the claim, readable or not
+    assert asyncio.run(begin()) == before
+    ledger = Ledger(folder / LEDGER_NAME, "PARK1")
+    pos = ledger.reader.last_pos()
+    ledger.close()
+    (manifests / f"seal-another-{1:016d}-{pos + 10:016d}.json").touch()
+    (manifests / f"seal-{before}-{1:016d}-{pos + 9:016d}{ending}").touch()
+
+    async def refused() -> None:
+        with pytest.raises(LedgerOlderError, match=rf"up to position {pos + 9}: .*--restored"):
+            Core(site(receivers=0), folder, MemoryConnector(MemoryBroker()), {}, folder, historian=tmp_path / "historian")
+
+    if ending == ".json":
+        asyncio.run(refused())
+        assert asyncio.run(begin(restored=True)) != before
+    else:
+        assert asyncio.run(begin()) == before
+
+
 def test_a_ledger_older_than_its_snapshots_does_not_start_unsaid_and_renews_its_id_when_said(tmp_path: Path) -> None:
     folder = tmp_path / "core"
     play(folder, an_alarm)

@@ -95,6 +95,24 @@ def test_the_cursor_follows_what_is_sealed(folder: Folder) -> None:
     assert (found.cursor, stands(found, BEHIND), stands(found, DAMAGED)) == (100, False, None)
 
 
+@pytest.mark.fault("F72")
+def test_the_cursor_waits_until_the_names_are_on_the_disk(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve may have died between the rename and its sync: after a loss of power the name would be gone, and the rows, too."""
+    chain(folder.path, 10, 30)
+    asked: list[Path] = []
+
+    def refuse(path: Path) -> None:
+        asked.append(path)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.core.sealed.sync_folder", refuse)
+        found = folder.look()
+    assert asked == [folder.path / "manifests"]
+    assert (found.cursor, stands(found, DAMAGED)) == (0, True)
+    assert folder.look().cursor == 30
+
+
 def test_a_range_that_is_missing_holds_the_cursor(folder: Folder) -> None:
     made = chain(folder.path, 10, 20)
     sealed_range(folder.path, 26, 100, made[-1].hash)
