@@ -42,12 +42,12 @@ class CopyRules:
     """How a target is to be treated.
 
     Attributes:
-        batch_rows: rows in one write.
+        batch_rows: rows in one write; all writes of a day but its last have just as many, for our own store keeps a file for each.
         tolerance: see `copy_compare.compared`; 0 for stores that keep every digit.
         visible_after_s: how long a target may take to show what it has accepted.
     """
 
-    batch_rows: int = 500_000
+    batch_rows: int = 1_000_000
     tolerance: float = 0.0
     visible_after_s: float = 0.0
 
@@ -148,10 +148,10 @@ class _DayCopy:
                 waiting.append(piece)
                 waiting_rows += len(piece)
             if waiting_rows >= self._rules.batch_rows:
-                self._write(concatenated(waiting))
-                waiting, waiting_rows = [], 0
-        if waiting:
-            self._write(concatenated(waiting))
+                rest = self._write(concatenated(waiting))
+                waiting, waiting_rows = [rest], len(rest)
+        if waiting_rows:
+            self._write_one(concatenated(waiting))
         if not wanted:
             return DayCopied(self._day_ms, rows, 0, 0, 0, extra, by_digest=not extra and not self._rules.tolerance)
         return self._checked(rows, digest)
@@ -179,13 +179,18 @@ class _DayCopy:
             different, extra = different + len(each.different), extra + each.extra
         return replace(told, rows=rows, missing=missing, different=different, extra=extra, by_digest=False)
 
-    def _write(self, samples: Samples) -> None:
-        for at in range(0, len(samples), self._rules.batch_rows):
-            piece = samples.take(slice(at, at + self._rules.batch_rows))
-            written = _patiently(lambda piece=piece: self._target.write(piece, WRITE_S_MAX), self._wait)  # type: ignore[misc]
-            self._written += written.rows
-            self._rejected += len(written.rejected)
-            self._done.rejected += written.rejected[: max(0, REJECTED_TOLD_MAX - len(self._done.rejected))]
+    def _write(self, samples: Samples) -> Samples:
+        """Write whole batches; return what is left over."""
+        step = self._rules.batch_rows
+        for at in range(0, len(samples) - step + 1, step):
+            self._write_one(samples.take(slice(at, at + step)))
+        return samples.take(slice(len(samples) // step * step, None))
+
+    def _write_one(self, samples: Samples) -> None:
+        written = _patiently(lambda: self._target.write(samples, WRITE_S_MAX), self._wait)
+        self._written += written.rows
+        self._rejected += len(written.rejected)
+        self._done.rejected += written.rejected[: max(0, REJECTED_TOLD_MAX - len(self._done.rejected))]
 
 
 def _counted(pieces: Iterator[Samples]) -> tuple[int, int]:

@@ -237,6 +237,24 @@ class Mortal:
             yield piece
 
 
+def test_a_day_is_written_in_whole_batches_and_one_rest() -> None:
+    """Our own store keeps a file for every write: a tag more or less must not make two of one."""
+
+    class Counts(MemoryHistorian):
+        def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
+            rows.append(len(samples))
+            return super().write(samples, deadline_s)
+
+    rows: list[int] = []
+    source = filled(many([f"A.X{at:02}" for at in range(10)], 60, step_ms=1_000))
+    target = Counts("target")
+    assert copy_store(source, target, CopyRules(batch_rows=100)).verified
+    assert rows == [100] * 6
+    rows.clear()
+    assert copy_store(source, Counts("other"), CopyRules(batch_rows=250)).verified
+    assert rows == [250, 250, 100]
+
+
 def test_ended_at_every_call_the_next_run_completes_it_and_doubles_nothing() -> None:
     events = [event(at) for at in range(3)]
     source = filled(many(TAGS, 40, step_ms=7_000_000), events)
