@@ -81,7 +81,9 @@ class ParquetExport:
 def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    return duckdb.connect(":memory:", config={
+    connection = duckdb.connect(":memory:", config={
         "threads": "1", "memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"),
         "autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "preserve_insertion_order": "true",
     })  # fmt: skip
+    connection.execute("SET enable_progress_bar = false").fetchall()  # it would go to our standard output
+    return connection

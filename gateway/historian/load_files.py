@@ -93,6 +93,7 @@ def read_parquet(
         "threads": "1", "memory_limit": "512MB", "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false", "temp_directory": "",
     })  # fmt: skip
+    connection.execute("SET enable_progress_bar = false").fetchall()  # it would go to our standard output
     try:
         ((read.whole,),) = connection.execute(f"SELECT count(*) {_FROM}", [_glob(path)]).fetchall()
         described = connection.execute(f"DESCRIBE SELECT * {_FROM}", [_glob(path)]).fetchall()

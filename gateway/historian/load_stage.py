@@ -45,6 +45,7 @@ class Stage:
             "threads": "1", "memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"),
             "autoinstall_known_extensions": "false", "autoload_known_extensions": "false",
         })  # fmt: skip
+        self._run("SET enable_progress_bar = false")  # it would go to our standard output
         self._run("CREATE TABLE staged (tag INTEGER, source_ms BIGINT, value DOUBLE, code UTINYINT, raw DOUBLE, line BIGINT)")
 
     def add(self, columns: LoadColumns) -> None:
