@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gateway.historian.feed import Cursors
 from gateway.historian.segments.durable import make_folder, write_durably
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 FEEDS: Final = "feeds"  # in the historian's folder
 QUARANTINE_BYTES_MAX: Final = 16 * 1024 * 1024
+REASON_CHARS_MAX: Final = 1_000
 CURSOR_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -52,14 +54,24 @@ class Quarantine:
         if not rejected:
             return
         make_folder(self.path.parent)
-        lines = [
-            json.dumps({"at_ms": at_ms, "tag": each.tag, "source_ms": each.source_ms, "reason": each.reason}) for each in rejected
-        ]
+        lines = [json.dumps(_told(each, at_ms), allow_nan=False) for each in rejected]
         if self.path.exists() and self.path.stat().st_size > QUARANTINE_BYTES_MAX // 2:
             self.path.replace(self._older)
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
         self.count += len(lines)
+
+
+def _told(rejected: Rejected, at_ms: int) -> dict[str, Any]:
+    """Return the sample as it was, as JSON can have it: a number that is none is a text, `inf`."""
+    numbers = {
+        name: number if number is None or math.isfinite(number) else repr(number)
+        for name, number in (("value", rejected.value), ("raw", rejected.raw))
+    }
+    return {
+        "at_ms": at_ms, "tag": rejected.tag, "source_ms": rejected.source_ms, "code": rejected.code, **numbers,
+        "reason": rejected.reason[:REASON_CHARS_MAX],
+    }  # fmt: skip
 
 
 def _lines(path: Path) -> int:

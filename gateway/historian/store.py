@@ -62,11 +62,26 @@ class SegmentDamagedError(HistorianError):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sample that the store would not take, and why: quarantined by whoever wrote it."""
+    """A sample that the store would not take, and why: quarantined by whoever wrote it.
+
+    `value` and `raw` are None where it had none; `code` is None where whoever refused it did not say.
+    """
 
     tag: str
     source_ms: int
     reason: str
+    value: float | None = None
+    code: int | None = None
+    raw: float | None = None
+
+
+def rejected_of(samples: Samples, row: int, reason: str) -> Rejected:
+    """Return one of some samples as a rejected one."""
+    value, raw = float(samples.value[row]), float(samples.raw[row])
+    return Rejected(
+        samples.names[samples.tag[row]], int(samples.source_ms[row]), reason, None if np.isnan(value) else value,
+        int(samples.code[row]), None if np.isnan(raw) else raw,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from gateway.historian.feed_run import AGAIN_S
 from gateway.historian.feed_source import FAR, Head, LogSource, lineage, shared
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import hook_steps
-from gateway.historian.store import Rejected, StoreAwayError, StoreRefusedError, Written
+from gateway.historian.store import Rejected, StoreAwayError, StoreRefusedError, Written, rejected_of
 from tests.historian.feeding import AWAY, T0, Gateway, Store, done, gateway, same, turn
 from tests.serve.fakes import SITE
 
@@ -266,7 +267,7 @@ def test_a_store_that_cannot_be_opened_is_refused_and_ends_nothing(tmp_path: Pat
 def test_samples_a_store_will_not_take_are_kept_aside_and_told(tmp_path: Path) -> None:
     class Picky(Store):
         def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
-            first = Rejected(samples.names[samples.tag[0]], int(samples.source_ms[0]), "not that one")
+            first = rejected_of(samples, 0, "not that one")
             written = super().write(samples.take(slice(1, None)))
             return Written(written.rows, (first,))
 
@@ -278,12 +279,24 @@ def test_samples_a_store_will_not_take_are_kept_aside_and_told(tmp_path: Path) -
         assert feed.status()["quarantined"] == 1
         kept = (made.historian / "feeds" / "plant.quarantine.jsonl").read_text().splitlines()
         (line,) = map(json.loads, kept)
-        assert (line["tag"], line["source_ms"], line["reason"]) == (made.names[0], T0 + 1_000, "not that one")
+        sample = made.written[0]
+        assert line == {
+            "at_ms": made.clock.now_ms, "tag": made.names[0], "source_ms": T0 + 1_000, "reason": "not that one",
+            "value": sample.value[0], "code": sample.code[0], "raw": None,
+        }  # fmt: skip
         feed.close()
         again = made.feed(lambda: store)
         made.clock.now_s += again.round()
         assert again.status()["quarantined"] == 1, "counted after a start, too"
         again.close()
+
+
+def test_a_sample_kept_aside_is_as_it_was_whatever_it_holds(tmp_path: Path) -> None:
+    kept = Quarantine(tmp_path, "plant")
+    whole, bad, odd = Rejected("T", 1, "no", 1.5, 69, 99.5), Rejected("T", 2, "no", None, 1), Rejected("T", 3, "no", math.inf, 192)
+    kept.add([whole, bad, odd], T0)
+    lines = [json.loads(line) for line in kept.path.read_text().splitlines()]
+    assert [(line["value"], line["code"], line["raw"]) for line in lines] == [(1.5, 69, 99.5), (None, 1, None), ("inf", 192, None)]
 
 
 def test_the_quarantine_never_outgrows_its_bound(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from config import Grade
 from gateway.historian.samples import Samples
-from gateway.historian.store import AlarmEvent, Rejected
+from gateway.historian.store import AlarmEvent, Rejected, rejected_of
 from wire import Quality
 
 SAMPLES: Final = "hazard_sample"
@@ -83,8 +83,7 @@ def sample_lines(samples: Samples, site: str) -> Lines:
         without_name = np.isin(samples.tag, np.array(nameless, np.int32))
         refused = unfit | odd | without_name
         rejected = tuple(
-            Rejected(samples.names[samples.tag[row]], int(samples.source_ms[row]), _why(bool(unfit[row]), bool(odd[row])))
-            for row in np.flatnonzero(refused)
+            rejected_of(samples, int(row), _why(bool(unfit[row]), bool(odd[row]))) for row in np.flatnonzero(refused)
         )
         rows = rows[~refused]
         samples, bad = samples.take(rows), bad[rows]

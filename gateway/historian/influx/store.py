@@ -45,6 +45,7 @@ from gateway.historian.store import (
     StoreRefusedError,
     Windows,
     Written,
+    rejected_of,
 )  # fmt: skip
 from gateway.historian.windows import no_windows, windows_of
 from wire import Quality, Reason, quality_code, quality_of
@@ -94,7 +95,7 @@ class InfluxHistorian:
             )  # fmt: skip
             for line, reason in sorted(refused.items()):
                 row = int(made.row[at + line])
-                rejected.append(Rejected(samples.names[samples.tag[row]], int(samples.source_ms[row]), reason))
+                rejected.append(rejected_of(samples, row, reason))
         return rejected
 
     def write_events(self, events: Sequence[AlarmEvent], deadline_s: float = 30.0) -> None:
