@@ -22,7 +22,7 @@ from gateway.historian.segments.reading import in_moments
 from gateway.serve.history_blocks import BlockCache
 from gateway.serve.history_streams import NEVER_POS, Finder, KnownStreams, StreamPart
 from gateway.serve.recent import RecentFrames, StoredFrame
-from gateway.serve.stored import TagRows, none_found, tag_of_block, tag_of_frames
+from gateway.serve.stored import TagRows, none_found, refused_tags, tag_of_block, tag_of_frames
 from gateway.serve.view_errors import LedgerAwayError, OutOfTimeError
 from gateway.serve.view_ledger import LedgerFile
 
@@ -151,18 +151,18 @@ class LedgerPast:
         lo = part.lo
         while lo <= part.hi:
             rows = file.rows(
-                f"SELECT pos, stream, first, body, late_upto, fresh, {number} FROM log WHERE kind = '{part.kind}' AND node = ?"  # noqa: S608
+                f"SELECT pos, stream, first, body, late_upto, fresh, refused, {number} FROM log WHERE kind = '{part.kind}' AND node = ?"  # noqa: S608
                 f" AND stream = ? AND {number} >= ? AND {number} <= ? AND +pos > ? AND +pos <= ? {device}"
                 f" ORDER BY {number} LIMIT {SLICE_ROWS}",
                 (subject.node, part.stream, lo, part.hi, after, pos_max, *([subject.device] if device else [])),
             )
             yield [
-                StoredFrame(pos, stream, first, body, 0, part.kind == "B", late_upto, fresh)
-                for pos, stream, first, body, late_upto, fresh, _ in rows
+                StoredFrame(pos, stream, first, body, 0, part.kind == "B", late_upto, fresh, refused)
+                for pos, stream, first, body, late_upto, fresh, refused, _ in rows
             ]
             if len(rows) < SLICE_ROWS:
                 return
-            lo = rows[-1][6] + 1
+            lo = rows[-1][7] + 1
 
     @staticmethod
     def _historical(
@@ -205,6 +205,11 @@ class LedgerPast:
         return found
 
     def _of_block(self, subject: Subject, frame: StoredFrame, at: int) -> TagRows:
+        try:
+            if subject.config.id in refused_tags(frame.refused):
+                return none_found()
+        except ValueError:  # such a row is put aside when it is sealed
+            return none_found()
         column = self._blocks.columns(frame.pos, frame.body).of_tag.get(subject.config.id)
         span = subject.config.span()
         return none_found() if column is None else tag_of_block(column, at, span.low, span.high)

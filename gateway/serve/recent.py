@@ -23,6 +23,7 @@ class StoredFrame(NamedTuple):
         stream, first: of the frame; of a block its first number; 0 and its log position for a foreign node's stored data.
         last_ms: newest source time in it, 0 for a block.
         late_upto: frames numbered up to here were late. fresh: JSON [[lo, hi], …] of a block's new frames, None: all.
+        refused: JSON [tag, …] of a block's tags that core did not take from its node, None: none.
     """
 
     pos: int
@@ -33,6 +34,7 @@ class StoredFrame(NamedTuple):
     is_block: bool = False
     late_upto: int = 0
     fresh: str | None = None
+    refused: str | None = None
 
 
 class Held(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,6 +106,20 @@ def tag_of_block(column: BlockColumn, at: int, low: float, high: float) -> TagRo
     batch = SampleBatch(tag, column.value(), column.code, column.source_ms)
     value, code, raw = condition(batch, np.array([low]), np.array([high]))
     return TagRows(np.full(len(tag), at, np.int64), column.sequence, value, code, column.source_ms, raw)
+
+
+def refused_tags(refused: str | None) -> frozenset[str]:
+    """Return the tags of a block that core did not take from its node when it committed it.
+
+    Raises:
+        ValueError: the ledger has been damaged since.
+    """
+    if refused is None:
+        return frozenset()
+    names = json.loads(refused)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("which of its tags were refused is no list of names")
+    return frozenset(names)
 
 
 def none_found() -> TagRows:

@@ -17,7 +17,7 @@ from alerting import condition
 from config import SiteConfig
 from gateway.core.entries import Columns, EntryKind, unpack_columns, unpack_frames, unpack_json
 from gateway.serve.recent import RecentFrames, StoredFrame
-from gateway.serve.stored import newest_source_ms
+from gateway.serve.stored import newest_source_ms, refused_tags
 from wire import BlockError, Quality, decode_block, frames_of, quality_of
 
 NEVER: Final = -1
@@ -39,6 +39,7 @@ class LogRow(NamedTuple):
     body: bytes
     late_upto: int = 0
     fresh: str | None = None
+    refused: str | None = None
 
 
 class FrameColumns(NamedTuple):
@@ -66,7 +67,7 @@ READ_KINDS: Final = tuple(
 def stored_frame(row: LogRow) -> StoredFrame:
     """Return a row as history reads it. What a foreign node had stored has no stream: its place in the log is its number."""
     if row.kind == EntryKind.BLOCK:
-        return StoredFrame(row.pos, row.stream, row.first, row.body, 0, True, row.late_upto, row.fresh)
+        return StoredFrame(row.pos, row.stream, row.first, row.body, 0, True, row.late_upto, row.fresh, row.refused)
     last_ms = newest_source_ms(row.body)
     if row.kind == EntryKind.HISTORICAL:
         return StoredFrame(row.pos, 0, row.pos, row.body, last_ms, late_upto=row.pos)
@@ -299,8 +300,10 @@ class Tail:
 
     def _block_frames(self, row: LogRow) -> list[FrameColumns]:
         try:
-            frames, _unknown = frames_of(decode_block(row.body), self._owned.get(row.node, {}))
-        except BlockError:  # core had read it: a ledger that was damaged since; silence will tell
+            owned = self._owned.get(row.node, {})
+            refused = refused_tags(row.refused)
+            frames, _unknown = frames_of(decode_block(row.body), {tag: at for tag, at in owned.items() if tag not in refused})
+        except (BlockError, ValueError):  # core had read it: a ledger that was damaged since; silence will tell
             return []
         found = []
         for frame in frames:

@@ -31,7 +31,7 @@ UNMARKED_STREAMS_MAX: Final = 256
 _kinds: Final = ", ".join(f"'{kind}'" for kind in READ_KINDS)
 COLUMNS: Final = (
     "pos, kind, engine_ms, received_ms, node, device, stream, first, last,"
-    f" CASE WHEN kind IN ({_kinds}) THEN body ELSE x'' END, late_upto, fresh"
+    f" CASE WHEN kind IN ({_kinds}) THEN body ELSE x'' END, late_upto, fresh, refused"
 )
 
 

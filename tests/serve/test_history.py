@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway.core.entries import EntryKind
@@ -64,6 +65,26 @@ def test_late_data_stand_where_they_were_taken_and_say_that_they_were_late(chain
         (0, 0.0, False), (100, 3.0, False), (200, 25.0, True), (300, 26.0, True), (300, 26.0, False), (400, 4.0, False),
     ]  # fmt: skip
     assert found.late_samples == 2
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("refused", ['["T1.OTHER"]', f'["T1.OTHER","{LEVEL}"]', "[torn"], ids=["another", "this", "unreadable"])
+def test_what_core_refused_of_a_block_is_nobodys_past_even_if_the_tag_has_moved_to_its_node(
+    chain: Chain, memory: bool, refused: str
+) -> None:
+    chain.born()
+    chain.outage([25.0, 26.0])
+    db = apsw.Connection(str(chain.folder / "ledger.sqlite3"))
+    db.execute("UPDATE log SET refused = ? WHERE kind = 'B'", (refused,))
+    db.close()
+    view = chain.new_view()
+    view.refresh()
+    reader = HistoryReader(chain.bench.site, chain.folder, view.recent if memory else None, chain.bench.wall_ms)
+    found = reader.history(LEVEL, T0_MS - 60_000, T0_MS + 3_600_000, 1_000, 5.0)
+    reader.close()
+    view.close()
+    late = [value for _, value, late in told(found) if late]
+    assert late == ([25.0, 26.0] if refused == '["T1.OTHER"]' else [])
 
 
 @pytest.mark.parametrize("memory", [True, False])

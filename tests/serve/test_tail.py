@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,15 @@ def test_tags_show_what_the_newest_current_frame_says(rows: list[LogRow]) -> Non
             assert (tags.received_ms[at], tags.engine_ms[at]) == (1_000 + pos, 10 * pos)
         if name in good:
             assert good[name] == (tags.good_pos[at], tags.good_value[at], tags.good_ms[at])
+
+
+@pytest.mark.parametrize(("refused", "shown"), [(None, True), (f'["{TAGS[0]}"]', False), ("[torn", False)])
+def test_a_block_shows_nothing_of_a_tag_that_core_refused_it(refused: str | None, shown: bool) -> None:
+    born, late = (
+        LogRow(pos, kind, pos, pos, EDGES[0], "TANK", LIVE, 5, 5, body_of(EntryKind(kind), 5, []), refused=each)
+        for pos, kind, each in ((1, "N", None), (2, "B", refused))
+    )
+    assert (tail_of([born, late], [1]).tags.pos[0] == 2) == shown
 
 
 def test_a_tag_number_that_is_new_is_noticed() -> None:
