@@ -18,9 +18,20 @@ from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.log import LedgerLog
 from gateway.historian.segments.manifest import TORN_MAX, Manifest, ManifestError, Torn, bounded, parse_manifest
 from gateway.historian.segments.names import Stem, manifest_path
+from gateway.historian.segments.pack import pack
 from gateway.historian.segments.quarantine import QUARANTINE, put_aside, quarantine_name, torn_problems
 from gateway.historian.segments.seal import LogRow, TornRow, commit, seal, taken_from
-from tests.historian.segments.journal import SITE, T0_MS, TAGS, Journal, TestPlaces, everything
+from tests.historian.segments.journal import (
+    SITE,
+    T0_MS,
+    TAGS,
+    Journal,
+    TestPlaces,
+    everything,
+    owner_of,
+    settle,
+    status_of,
+)
 
 FOREIGN = 9_999
 
@@ -169,7 +180,7 @@ def test_beyond_the_bound_torn_rows_are_named_together() -> None:
 # -- the commit -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("F37")
+@pytest.mark.fault("F72")
 def test_a_manifest_that_has_its_name_is_never_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Core may have seen it, and removed the rows."""
     synced: list[Path] = []
@@ -187,3 +198,36 @@ def test_a_manifest_that_has_its_name_is_never_taken_back(tmp_path: Path, monkey
     with pytest.raises(OSError, match="Input/output"):
         commit(tmp_path, manifest)
     assert manifest_path(tmp_path, manifest.stem).is_file()
+
+
+@pytest.mark.fault("F73")
+def test_the_owner_seals_past_torn_rows_and_tells_of_them(tmp_path: Path, journal: Journal) -> None:
+    journal.torn(T0_MS, EntryKind.FRAME, b"\x02")
+    journal.torn(T0_MS, EntryKind.BLOCK, b"HZB1 and no more")
+    journal.frame(T0_MS, [(TAGS[0], T0_MS, 1.0, 192)])
+    folder = tmp_path / "h"
+    owner = owner_of(folder, journal.path, T0_MS + 5000, seal_s=1.0)
+    owner.begin()
+    try:
+        settle(owner)
+        assert owner.trouble == ""
+    finally:
+        owner.close()
+    assert everything(folder) == journal.rows
+    status = status_of(folder)
+    assert status["cursor"] == 3
+    assert [one["file"] for one in status["damaged"]] == [quarantine_name(journal.ledger_id, pos) for pos in (1, 2)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.fault("F73")
+def test_a_pack_names_what_its_seals_named(tmp_path: Path, db: duckdb.DuckDBPyConnection) -> None:
+    folder, before, chosen = tmp_path / "h", "", []
+    for first in (1, 3):
+        torn = [TornRow(LogRow(first + 1, "F", T0_MS, "E1", 7, 1, b"rest"), "torn")]
+        stem = Stem("one", first, first + 1, "seal")
+        chosen.append(seal(db, folder, stem, before, taken_from([], {}, TestPlaces()).samples, T0_MS, torn))
+        before = chosen[-1].hash
+    made = pack(db, folder, chosen)
+    assert made is not None
+    assert [torn.first for torn in made.torn] == [2, 4]
+    assert SegmentFolder(folder).snapshot().manifests == (made,)
