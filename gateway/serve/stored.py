@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerting import condition
-from gateway.core.entries import unpack_columns
+from gateway.core.entries import torn_frames, unpack_columns
 from wire import BlockColumn, SampleBatch
 
 HEAD_BYTES: Final = 13  # see gateway.core.entries: samples, flags, raw rows, common source time
@@ -44,10 +44,15 @@ class TagRows:
 
 
 def newest_source_ms(body: bytes) -> int:
-    """Return the newest source time of a frame, 0 of an empty one, without reading more of it than that takes."""
+    """Return the newest source time of a frame, 0 of an empty or torn one, without reading more of it than that takes."""
+    if len(body) < HEAD_BYTES:  # torn
+        return 0
     if body[2] & _ONE_TIME:
         return int.from_bytes(body[5:HEAD_BYTES], "little", signed=True)
-    source_ms = unpack_columns(body).source_ms
+    try:
+        source_ms = unpack_columns(body).source_ms
+    except ValueError:  # torn
+        return 0
     return int(source_ms.max()) if len(source_ms) else 0
 
 
@@ -62,7 +67,10 @@ def tag_of_frames(bodies: Sequence[bytes], firsts: NDArray[np.int64], number: in
     """
     layouts: defaultdict[bytes, list[int]] = defaultdict(list)
     single: list[int] = []
+    torn = frozenset(torn_frames(bodies))  # they hold nothing that can be read; sealing puts them aside
     for at, body in enumerate(bodies):
+        if at in torn:
+            continue
         # Samples, flags and raw rows: the five bytes that say how the rest is laid out.
         head = body[:5]
         if head[2] == _ONE_TIME and not (head[3] or head[4]):

@@ -15,13 +15,24 @@ from numpy.typing import NDArray
 
 from alerting import condition
 from config import SiteConfig
-from gateway.core.entries import Columns, EntryKind, unpack_columns, unpack_frames, unpack_json
+from gateway.core.entries import (
+    Columns,
+    EntryKind,
+    pack_columns,
+    torn_frames,
+    unpack_columns,
+    unpack_frames,
+    unpack_json,
+)
 from gateway.serve.recent import RecentFrames, StoredFrame
 from gateway.serve.stored import newest_source_ms, refused_tags
 from wire import BlockError, Quality, decode_block, frames_of, quality_of
 
 NEVER: Final = -1
 _GOOD: Final = np.uint8(Quality.GOOD)
+_NO_SAMPLES: Final = pack_columns(
+    Columns(np.empty(0, np.int32), np.empty(0), np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0))
+)
 
 
 class LogRow(NamedTuple):
@@ -147,8 +158,16 @@ class ReadRows(NamedTuple):
     ends: list[int]
 
 
+def whole_rows(rows: Sequence[LogRow]) -> Sequence[LogRow]:
+    """Let frames that are not whole hold no samples: core had written them, the disk has damaged them since."""
+    frames = [at for at, row in enumerate(rows) if row.kind in (EntryKind.FRAME, EntryKind.HISTORICAL)]
+    torn = {frames[at] for at in torn_frames([rows[at].body for at in frames])}
+    return [row._replace(body=_NO_SAMPLES) if at in torn else row for at, row in enumerate(rows)] if torn else rows
+
+
 def read_rows(rows: Sequence[LogRow]) -> ReadRows:
     """Unpack the frames among rows, all together."""
+    rows = whole_rows(rows)
     return ReadRows(rows, *unpack_frames([row.body for row in rows if row.kind == EntryKind.FRAME]))
 
 
@@ -179,6 +198,15 @@ class Tail:
         self._site_tag = np.full(max(names, default=0) + 1, -1, np.int32)
         for number, name in names.items():
             self._site_tag[number] = self._site.tag_index.get(name, -1)
+
+    def _places(self, tag: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the positions in the site's tags of numbers of the tag table; numbers that it does not have have none."""
+        if not len(tag) or (tag.min() >= 0 and tag.max() < len(self._site_tag)):
+            return self._site_tag[tag]
+        known = (tag >= 0) & (tag < len(self._site_tag))
+        places = np.full(len(tag), -1, np.int32)
+        places[known] = self._site_tag[tag[known]]
+        return places
 
     def knows_tags_of(self, read: ReadRows) -> bool:
         """Whether every tag number of the frames is in the tag table given: core may have drawn new ones."""
@@ -240,7 +268,7 @@ class Tail:
         if end - start != sum(samples):  # frames that are not current lie between them
             own = np.concatenate([np.arange(frame.start, frame.end) for frame in frames])
         columns = Columns(columns.tag[own], columns.value[own], columns.code[own], columns.source_ms[own], columns.raw[own])
-        self.tags.take_all(self._site_tag[columns.tag], columns, [frame.row for frame in frames], samples)
+        self.tags.take_all(self._places(columns.tag), columns, [frame.row for frame in frames], samples)
 
     def _block(self, row: LogRow) -> None:
         self._keep(row)
@@ -294,7 +322,7 @@ class Tail:
         """Yield the frames of a FRAME or BLOCK row, highest number first."""
         if row.kind == EntryKind.FRAME:
             columns = unpack_columns(row.body)
-            yield FrameColumns(row.first, self._site_tag[columns.tag], columns, row)
+            yield FrameColumns(row.first, self._places(columns.tag), columns, row)
         else:
             yield from reversed(self._block_frames(row))
 

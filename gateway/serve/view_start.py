@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Final
 
 from gateway.core.entries import EntryKind
-from gateway.serve.tail import READ_KINDS, FrameColumns, LogRow, NodeNow, Tail
+from gateway.serve.tail import READ_KINDS, FrameColumns, LogRow, NodeNow, Tail, whole_rows
 from gateway.serve.view_errors import OutOfTimeError
 from gateway.serve.view_heartbeat import Heartbeat
 from gateway.serve.view_ledger import LedgerFile
@@ -68,7 +68,7 @@ def _warm(tail: Tail, file: LedgerFile, last_pos: int) -> None:
     begin = max(0, last_pos - WARM_ROWS)
     for lo in range(begin, last_pos, WARM_SLICE):
         sql = f"SELECT {COLUMNS} FROM log WHERE pos > ? AND pos <= ? AND kind IN ('F', 'B', 'H') ORDER BY pos"  # noqa: S608
-        rows += [LogRow(*row) for row in file.rows(sql, (lo, min(lo + WARM_SLICE, last_pos)))]
+        rows += whole_rows([LogRow(*row) for row in file.rows(sql, (lo, min(lo + WARM_SLICE, last_pos)))])
     tail.warm(begin, rows)
 
 
@@ -169,7 +169,7 @@ def _numbers_down(name: str, stream: int, kind: str, file: LedgerFile, last_pos:
             f" AND +pos <= ? ORDER BY {column} DESC LIMIT {SLICE_ROWS}",
             (name, stream, number, last_pos),
         )
-        yield from (LogRow(*row) for row in rows)
+        yield from whole_rows([LogRow(*row) for row in rows])
         if len(rows) < SLICE_ROWS:
             return
         number = int(rows[-1][8]) - 1

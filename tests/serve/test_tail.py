@@ -127,6 +127,27 @@ def test_a_block_shows_nothing_of_a_tag_that_core_refused_it(refused: str | None
     assert (tail_of([born, late], [1]).tags.pos[0] == 2) == shown
 
 
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize(
+    "body", [b"", b"\x02", body_of(EntryKind.FRAME, 6, [(1, 9.0, GOOD, 1)])[:-1], body_of(EntryKind.FRAME, 6, [(-3, 9.0, GOOD, 1)]),
+             body_of(EntryKind.FRAME, 6, [(9_999, 9.0, GOOD, 1)])],
+    ids=["nothing", "one byte", "cut short", "a tag number below zero", "a tag number nobody drew"],
+)  # fmt: skip
+def test_a_torn_frame_shows_nothing_and_stops_nothing(body: bytes) -> None:
+    number = next(iter(NUMBERS))
+    rows = [
+        LogRow(1, "N", 1, 1, EDGES[0], "TANK", LIVE, 0, 0, body_of(EntryKind.BORN, 0, [])),
+        LogRow(2, "F", 2, 2, EDGES[0], "TANK", LIVE, 6, 6, body),
+        LogRow(3, "F", 3, 3, EDGES[0], "TANK", LIVE, 7, 7, body_of(EntryKind.FRAME, 7, [(number, 4.0, GOOD, 1)])),
+    ]
+    tail = Tail(SITE, RecentFrames())
+    tail.begin("L", 0)
+    tail.use_tag_names(NUMBERS)
+    tail.take_all(read_rows(rows))
+    assert tail.pos == 3
+    assert [pos for pos in tail.tags.pos.tolist() if pos != NEVER] == [3]
+
+
 def test_a_tag_number_that_is_new_is_noticed() -> None:
     tail = tail_of([], [1])
     row = LogRow(1, "F", 1, 1, EDGES[0], "TANK", LIVE, 1, 1, body_of(EntryKind.FRAME, 1, [(99, 1.0, GOOD, 1)]))
