@@ -24,7 +24,7 @@ from gateway.historian.segments.evidence import evidence_path
 from gateway.historian.segments.files import connect, write_samples
 from gateway.historian.segments.folder import SegmentFolder, Snapshot
 from gateway.historian.segments.names import KEPT_FROM_NAME, Stem, manifest_path, samples_path
-from gateway.historian.segments.query import ParquetReader
+from gateway.historian.segments.query import SPILL_BYTES_MAX, ParquetReader
 from gateway.historian.segments.reading import MovedError, SegmentReader
 from gateway.historian.segments.seal import seal, sorted_samples
 from gateway.historian.segments.store import EmbeddedHistorian
@@ -201,6 +201,45 @@ def test_of_a_day_that_is_gone_its_evidence_is_read(store: EmbeddedHistorian) ->
     assert [row.value for row in rows_of(store.range("T", T0, T0 + 2 * DAY_MS))] == [7.0, 7.0, 2.0]
     assert store.windows("T", T0, T0 + 2 * DAY_MS, 300_000).good.tolist() == [1, 1, 1]
     assert store.range("OTHER", T0, T0 + 2 * DAY_MS).value.tolist() == []
+
+
+@pytest.mark.fault("F73")
+def test_evidence_is_found_by_when_its_samples_were_taken_not_by_the_day_it_left_with(store: EmbeddedHistorian) -> None:
+    """What came late leaves with the day it came; it is asked for by its own time."""
+    put(store.folder, Stem("one", 1, 9, "seal"), [Row("T", T0 + 40 * DAY_MS, 2.0, stream=1, sequence=9)], T0 + 40 * DAY_MS)
+    (store.folder / KEPT_FROM_NAME).write_text(json.dumps({"day": "2026-02-05", "why": "age", "at_ms": 1}))
+    assert store.range("T", T0, T0 + DAY_MS).value.tolist() == []
+    path = evidence_path(store.folder, "2026-02-04")
+    path.parent.mkdir(parents=True)
+    with closing(connect(store.folder)) as db:
+        write_samples(db, path, sorted_samples(samples_of([Row("T", T0 + 7, 7.0, late=True, stream=1, sequence=1)])))
+    assert store.range("T", T0, T0 + DAY_MS).value.tolist() == [7.0]
+    assert store.windows("T", T0, T0 + DAY_MS, 300_000).late.tolist() == [1]
+    assert store.range("T", T0 + DAY_MS, T0 + 39 * DAY_MS).value.tolist() == []
+
+
+def test_what_a_foreign_node_had_stored_is_not_hidden_by_a_restored_ledgers_numbers(store: EmbeddedHistorian) -> None:
+    """Such rows have no number but their log position, which a restored ledger gives anew."""
+    first = [Row("T", T0 + at, 1.0, late=True, sequence=at) for at in range(1, 31)]
+    again = [Row("T", T0 + 1_000 + at, 2.0, late=True, sequence=at) for at in range(21, 31)]
+    put(store.folder, Stem("a", 1, 30, "seal"), first, T0)
+    put(store.folder, Stem("b", 21, 30, "seal"), again, T0 + 1)
+    put(store.folder, Stem("c", 1, 30, "seal"), first, T0 + 2)  # the same rows once more are copies
+    found = store.range("T", T0, T0 + DAY_MS)
+    assert found.value.tolist() == [1.0] * 30 + [2.0] * 10
+
+
+def test_spilling_is_bounded_and_has_a_folder_of_the_process(store: EmbeddedHistorian) -> None:
+    store.write(samples_of([Row("T", T0, 1.0)]))
+    store.range("T", T0, T0 + 1)
+    assert store._own is not None
+    found = store._own._ask(
+        "SELECT current_setting('temp_directory') AS folder, current_setting('max_temp_directory_size') AS most", {},
+        time.monotonic() + 5,
+    )  # fmt: skip
+    assert Path(found["folder"][0]).parent == store.folder / "temporary"
+    limit, unit = found["most"][0].split()
+    assert float(limit) * {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[unit] <= SPILL_BYTES_MAX
 
 
 # -- time --

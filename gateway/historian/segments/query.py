@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 
 from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples
+from gateway.historian.segments.spill import own_folder
 from gateway.historian.store import QueryTooLargeError
 from gateway.historian.windows import ROLLUP_COLUMNS, Rollups, left_out
 
 THREADS: Final = 2
 MEMORY_MB: Final = 384
+SPILL_BYTES_MAX: Final = 2 << 30
+SPILL_SHARE: Final = 0.1  # of what is free on that disk when the first question comes
 STORE: Final = "embedded"
 
 T = TypeVar("T")
@@ -67,9 +71,10 @@ class ParquetReader:
     """Reads from any thread. `close` interrupts nothing: what runs ends by its own deadline."""
 
     def __init__(self, temporary: Path | None = None, *, threads: int = THREADS, memory_mb: int = MEMORY_MB) -> None:
-        """`temporary` is where DuckDB may spill; None: nowhere."""
+        """Below `temporary` DuckDB may spill, in a folder of this process; None: nowhere."""
+        self._temporary = temporary
         self._settings: dict[str, str | bool | int | float | list[str]] = {
-            "threads": threads, "memory_limit": f"{memory_mb}MB", "temp_directory": str(temporary or ""),
+            "threads": threads, "memory_limit": f"{memory_mb}MB", "temp_directory": "",
             "autoinstall_known_extensions": False, "autoload_known_extensions": False, "enable_external_file_cache": False,
             "preserve_insertion_order": True,
         }  # fmt: skip
@@ -196,6 +201,15 @@ class ParquetReader:
         )  # fmt: skip
         return list(zip(columns["tag"].tolist(), columns["rows"].tolist(), strict=True))
 
+    def spans(self, files: Sequence[Path], give_up_at: float) -> list[tuple[int, int]]:
+        """Return of each file the source times of its first and last sample; (0, -1) of one without samples."""
+        columns = self._ask(
+            f"SELECT file_index, min(source_ms) AS lo, max(source_ms) AS hi {_FROM} GROUP BY file_index",
+            {"files": _globs(files)}, give_up_at,
+        )  # fmt: skip
+        found = {at: (lo, hi) for at, lo, hi in zip(*(columns[name].tolist() for name in ("file_index", "lo", "hi")), strict=True)}
+        return [found.get(at, (0, -1)) for at in range(len(files))]
+
     def days(self, files: Sequence[Path], give_up_at: float) -> list[int]:
         """Return the numbers of the UTC days that sample files hold."""
         columns = self._ask(
@@ -230,13 +244,24 @@ class ParquetReader:
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._lock:
             if self._database is None:
-                self._database = duckdb.connect(":memory:", config=self._settings)
+                self._database = duckdb.connect(":memory:", config={**self._settings, **self._spill()})
                 self._database.execute("SET enable_progress_bar = false").fetchall()  # it would go to our standard output
             cursor = self._database.cursor()
         try:
             yield cursor
         finally:
             cursor.close()
+
+    def _spill(self) -> dict[str, str]:
+        """Return where and how much may be spilled; nowhere if the folder cannot be written."""
+        if self._temporary is None:
+            return {}
+        try:
+            own = own_folder(self._temporary)
+            limit = min(SPILL_BYTES_MAX, int(shutil.disk_usage(own).free * SPILL_SHARE))
+        except OSError:
+            return {}
+        return {"temp_directory": str(own), "max_temp_directory_size": f"{max(limit, 1)}B"}
 
     def _forget(self) -> None:
         with self._lock:

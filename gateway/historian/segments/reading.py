@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from gateway.historian.limits import too_many
 from gateway.historian.samples import DAY_MS, Samples, concatenated
 from gateway.historian.segments.evidence import evidence_days, evidence_path
 from gateway.historian.segments.folder import LiveFile, SegmentFolder, Snapshot
-from gateway.historian.segments.names import EVIDENCE, ROLLUPS, SAMPLES, STATUS_NAME, day_ms, day_of, samples_path
+from gateway.historian.segments.names import EVIDENCE, ROLLUPS, SAMPLES, STATUS_NAME, day_ms, samples_path
 from gateway.historian.segments.query import SUMMABLE, ParquetReader, Spans, UnreadableError, by_halves
 from gateway.historian.store import ROWS_MAX
 from gateway.historian.windows import ROLLUP_COLUMNS, ROLLUP_MS, Rollups, in_time, interleaved, joined, rolled_up
@@ -28,6 +29,7 @@ from gateway.historian.windows import ROLLUP_COLUMNS, ROLLUP_MS, Rollups, in_tim
 TRIES: Final = 4
 ROLLUP_ROWS_MAX: Final = 1_000_000
 MISSING_MAX: Final = 100
+SPANS_S: Final = 5.0  # for when evidence is, read once
 
 T = TypeVar("T")
 Part = Literal["samples", "rollups"]
@@ -55,6 +57,7 @@ class SegmentReader:
         self._parquet = parquet
         self._lock = threading.Lock()
         self._segments = SegmentFolder(folder)
+        self._aside: tuple[int, dict[str, tuple[int, int]]] = (0, {})
         self._told: tuple[tuple[int, int], list[dict[str, Any]]] = ((0, 0), [])
 
     def taken(self) -> Snapshot:
@@ -95,13 +98,13 @@ class SegmentReader:
         return self._samples(taken, (tag,), [(0, from_ms, to_ms)], rows_max, ask)
 
     def samples_of(
-        self, taken: Snapshot, names: tuple[str, ...], spans: Spans, rows_max: int, give_up_at: float
+        self, taken: Snapshot, names: tuple[str, ...], spans: Spans, rows_max: int, give_up_at: float, *, evidence: bool = True
     ) -> tuple[Samples, list[Missing]]:
         """Return the samples of many tags, each of its own spans, which do not overlap; in order of `names`, then time."""
         def ask(paths: Sequence[Path]) -> tuple[Samples, NDArray[np.int64]]:
             return self._parquet.samples_of(paths, names, spans, rows_max, give_up_at)
 
-        return self._samples(taken, names, spans, rows_max, ask)
+        return self._samples(taken, names, spans, rows_max, ask, evidence=evidence)
 
     def samples_in_windows(
         self, taken: Snapshot, names: tuple[str, ...], windows: Sequence[tuple[int, int]], within: tuple[int, int],
@@ -117,7 +120,7 @@ class SegmentReader:
 
     def _samples(
         self, taken: Snapshot, names: tuple[str, ...], spans: Spans, rows_max: int,
-        ask: Callable[[Sequence[Path]], tuple[Samples, NDArray[np.int64]]],
+        ask: Callable[[Sequence[Path]], tuple[Samples, NDArray[np.int64]]], *, evidence: bool = True,
     ) -> tuple[Samples, list[Missing]]:  # fmt: skip
         if not any(lo < hi for _, lo, hi in spans):
             return Samples.empty(names), []
@@ -141,8 +144,7 @@ class SegmentReader:
             rank = np.concatenate([each for _, each in parts])
             loaded = np.array([file.stem.kind == "load" for file in files])
             found = found.take(_each_once(found, rank if order is None else rank[order], loaded))
-        aside = self._evidence(taken, lo_ms, hi_ms)
-        if aside:
+        if evidence and (aside := self._evidence(taken, lo_ms, hi_ms)):
             parts = by_halves(
                 aside, lambda some: ask([evidence_path(self.folder, day) for day in some]),
                 lambda day, error: missing.append(Missing(day_ms(day), day_ms(day) + DAY_MS, f"{EVIDENCE}/{day}.parquet", str(error))),
@@ -151,11 +153,32 @@ class SegmentReader:
         return in_moments(found), _within(missing, lo_ms, hi_ms)
 
     def _evidence(self, taken: Snapshot, from_ms: int, to_ms: int) -> list[str]:
-        """Return the days that are gone but for samples around their alarms."""
-        first, last = day_of(from_ms), day_of(to_ms - 1)
-        if not taken.kept_from or first >= taken.kept_from:
+        """Return the days that are gone but for samples around alarms, and have such samples in [from, to)."""
+        if not taken.kept_from:
             return []
-        return [day for day in evidence_days(self.folder) if first <= day <= last and day < taken.kept_from]
+        return [day for day, (lo, hi) in self._evidence_spans().items() if lo < to_ms and hi >= from_ms and day < taken.kept_from]
+
+    def _evidence_spans(self) -> dict[str, tuple[int, int]]:
+        """Return by the day it left with, of when evidence is: what came late is older than its day, a lost clock's is not."""
+        try:
+            mark = (self.folder / EVIDENCE).stat().st_mtime_ns
+        except OSError:
+            return {}
+        with self._lock:
+            if self._aside[0] == mark:
+                return self._aside[1]
+        unread: list[str] = []
+        days = evidence_days(self.folder)
+        told = by_halves(
+            days, lambda some: list(zip(some, self._parquet.spans(
+                [evidence_path(self.folder, day) for day in some], time.monotonic() + SPANS_S
+            ), strict=True)),
+            lambda day, _: unread.append(day),
+        )  # fmt: skip
+        spans = {day: span for part in told for day, span in part} | {day: (day_ms(day), day_ms(day) + DAY_MS - 1) for day in unread}
+        with self._lock:
+            self._aside = (0 if unread else mark, spans)
+        return spans
 
     # -- rollups --
 
@@ -246,7 +269,7 @@ class SegmentReader:
         for file in broken:  # its samples say the same, only slower
             one = replace(taken, manifests=tuple(m for m in taken.manifests if m.stem == file.stem), unreadable=())
             span = max(lo_ms, file.file.from_ms), min(hi_ms, file.file.to_ms + 1)
-            found, gone = self.samples_of(one, names, [(at, *span) for at in range(len(names))], ROWS_MAX, give_up_at)
+            found, gone = self.samples_of(one, names, [(at, *span) for at in range(len(names))], ROWS_MAX, give_up_at, evidence=False)
             parts.append(rolled_up(found))
             missing += gone
         if self._evidence(taken, lo_ms, hi_ms):
@@ -434,10 +457,14 @@ def _each_once(samples: Samples, rank: NDArray[np.int64], loaded: NDArray[np.boo
         return np.empty(0, np.int64)
     from_load = (samples.stream == 0) & (samples.sequence == 0) & loaded[rank]
     # A frame may hold several samples of one tag: all rows of the file that counts stay.
-    key = np.where(from_load, samples.source_ms, samples.sequence)
+    keys: list[NDArray[Any]] = [np.where(from_load, samples.source_ms, samples.sequence), samples.stream, from_load, samples.tag]
+    # What a foreign node had stored is numbered by log position, which a restored ledger gives anew: its content tells it apart.
+    foreign = (samples.stream == 0) & ~from_load
+    if foreign.any():
+        keys[:0] = [np.where(foreign, of, 0) for of in (samples.code, samples.value.view(np.int64), samples.source_ms)]
     wanted = np.where(from_load, -rank, rank)
-    order = np.lexsort((wanted, key, samples.stream, from_load, samples.tag))
-    columns = (samples.tag[order], from_load[order], samples.stream[order], key[order])
+    order = np.lexsort((wanted, *keys))
+    columns = [key[order] for key in keys]
     new = np.append(True, np.logical_or.reduce([column[1:] != column[:-1] for column in columns]))
     first = wanted[order][new][np.cumsum(new) - 1]
     kept: NDArray[np.int64] = np.sort(order[wanted[order] == first])

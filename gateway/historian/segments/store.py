@@ -25,13 +25,13 @@ from gateway.historian.limits import DAY_PIECE_ROWS, check_latest, check_range, 
 from gateway.historian.memory import in_pieces, one_a_moment
 from gateway.historian.samples import DAY_MS, Samples, concatenated
 from gateway.historian.segments.durable import make_folder, write_durably
-from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import Snapshot
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.manifest import ManifestError
 from gateway.historian.segments.names import TEMPORARY
 from gateway.historian.segments.query import STORE, SUMMABLE, ParquetReader
 from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
+from gateway.historian.segments.spill import open_database
 from gateway.historian.store import (
     DEADLINE_S_MAX,
     ROWS_MAX,
@@ -98,7 +98,7 @@ class EmbeddedHistorian:
                 for piece in in_pieces(one_a_moment(samples), WRITE_ROWS):
                     if self._writer is None:
                         make_folder(self.folder)
-                        self._writer = connect(self.folder)
+                        self._writer = open_database(self.folder)
                     write_part(self._writer, self.folder, self._load, self._part, piece, self._wall_ms())
                     self._part += 1
             except (OSError, duckdb.Error, ManifestError) as error:
