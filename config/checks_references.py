@@ -9,7 +9,7 @@ from config.problems import Severity, did_you_mean
 
 _ZH = {
     "tag": "测点", "receiver": "接收方", "hazard source": "危险源", "equipment": "设备",
-    "edge": "采集终端", "bus": "总线", "device": "仪表",
+    "edge": "采集终端", "bus": "总线", "device": "仪表", "store": "时序库",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from config.edges import BusConfig, DeviceConfig, PointConfig
 from config.problems import Severity, nearest
 from config.receivers import ReceiverConfig
 from config.site import BrokerConfig, HazardSourceConfig, RegionPath, SiteConfig
+from config.storage import TimeSeriesStoreConfig
 from config.tags import TagConfig
 
 DocumentPath = tuple[str | int, ...]
@@ -83,6 +84,7 @@ class Draft:
     hazard_sources: list[Placed[HazardSourceConfig]] = field(default_factory=list)
     tags: list[Placed[TagConfig]] = field(default_factory=list)
     receivers: list[Placed[ReceiverConfig]] = field(default_factory=list)
+    stores: list[Placed[TimeSeriesStoreConfig]] = field(default_factory=list)
     buses: dict[tuple[int, str], BusConfig] = field(default_factory=dict)  # by position of the edge, and id
     devices: list[PlacedDevice] = field(default_factory=list)
     points: list[PlacedPoint] = field(default_factory=list)
@@ -107,6 +109,7 @@ def draft_of_site(site: SiteConfig) -> Draft:
     draft.hazard_sources = [Placed(("hazard_sources", i), part) for i, part in enumerate(site.hazard_sources)]
     draft.tags = [Placed(("tags", i), part) for i, part in enumerate(site.tags)]
     draft.receivers = [Placed(("receivers", i), part) for i, part in enumerate(site.receivers)]
+    draft.stores = [Placed((*_STORES, i), part) for i, part in enumerate(site.storage.stores)]
     for number, edge in enumerate(site.edges):
         draft.buses.update(((number, bus.id), bus) for bus in edge.buses)
         for index, device in enumerate(edge.devices):
@@ -118,11 +121,13 @@ def draft_of_site(site: SiteConfig) -> Draft:
     return draft
 
 
+_STORES = ("storage", "stores")
 _ID = {"id": True}
 _ID_FIELDS: dict[str, Any] = {
     "hazard_sources": {"__all__": {"id": True, "equipment": {"__all__": _ID}}},
     "tags": {"__all__": _ID},
     "receivers": {"__all__": _ID},
+    "storage": {"stores": {"__all__": _ID}},
     "edges": {"__all__": {"id": True, "buses": {"__all__": _ID}, "devices": {"__all__": _ID}}},
 }
 
@@ -136,6 +141,10 @@ def draft_of_document(document: dict[str, Any], error: ValidationError) -> Draft
     draft.hazard_sources = list(_sound_items(HazardSourceConfig, "hazard_sources", document))
     draft.receivers = list(_sound_items(ReceiverConfig, "receivers", document))
     draft.all_receivers = len(draft.receivers) == len(list(_items(document, "receivers")))
+    for index, given in _items(document.get("storage"), "stores"):
+        store = _sound(TimeSeriesStoreConfig, given)
+        if store is not None:
+            draft.stores.append(Placed((*_STORES, index), store))
     for index, given in _items(document, "tags"):
         tag = _salvaged_tag(given)
         if tag is not None:
@@ -241,6 +250,8 @@ def _ids(document: dict[str, Any]) -> Iterator[PlacedId]:
         yield from id_of(tag, ("tags", index), "tag")
     for index, receiver in _items(document, "receivers"):
         yield from id_of(receiver, ("receivers", index), "receiver")
+    for index, store in _items(document.get("storage"), "stores"):
+        yield from id_of(store, (*_STORES, index), "store")
     for index, source in _items(document, "hazard_sources"):
         yield from id_of(source, ("hazard_sources", index), "hazard source")
         for number, equipment in _items(source, "equipment"):

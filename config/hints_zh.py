@@ -7,6 +7,7 @@ from typing import Final
 
 _HINTS: Final = {
     "add it here": "请在此处补上",
+    "give secret_file or secret_env": "请给出 secret_file 或 secret_env",
     "check the path and the permissions": "请检查路径和权限",
     "check the indentation": "请检查缩进",
     "put it in quotes": "请加引号",
@@ -59,6 +60,7 @@ _PATTERNS: Final = (
     (re.compile(r"valid here: (.*)"), r"可用：\1"),
     (re.compile(r"remove (\w+)"), r"请删去 \1"),
     (re.compile(r"set it to (\S+) or less, or raise stale_after_s"), r"请设为不超过 \1，或调大 stale_after_s"),
+    (re.compile(r"write another id, such as (\S+)"), r"请换一个编号，例如 \1"),
     (re.compile(r"(\S+) must be at least as grave as (\S+)"), r"\1 的级别不得轻于 \2"),
 )
 

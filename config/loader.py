@@ -12,6 +12,7 @@ from config.checks_limits import check_tags
 from config.checks_references import check_ids, check_readers, check_references
 from config.checks_registers import check_edges
 from config.checks_site import check_site_facts
+from config.checks_storage import check_stores
 from config.draft import Draft, Finding, draft_of_document, draft_of_site
 from config.problems import ConfigErrors, ConfigProblem, Severity
 from config.site import SiteConfig
@@ -119,3 +120,4 @@ def _findings(draft: Draft) -> Iterator[Finding]:
     yield from check_tags(draft)
     yield from check_edges(draft)
     yield from check_site_facts(draft)
+    yield from check_stores(draft)
