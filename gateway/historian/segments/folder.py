@@ -164,7 +164,7 @@ class SegmentFolder:
             if isinstance(kept[1], Manifest):
                 readable.append(kept[1])
             else:
-                unreadable.append((stem, str(kept[1])))
+                unreadable.append((stem, kept[1].why))
         self._read = known
         live, superseded = _without_superseded(readable)
         lost = [(stem, why) for stem, why in unreadable if not any(stem.inside(each.stem) for each in live)]

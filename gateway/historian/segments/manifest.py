@@ -36,12 +36,13 @@ _FILE_KEYS: Final = {
 
 
 class ManifestError(Exception):
-    """A manifest's text is not what its writer wrote; `reason` is short, the message names the file."""
+    """A manifest's text is not what its writer wrote; `reason` is short, `why` says what to do, the message names the file."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{name}: {reason}; restore it from a backup, or see `hazardgate doctor`")
-        self.message_zh = f"{name}：{reason}；请从备份恢复，或运行 `hazardgate doctor` 查看"
+        self.why = f"{reason}; restore it from a backup"  # where the name stands before it anyway
+        super().__init__(f"{name}: {self.why}")
+        self.message_zh = f"{name}：{reason}；请从备份恢复"
 
 
 @dataclass(frozen=True, slots=True)

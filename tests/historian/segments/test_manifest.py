@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.manifest import DayFile, Link, Manifest, ManifestError, combined, parse_manifest
 from gateway.historian.segments.names import Stem
 
@@ -107,3 +109,16 @@ def test_the_chain_goes_on_from_a_pack_as_from_its_last_seal() -> None:
 
 def test_digests_add_up_without_end() -> None:
     assert combined([1 << 63, 1 << 63, 5]) == 5
+
+
+def test_a_damaged_manifest_is_named_once_and_its_advice_can_be_followed(tmp_path: Path) -> None:
+    name = "seal-ledger-one-0000000000000001-0000000000000003.json"
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / name).write_text("torn", encoding="utf-8")
+    ((stem, why),) = SegmentFolder(tmp_path).snapshot().unreadable
+    assert stem.manifest_name == name
+    assert name not in why, "who tells it names the file himself"
+    assert "restore it from a backup" in why
+    error = ManifestError(name, "torn")
+    assert str(error).count(name) == error.message_zh.count(name) == 1
+    assert "doctor" not in f"{error}{error.message_zh}"
