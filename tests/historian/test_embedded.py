@@ -66,9 +66,9 @@ pieces = st.lists(
 
 def rows_of_piece(kind: str, drawn: Sequence[Any]) -> list[Row]:
     if kind == "load":
-        return [Row(tag, T0 + 61_000 * at, float(value)) for tag, at, value in drawn]
+        return [Row(tag, T0 + 37_000 * at, float(value), late=True) for tag, at, value in drawn]
     return [
-        Row(tag, T0 + 37_000 * number + 900_000 * stream, number / 4, late=number % 5 == 0, stream=stream, sequence=number)
+        Row(tag, T0 + 37_000 * number + 925_000 * stream, number / 4, late=number % 5 == 0, stream=stream, sequence=number)
         for tag, stream, number in drawn
     ]
 
@@ -78,7 +78,8 @@ def rows_of_piece(kind: str, drawn: Sequence[Any]) -> list[Row]:
 def test_copies_in_several_files_count_once_whatever_lies_in_each_other(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[str, list[Any]]], begin: int, length: int, width_ms: int
 ) -> None:
-    """A ledger and the one restored from it hold the same frames; a load that is loaded again replaces what it held."""
+    """A ledger and the one restored from it hold the same frames; a load that is loaded again replaces what it held, and
+    where a live sample stands at the moment of a loaded one, that one counts."""
     folder = tmp_path_factory.mktemp("h") / "historian"
     wanted: dict[tuple[Any, ...], Row] = {}
     for at, (kind, drawn) in enumerate(pieces):
@@ -89,6 +90,8 @@ def test_copies_in_several_files_count_once_whatever_lies_in_each_other(
             key = (row.tag, row.stream, row.sequence) if row.stream else (row.tag, 0, row.source_ms)
             if not row.stream or key not in wanted:
                 wanted[key] = row
+    live = {(row.tag, row.source_ms) for row in wanted.values() if row.stream}
+    wanted = {key: row for key, row in wanted.items() if row.stream or (row.tag, row.source_ms) not in live}
     from_ms, to_ms = T0 + begin, T0 + begin + length
     if width_ms % 300_000 == 0:
         from_ms -= from_ms % 300_000
@@ -147,6 +150,22 @@ def test_times_before_1970_and_far_ahead_are_times_like_others(store: EmbeddedHi
     assert list(store.days()) == [-58 * DAY_MS, -DAY_MS, 0, 253_402_300_799_999 // DAY_MS * DAY_MS]
     assert store.windows("T", -300_000, 300_000, 300_000).start_ms.tolist() == [-300_000, 0]
     assert rows_of(store.latest(["T"]))[0].source_ms == 253_402_300_799_999
+
+
+def test_where_a_live_sample_stands_at_a_loaded_ones_moment_it_alone_counts(store: EmbeddedHistorian) -> None:
+    live = [Row("T", T0 + 1_000 * at, float(at), stream=-3, sequence=at) for at in (1, 2, 400)]
+    live.append(Row("T", T0 + 2_000, 2.5, stream=-3, sequence=3))  # two of one moment are two
+    put(store.folder, Stem("one", 1, 9, "seal"), live, T0)
+    store.write(samples_of([Row("T", T0 + 1_000 * at, 50.0) for at in (1, 2, 3, 400)]))  # newer, and not late
+    found, _ = store.segments.samples(store.segments.taken(), "T", T0, T0 + DAY_MS, 99, time.monotonic() + 5)
+    assert found.value.tolist() == [1.0, 2.0, 2.5, 50.0, 400.0]
+    assert store.range("T", T0, T0 + DAY_MS).value.tolist() == [1.0, 2.5, 50.0, 400.0]
+    assert store.latest(["T"]).value.tolist() == [400.0]
+    assert [piece.value.tolist() for piece in store.day(T0)] == [[1.0, 2.5, 50.0, 400.0]]
+    for width_ms, good in ((300_000, [4, 1]), (600_000, [5]), (7_000, [4, 1])):
+        assert store.windows("T", T0, T0 + 600_000, width_ms).good.tolist() == good
+    told, _ = store.windows_of(["T"], T0, T0 + 600_000, 600_000, columns=SUMMED)
+    assert (told["T"].good.tolist(), told["T"].max.tolist(), told["T"].last.tolist()) == ([5], [400.0], [400.0])
 
 
 # -- files that go --

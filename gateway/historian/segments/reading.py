@@ -150,7 +150,7 @@ class SegmentReader:
                 lambda day, error: missing.append(Missing(day_ms(day), day_ms(day) + DAY_MS, f"{EVIDENCE}/{day}.parquet", str(error))),
             )
             found = _same_names(names, [found, *(each for each, _ in parts)])
-        return in_moments(found), _within(missing, lo_ms, hi_ms)
+        return together([found]), _within(missing, lo_ms, hi_ms)
 
     def _evidence(self, taken: Snapshot, from_ms: int, to_ms: int) -> list[str]:
         """Return the days that are gone but for samples around alarms, and have such samples in [from, to)."""
@@ -291,7 +291,7 @@ class SegmentReader:
         found, lost = self.samples_in_windows(taken, rows.names, windows, within, ROWS_MAX, give_up_at)
         missing += [each for each in lost if each not in missing]
         inside = np.isin(more.source_ms // ROLLUP_MS * len(rows.names) + more.tag, _window_key(rows.take(again)))
-        both = in_moments(_same_names(rows.names, [found, more.take(inside)]))
+        both = together([Samples.empty(rows.names), found, more.take(inside)])
         return joined([rows.take(~again), rolled_up(both)])
 
     # -- the newest, days --
@@ -437,6 +437,18 @@ def in_moments(samples: Samples) -> Samples:
     """Put them in order of tag number, then time; of one moment what was late first, then by stream and number."""
     order = _in_moments(samples)
     return samples if order is None else samples.take(order)
+
+
+def together(parts: Sequence[Samples]) -> Samples:
+    """Join parts in that order; where a live sample stands at the moment of imported ones, it alone counts."""
+    samples = in_moments(concatenated(parts) if len(parts) > 1 else parts[0])
+    imported = (samples.stream == 0) & (samples.sequence == 0)  # a live one has a stream, or a log position for number
+    if not imported.any() or imported.all():
+        return samples
+    starts = np.flatnonzero(np.append(True, (np.diff(samples.source_ms) != 0) | (np.diff(samples.tag) != 0)))
+    live = np.logical_or.reduceat(~imported, starts)
+    kept = ~(imported & np.repeat(live, np.diff(np.append(starts, len(samples)))))
+    return samples if kept.all() else samples.take(kept)
 
 
 def _in_moments(samples: Samples) -> NDArray[np.int64] | None:

@@ -23,14 +23,14 @@ from gateway.historian.events import EVENTS_MAX
 from gateway.historian.journal import Journal
 from gateway.historian.limits import DAY_PIECE_ROWS, check_latest, check_range, check_width, out_of_time, too_many
 from gateway.historian.memory import in_pieces, one_a_moment
-from gateway.historian.samples import DAY_MS, Samples, concatenated
+from gateway.historian.samples import DAY_MS, Samples
 from gateway.historian.segments.durable import make_folder, write_durably
 from gateway.historian.segments.folder import Snapshot
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.manifest import ManifestError
 from gateway.historian.segments.names import TEMPORARY
 from gateway.historian.segments.query import STORE, SUMMABLE, ParquetReader
-from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
+from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together
 from gateway.historian.segments.spill import open_database
 from gateway.historian.store import (
     DEADLINE_S_MAX,
@@ -267,7 +267,7 @@ def windows_in(
                 spans = [(number, from_ms, to_ms) for number in range(len(some))]
                 samples, lost = segments.samples_of(taken, some, spans, ROWS_MAX, give_up_at)
             if more is not None:
-                samples = in_moments(concatenated([samples, _only(more, some, from_ms, to_ms)]))
+                samples = together([samples, _only(more, some, from_ms, to_ms)])
             rows = rolled_up(samples, width_ms, from_ms)
         found.update(combined(rows, width_ms, from_ms))
         missing += [each for each in lost if each not in missing]
