@@ -22,7 +22,7 @@ from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.folder import Ancestor, Snapshot
 from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
 from gateway.historian.segments.query import ParquetReader
-from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, in_moments
+from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together
 from gateway.historian.segments.store import refuse_missing, windows_in
 from gateway.historian.store import AlarmEvent, QueryTimeError, QueryTooLargeError, StoreAwayError
 from gateway.historian.windows import ROLLUP_MS, Rollups, between, combined
@@ -327,7 +327,7 @@ class HistoryReader:
 
 
 def _together(sealed: Samples, unsealed: Samples) -> Samples:
-    return in_moments(concatenated([sealed, unsealed])) if len(unsealed) else sealed
+    return together([sealed, unsealed]) if len(unsealed) else sealed
 
 
 def _stretches_of(missing: Sequence[Missing]) -> list[tuple[int, int]]:

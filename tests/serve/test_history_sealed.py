@@ -11,7 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 
 from config import SiteConfig
@@ -21,11 +24,13 @@ from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.log import LedgerLog
 from gateway.historian.segments.names import Stem, rollup_path, samples_path
 from gateway.historian.segments.seal import Places, samples_of, seal
+from gateway.historian.segments.store import EmbeddedHistorian
 from gateway.historian.windows import ROLLUP_MS
 from gateway.serve.history import HistoryReader
 from gateway.serve.history_answers import WINDOW_COLUMNS
 from gateway.serve.models import History, WindowList
 from gateway.serve.recent import RecentFrames
+from gateway.serve.view_errors import UnknownTagError
 from tests.gateway.bench import copy_ledger
 from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP, address
 from tests.gateway.history import World
@@ -171,6 +176,31 @@ def test_at_every_cut_the_answer_is_that_of_the_ledger_alone(chain: Chain, tmp_p
             reader.close()
 
 
+def test_what_was_exported_and_is_imported_again_over_the_same_samples_changes_no_answer(chain: Chain, tmp_path: Path) -> None:
+    """Sealed or not: where a live sample stands at an imported one's moment, that one counts."""
+    eventful(chain)
+    site, wall_ms = chain.bench.site, chain.bench.wall_ms
+    alone = HistoryReader(site, chain.folder, None, wall_ms, historian=tmp_path / "none")
+    wanted = {tag: answers(alone, tag) for tag in (LEVEL, TEMP)}
+    exported = {tag: alone.range(tag, BEGIN, END) for tag in wanted}
+    alone.close()
+    last = chain.bench.loop.counters.committed_pos
+    for cut in (0, 1, last // 2, last):
+        folder = tmp_path / f"historian-{cut}"
+        with closing(EmbeddedHistorian(folder)) as store:
+            for found in exported.values():
+                none = np.zeros(len(found), np.int64)
+                store.write(replace(found, late=np.ones(len(found), np.bool_), stream=none, sequence=none))
+        if cut:
+            seal_up_to(site, chain.folder / LEDGER_NAME, folder, [cut])
+        for recent in (chain.view.recent, None):
+            reader = HistoryReader(site, chain.folder, recent, wall_ms, historian=folder)
+            for tag in wanted:
+                assert answers(reader, tag) == wanted[tag], (cut, recent is not None)
+                assert reader.range(tag, BEGIN, END).digest() == exported[tag].digest()
+            reader.close()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_histories_are_the_same_partly_sealed(tmp_path: Path, seed: int) -> None:
     async def scenario() -> None:
@@ -204,6 +234,29 @@ def test_random_histories_are_the_same_partly_sealed(tmp_path: Path, seed: int) 
         bench.close()
 
     asyncio.run(scenario())
+
+
+def test_a_tag_that_the_configuration_has_no_more_is_still_shown(chain: Chain, tmp_path: Path) -> None:
+    eventful(chain)
+    full = chain.bench.site
+    bare = cast(SiteConfig, SimpleNamespace(site=full.site, tags=(), tag_index={}, edges=()))
+    last = chain.bench.loop.counters.committed_pos
+    for cut in (0, last // 2, last):
+        folder = tmp_path / f"historian-{cut}"
+        if cut:
+            seal_up_to(full, chain.folder / LEDGER_NAME, folder, [cut])
+        with closing(HistoryReader(full, chain.folder, None, chain.bench.wall_ms, historian=folder)) as before:
+            wanted = {tag: [(p.source_ms, p.late) for p in before.history(tag, BEGIN, END, 10_000, 5.0).points] for tag in TAGS}
+        with closing(HistoryReader(bare, chain.folder, None, chain.bench.wall_ms, historian=folder)) as after:
+            for tag in TAGS:
+                found = after.history(tag, BEGIN, END, 10_000, 5.0)
+                assert [(p.source_ms, p.late) for p in found.points] == wanted[tag], (tag, cut)
+                assert (found.unit, after.knows(tag), len(after.range(tag, BEGIN, END))) == ("", True, len(wanted[tag]))
+                (window,) = after.windows([tag], BEGIN, END, ROLLUP_MS, ["samples"], 5.0).items
+                assert sum(window.samples or ()) == len(wanted[tag]) > 0
+            assert not after.knows("NO.SUCH")
+            with pytest.raises(UnknownTagError):
+                after.history("NO.SUCH", BEGIN, END, 10_000, 5.0)
 
 
 @pytest.mark.fault("F33")
