@@ -63,6 +63,9 @@ async def export(
         raise RefusedError(Kind.INVALID, "from_ms must be before to_ms", "from_ms 必须早于 to_ms")
     if to_ms - from_ms > RANGE_MS_MAX:
         raise RefusedError(Kind.INVALID, f"at most {RANGE_MS_MAX} ms at once", f"一次最多 {RANGE_MS_MAX} 毫秒")
+    strange = [name for name in dict.fromkeys(tag) if name not in parts.site.tag_index]
+    if strange and not await parts.histories.run(lambda: all(map(parts.historian.knows, strange))):
+        raise not_found()
     order = _order(parts.site, tag, from_ms, to_ms)
     note: dict[str, Any] = {"event": "export", "tags": len(order.tags), "from_ms": from_ms, "to_ms": to_ms, "ended": "refused"}
     request.scope[NOTE] = note
@@ -76,10 +79,8 @@ async def export(
 def _order(site: SiteConfig, tags: list[str], from_ms: int, to_ms: int) -> ExportOrder:
     chosen = []
     for name in dict.fromkeys(tags):
-        at = site.tag_index.get(name)
-        if at is None:
-            raise not_found()
-        chosen.append(ExportTag(name, site.tags[at].name.zh, site.tags[at].unit or ""))
+        at = site.tag_index.get(name)  # None: a tag that the site has no more
+        chosen.append(ExportTag(name) if at is None else ExportTag(name, site.tags[at].name.zh, site.tags[at].unit or ""))
     return ExportOrder(tuple(chosen), from_ms, to_ms, ZoneInfo(site.timezone), ROWS_MAX)
 
 

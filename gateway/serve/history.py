@@ -8,6 +8,7 @@ of the rollups that are kept beside the samples.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from gateway.historian.events import events_of_ledger
 from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.folder import Ancestor, Snapshot
+from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
 from gateway.historian.segments.query import ParquetReader
 from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together
@@ -37,7 +39,7 @@ from gateway.serve.downsample import (
     with_damaged,
 )
 from gateway.serve.history_answers import cut_to, points_of, tag_windows
-from gateway.serve.history_ledger import LedgerPast, Subject, Unsealed
+from gateway.serve.history_ledger import LedgerPast, Subject, Unsealed, joined_parts
 from gateway.serve.models import History, HistoryStretch, TagWindows, WindowList
 from gateway.serve.recent import RecentFrames
 from gateway.serve.turnstile import Turnstile
@@ -53,6 +55,8 @@ DEADLINE_S_MAX: Final = 5.0
 AT_ONCE: Final = 2
 GAPS_MAX: Final = 1_000
 TRIES: Final = 4
+UNKNOWN_SILENCE_MS: Final = 60_000  # of a tag that the site has no more
+PLACES_ROWS_MAX: Final = 50_000  # rows of the log in which the place of such a tag is looked for
 STATUS_BYTES_MAX: Final = 1_000_000
 
 T = TypeVar("T")
@@ -67,6 +71,16 @@ class _Taken:
     ledger_id: str
     cursor: int
     give_up_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    """What is known of a tag; of one that the site has no more, its name. number: in the ledger, -1: not there."""
+
+    unit: str
+    low: float
+    high: float
+    number: int
 
 
 class HistoryReader:
@@ -108,12 +122,12 @@ class HistoryReader:
             deadline_s: at most 5 s are spent, the wait for a turn included.
 
         Raises:
-            UnknownTagError: the site has no such tag.
+            UnknownTagError: neither the site nor the ledger has such a tag.
             HistoryTooLargeError: the range is over 400 days.
             LedgerAwayError: there is no ledger to read.
             OutOfTimeError: not even the newest part was read in time.
         """
-        self._check((tag_id,), from_ms, to_ms)
+        self._check(from_ms, to_ms)
         points_max, to_ms = max(1, min(points_max, POINTS_MAX)), max(from_ms, to_ms)
         return self._of_one_state(deadline_s, lambda taken: self._history(taken, tag_id, from_ms, to_ms, points_max))
 
@@ -139,7 +153,7 @@ class HistoryReader:
             return found
 
         try:
-            self._check((tag,), from_ms, to_ms)
+            self._check(from_ms, to_ms)
             return self._of_one_state(deadline_s, ask)
         except OutOfTimeError:
             raise out_of_time("ledger", deadline_s) from None
@@ -156,7 +170,7 @@ class HistoryReader:
         Raises:
             UnknownTagError, HistoryTooLargeError, LedgerAwayError, OutOfTimeError; QueryTooLargeError: too many samples.
         """
-        self._check(tag_ids, from_ms, to_ms)
+        self._check(from_ms, to_ms)
         if width_ms >= ROLLUP_MS:
             from_ms, width_ms = from_ms // ROLLUP_MS * ROLLUP_MS, -(-width_ms // ROLLUP_MS) * ROLLUP_MS
 
@@ -168,7 +182,7 @@ class HistoryReader:
             )
             damaged = [(each.from_ms, each.to_ms) for each in missing]
             items: list[TagWindows] = [
-                tag_windows(tag, self._site.tags[self._site.tag_index[tag]].unit or "", found[tag], columns, damaged)
+                tag_windows(tag, self._tag(taken.file, tag).unit, found[tag], columns, damaged)
                 for tag in dict.fromkeys(tag_ids)
             ]
             return WindowList(from_ms, to_ms, width_ms, any(each.cut for each in unsealed), tuple(items))
@@ -197,10 +211,29 @@ class HistoryReader:
 
     # -- one state of segments and ledger --
 
-    def _check(self, tag_ids: Sequence[str], from_ms: int, to_ms: int) -> None:
-        for tag_id in tag_ids:
-            if tag_id not in self._site.tag_index:
-                raise UnknownTagError(tag_id)
+    def knows(self, tag_id: str, deadline_s: float = DEADLINE_S_MAX) -> bool:
+        """Whether the site has a tag, or the ledger has had it.
+
+        Raises:
+            LedgerAwayError, OutOfTimeError.
+        """
+        if tag_id in self._site.tag_index:
+            return True
+        with self._pool.lend(min(deadline_s, DEADLINE_S_MAX)) as file:
+            return _tag_number(file, tag_id) >= 0
+
+    def _tag(self, file: LedgerFile, tag_id: str) -> _Tag:
+        at, number = self._site.tag_index.get(tag_id), _tag_number(file, tag_id)
+        if at is None and number < 0:
+            raise UnknownTagError(tag_id)
+        if at is None:
+            return _Tag("", -math.inf, math.inf, number)
+        config = self._site.tags[at]
+        span = config.span()
+        return _Tag(config.unit or "", span.low, span.high, number)
+
+    @staticmethod
+    def _check(from_ms: int, to_ms: int) -> None:
         if to_ms - from_ms > RANGE_MS_MAX:
             raise HistoryTooLargeError(to_ms - from_ms, RANGE_MS_MAX)
 
@@ -226,10 +259,17 @@ class HistoryReader:
         raise AssertionError("the last try returns or raises")
 
     def _unsealed(self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int) -> Unsealed:
-        node, device = self._place.get(tag_id, ("", ""))
-        config = self._site.tags[self._site.tag_index[tag_id]]
-        subject = Subject(config, node, device, _tag_number(taken.file, tag_id))
-        return self._ledger.samples(taken.file, taken.ledger_id, subject, from_ms, to_ms, taken.cursor, taken.give_up_at)
+        tag = self._tag(taken.file, tag_id)
+        known = self._place.get(tag_id)
+        places = [known] if known else _places(taken.file, taken.cursor) or [("", "")]
+        parts = [
+            self._ledger.samples(
+                taken.file, taken.ledger_id, Subject(tag_id, tag.low, tag.high, *place, tag.number), from_ms, to_ms, taken.cursor,
+                taken.give_up_at,
+            )
+            for place in places
+        ]  # fmt: skip
+        return parts[0] if len(parts) == 1 else joined_parts(parts)
 
     # -- history --
 
@@ -305,14 +345,15 @@ class HistoryReader:
         self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, unsealed: Unsealed, found: list[HistoryStretch], **more: Any
     ) -> History:
         gaps, left_out = longest(found, GAPS_MAX)
-        unit = self._site.tags[self._site.tag_index[tag_id]].unit or ""
+        unit = self._tag(taken.file, tag_id).unit
         return History(
             tag_id, unit, from_ms, to_ms, unsealed.covered_ms, truncated=unsealed.cut != "", truncated_by=unsealed.cut,
             oldest_kept_ms=self._oldest_ms(taken), gaps=gaps, gaps_left_out=left_out, duplicates=unsealed.duplicates, **more,
         )  # fmt: skip
 
     def _silence_ms(self, tag_id: str) -> int:
-        return int(self._site.tags[self._site.tag_index[tag_id]].stale_after_s * 1000)
+        at = self._site.tag_index.get(tag_id)
+        return UNKNOWN_SILENCE_MS if at is None else int(self._site.tags[at].stale_after_s * 1000)
 
     def _until(self, to_ms: int, newest_ms: int) -> int:
         """What is not yet is no gap; but an edge's clock may be ahead of ours."""
@@ -343,3 +384,13 @@ def _ancestry(file: LedgerFile) -> tuple[Ancestor, ...]:
 def _tag_number(file: LedgerFile, tag: str) -> int:
     rows = file.rows("SELECT id FROM tag WHERE name = ?", (tag,))
     return int(rows[0][0]) if rows else -1
+
+
+def _places(file: LedgerFile, after: int) -> list[tuple[str, str]]:
+    """Return whose frames were logged last, after a position; blocks speak for their node's devices."""
+    rows = file.rows(
+        "SELECT DISTINCT node, device FROM (SELECT node, device FROM log WHERE pos > ? AND kind IN ('F', 'B', 'H')"
+        " ORDER BY pos DESC LIMIT ?)", (after, PLACES_ROWS_MAX),
+    )  # fmt: skip
+    devices = [(str(node), str(device)) for node, device in rows if device]
+    return sorted(devices + [(str(node), "") for node, device in rows if not device and node not in {each for each, _ in devices}])

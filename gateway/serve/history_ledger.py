@@ -16,7 +16,6 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from config import TagConfig
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.reading import in_moments
 from gateway.serve.history_blocks import BlockCache
@@ -38,7 +37,9 @@ Cut = Literal["", "time", "samples", "ledger"]
 class Subject:
     """The tag asked for, and where its samples are."""
 
-    config: TagConfig
+    tag: str
+    low: float  # of its span, beyond which values of blocks are clamped
+    high: float
     node: str
     device: str
     number: int  # in the ledger's tag table, -1 if the ledger does not know it
@@ -135,7 +136,7 @@ class LedgerPast:
 
     @staticmethod
     def _told(subject: Subject, found: _Found, covered_ms: int, cut: Cut) -> Unsealed:
-        samples = concatenated([Samples.empty((subject.config.id,)), *found.samples])
+        samples = concatenated([Samples.empty((subject.tag,)), *found.samples])
         kept = _first_copies(samples, np.concatenate([np.empty(0, np.int64), *found.pos]))
         copies = found.copies + len(samples) - len(kept)
         samples = in_moments(samples.take(kept))
@@ -199,20 +200,29 @@ class LedgerPast:
             )
             late = (rows.sequence > 0) & (rows.sequence <= late_upto)
             columns = (rows.source_ms, rows.value, rows.code, rows.raw, late, stream, rows.sequence)
-            samples = Samples((subject.config.id,), np.zeros(len(pos), np.int32), *columns)
+            samples = Samples((subject.tag,), np.zeros(len(pos), np.int32), *columns)
             new = _new(source, rows)
             found.add(_Found([samples.take(new)], [pos[new]], int((~new).sum())))
         return found
 
     def _of_block(self, subject: Subject, frame: StoredFrame, at: int) -> TagRows:
         try:
-            if subject.config.id in refused_tags(frame.refused):
+            if subject.tag in refused_tags(frame.refused):
                 return none_found()
         except ValueError:  # such a row is put aside when it is sealed
             return none_found()
-        column = self._blocks.columns(frame.pos, frame.body).of_tag.get(subject.config.id)
-        span = subject.config.span()
-        return none_found() if column is None else tag_of_block(column, at, span.low, span.high)
+        column = self._blocks.columns(frame.pos, frame.body).of_tag.get(subject.tag)
+        return none_found() if column is None else tag_of_block(column, at, subject.low, subject.high)
+
+
+def joined_parts(parts: Sequence[Unsealed]) -> Unsealed:
+    """Join what was found in several places of one tag: blocks of a node were read for each of its devices, and count once."""
+    samples = concatenated([part.samples for part in parts])
+    at = np.repeat(np.arange(len(parts)), [len(part.samples) for part in parts])
+    covered_ms = max(part.covered_ms for part in parts)
+    samples = in_moments(samples.take(_first_copies(samples, at)))
+    cut: Cut = next((part.cut for part in parts if part.cut), "")
+    return Unsealed(samples.take(samples.source_ms >= covered_ms), covered_ms, cut, sum(part.duplicates for part in parts))
 
 
 def _new(source: Sequence[StoredFrame], rows: TagRows) -> NDArray[np.bool_]:

@@ -71,6 +71,10 @@ class View(Protocol):
 class Historian(Protocol):
     """`history.HistoryReader`."""
 
+    def knows(self, tag_id: str, deadline_s: float = ...) -> bool:
+        """Whether the site has a tag, or the ledger has had it."""
+        ...
+
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
         """One tag's samples in a range of source time."""
         ...

@@ -208,6 +208,9 @@ class FakeHistorian:
     def status(self) -> dict[str, Any] | None:
         return self.said
 
+    def knows(self, tag_id: str, deadline_s: float = 0.0) -> bool:
+        return tag_id in SITE.tag_index
+
     def range(self, tag: str, from_ms: int, to_ms: int, rows_max: int = 0, deadline_s: float = 0.0) -> Samples:
         self.asked += 1
         if self.hold is not None:
