@@ -38,8 +38,11 @@ SENTENCES: Final = {
     "ListenError": "无法监听 {host}:{port}（{cause}）；请结束占用端口的程序，或换一个 --port（0 表示任取空闲端口）",
     "UnknownTokenError": "{path}：没有有效的令牌 {asked!r}；hazardgate token list 可列出",
     "TokenStoreError": "{path}：令牌文件不能使用（{cause}）；请检查路径和权限，恢复该文件，或移走后重新创建令牌",
+    "TokenStoreNewerError": "{path}：令牌文件格式为 {found}，本程序只认识到 {known}：由更新的程序写入；请保留该文件，并运行那个版本",
     "TokenRefusedError": "{cause_zh}",
     "UnfinishedFolderError": "{message_zh}",
+    "NewerFolderError": "{message_zh}",
+    "NoDataFolderError": "{folder}：没有这个目录；请用 --data 指定核心的数据目录；新站点请先在该目录上启动核心",
     "ServeError": "查询服务无法启动：{text}",
     # simulators
     "NotLoopbackError": "仿真只在本机回环地址监听，不能用 {host!r}；请用 127.0.0.1 或 ::1",

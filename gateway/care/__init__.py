@@ -17,7 +17,7 @@ from gateway.care.restoring import Restored, restore, verify
 from gateway.care.taking import Report, backup
 from gateway.care.tar import backup_into_file
 from gateway.care.upgrading import Upgraded, plan, upgrade
-from gateway.care.versions import Part
+from gateway.care.versions import Part, refuse_unreadable
 
 __all__ = [
     "RATE_BYTES_PER_S",
@@ -40,6 +40,7 @@ __all__ = [
     "backup",
     "backup_into_file",
     "plan",
+    "refuse_unreadable",
     "restore",
     "upgrade",
     "verify",

@@ -6,12 +6,17 @@ Nothing is opened for writing here. A part that is not there is of this program'
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import Final
+
+import apsw
 
 from gateway.care.errors import CareError, NewerDataError
 from gateway.core.errors import LedgerFormatError
@@ -26,6 +31,7 @@ STATE_VERSION: Final = 2
 TOKENS_VERSION: Final = 1
 CONFIG_VERSION: Final = 1
 LEDGER: Final = "ledger"
+LOOKED_AT: Final = 64  # manifests, before serve starts
 _SNAPSHOT_MAGIC = re.compile(rb"HGSNAP([0-9])\n")
 _STATE_MAGIC = re.compile(rb"HAZARDGATE-STATE-([0-9]{1,4})\n")
 _SNAPSHOT_HEAD: Final = 8 + 8 + 4 + 32
@@ -98,6 +104,32 @@ def refuse_newer(parts: list[Part]) -> None:
         if part.newer:
             assert part.found is not None
             raise NewerDataError(part.place, part.told, part.told_zh, part.found, part.wanted)
+
+
+def refuse_unreadable(data: Path) -> None:
+    """Refuse, before anything is read or written, a data folder in which a newer program has gone on.
+
+    Only what serve itself reads is looked at, and of the manifests the ones written last. What is damaged or away is not
+    ours to judge here.
+
+    Raises:
+        NewerDataError: with both versions.
+    """
+    ledger = data / "core" / "ledger.sqlite3"
+    with suppress(LedgerFormatError, apsw.Error, OSError):
+        if ledger.exists():
+            refuse_newer([Part(LEDGER, "the ledger's schema", "账本架构", ledger, schema_version(ledger), SCHEMA_VERSION)])
+    found = _extreme([_format_of(path) for path in _written_last(data / "historian" / MANIFESTS)], MANIFEST_FORMAT)
+    refuse_newer([Part("manifests", "the historian's manifests", "历史库清单", data / "historian", found, MANIFEST_FORMAT)])
+
+
+def _written_last(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            ours = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if parse_manifest_name(entry.name)]
+    except OSError:
+        return []
+    return [folder / name for _, name in nlargest(LOOKED_AT, ours)]
 
 
 def _extreme(found: list[int], wanted: int) -> int | None:

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from config import SiteConfig
+from gateway.care import NewerDataError, refuse_unreadable
 from gateway.core import ACTS_NAME, LEDGER_NAME, send_act
 from gateway.historian.segments.names import FOLDER_NAME
 from gateway.serve.acts import Acts
@@ -29,7 +30,7 @@ from gateway.serve.application import create_app
 from gateway.serve.asking import Parts
 from gateway.serve.audit import Audit
 from gateway.serve.connection import TimedProtocol
-from gateway.serve.errors import ServeFolderBusyError, UnfinishedFolderError
+from gateway.serve.errors import NewerFolderError, NoDataFolderError, ServeFolderBusyError, UnfinishedFolderError
 from gateway.serve.feeding import Feeding
 from gateway.serve.gate import Gate
 from gateway.serve.heap import give_holes_back
@@ -192,10 +193,15 @@ class Serve:
     def _say_where(self) -> None:
         """Write where we listen, for whoever started us with port 0."""
         url = self._settings.url(self._listening.getsockname()[1])
-        aside = self._folder / "serve.tmp"
-        aside.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-        aside.replace(self._folder / WHERE_NAME)
         log.info("serve: %s", url)
+        aside = self._folder / "serve.tmp"
+        try:
+            aside.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+            aside.replace(self._folder / WHERE_NAME)
+        except OSError as error:  # a full disk must not keep anybody from looking
+            log.warning("%s cannot be written (%s); serve runs on, but free some space", self._folder / WHERE_NAME, error.strerror)
+            with contextlib.suppress(OSError):  # one of an earlier serve would lead elsewhere
+                (self._folder / WHERE_NAME).unlink(missing_ok=True)
 
 
 async def run_serve(
@@ -211,10 +217,21 @@ async def run_serve(
     begun = unfinished(data_dir)
     if begun is not None:
         raise UnfinishedFolderError(*begun)
+    _check_folder(data_dir)
     folder = data_dir / SERVE_FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(_lock_folder(folder)), contextlib.closing(listen(settings)) as listening:
         await Serve(site, data_dir, settings, listening, wall_ms, base_dir).run(stop)
+
+
+def _check_folder(data_dir: Path) -> None:
+    """Refuse a folder that is not there, and one in which a newer program has gone on."""
+    if not data_dir.exists():
+        raise NoDataFolderError(data_dir)
+    try:
+        refuse_unreadable(data_dir)
+    except NewerDataError as error:
+        raise NewerFolderError(str(error), error.message_zh) from None
 
 
 async def _trim() -> None:

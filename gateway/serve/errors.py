@@ -6,8 +6,11 @@ ServeError
 ├── TlsFilesError            certificate or key cannot be used
 ├── ServeFolderBusyError     another serve keeps its audit in this data folder
 ├── TokenStoreError          the token file cannot be used
+│   └── TokenStoreNewerError     a newer program wrote it
 ├── UnknownTokenError        it has no such valid token
 ├── UnfinishedFolderError    a restore or an upgrade of the data folder has to be finished first
+├── NewerFolderError         a newer program has written in the data folder
+├── NoDataFolderError        the data folder is not there
 └── TokenRefusedError        such a token is not made
 """
 
@@ -69,14 +72,43 @@ class UnfinishedFolderError(ServeError):
         super().__init__(message)
 
 
+class NewerFolderError(ServeError):
+    """We would read what we do not understand, and write beside it."""
+
+    def __init__(self, message: str, message_zh: str) -> None:
+        self.message_zh = message_zh
+        super().__init__(message)
+
+
+class NoDataFolderError(ServeError):
+    """A slip of `--data`: what was made there would show an empty plant."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(
+            f"{folder}: there is no such folder; name core's data folder with --data, or on a new site start core on it first"
+        )
+
+
 class TokenStoreError(ServeError):
     """The token file cannot be read or written."""
 
-    def __init__(self, path: Path, cause: str) -> None:
+    def __init__(
+        self, path: Path, cause: str,
+        advice: str = "check path and permissions, restore the file, or move it away and make new tokens",
+    ) -> None:  # fmt: skip
         self.path, self.cause = path, cause
+        super().__init__(f"{path}: the tokens cannot be used ({cause}); {advice}")
+
+
+class TokenStoreNewerError(TokenStoreError):
+    """A newer program wrote it: new tokens in the old form would lock out everybody who has one."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        self.found, self.known = found, known
         super().__init__(
-            f"{path}: the tokens cannot be used ({cause}); check path and permissions, restore the file, "
-            f"or move it away and make new tokens"
+            path, f"it has format {found}, this program knows formats up to {known}: a newer program wrote it",
+            "leave the file as it is and run that version",
         )
 
 

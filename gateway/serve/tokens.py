@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.core import has_control_characters
-from gateway.serve.errors import TokenRefusedError, TokenStoreError, UnknownTokenError
+from gateway.serve.errors import TokenRefusedError, TokenStoreError, TokenStoreNewerError, UnknownTokenError
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,8 @@ class TokenStore:
             if len(body) > FILE_BYTES_MAX:
                 raise ValueError("it is too large")
             told = json.loads(body)
+            if type(told["format"]) is int and told["format"] > FORMAT:
+                raise TokenStoreNewerError(self._path, told["format"], FORMAT)
             if told["format"] != FORMAT:
                 raise ValueError(f"it has format {told['format']!a}")
             return [_token(row) for row in told["tokens"]]
