@@ -133,10 +133,11 @@ class Feed:
             log.debug("feeding store %s: %s", self.config.id, error)
             rest = NO_LEDGER_S
         except Exception as error:  # nothing here may end serve; a person reads it in the status, and it goes on
-            told_zh = getattr(error, "message_zh", f"出错：{error}")
-            if str(error) != self._told[1]:
-                log.error("feeding store %s: %s", self.config.id, error, exc_info=not hasattr(error, "message_zh"))
-            self._told = ("refused" if hasattr(error, "message_zh") else "away", str(error), told_zh)
+            told, told_zh = _in_words(error, self._folder)
+            if told != self._told[1]:
+                expected = hasattr(error, "message_zh") or isinstance(error, OSError)
+                log.error("feeding store %s: %s", self.config.id, told, exc_info=not expected)
+            self._told = ("refused" if hasattr(error, "message_zh") else "away", told, told_zh)
             self._forget()
             rest = TROUBLE_S
         status = self._status_now()
@@ -349,3 +350,14 @@ class Feed:
             "lag_ms": max(0, self._clocks.wall_ms() - min(since)) if since else 0, "cursor": cursors.live if cursors else 0,
             "quarantined": self._quarantine.count if self._quarantine else 0, "detail": detail, "detail_zh": detail_zh,
         }  # fmt: skip
+
+
+def _in_words(error: Exception, folder: Path) -> tuple[str, str]:
+    """Return what went wrong in English and Chinese; of a disk that refuses, where, and what to do."""
+    if isinstance(error, OSError) and not hasattr(error, "message_zh"):
+        where, cause = error.filename or folder, error.strerror or error
+        return (
+            f"{where}: cannot be used ({cause}); free some space or see to the disk: it is tried again every {TROUBLE_S:g} s",
+            f"{where}：无法使用（{cause}）；请腾出空间或检查磁盘：每 {TROUBLE_S:g} 秒重试一次",
+        )
+    return str(error), getattr(error, "message_zh", f"出错：{error}")

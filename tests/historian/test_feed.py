@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -239,6 +241,28 @@ def test_a_refusal_is_told_and_asked_again(tmp_path: Path) -> None:
         store.away = None
         turn(feed, made.clock, done(feed, made))
         assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_a_full_disk_is_told_in_one_line_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(folder: Path, *_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "plant.json"))
+
+    with gateway(tmp_path) as made:
+        made.frames(1)
+        store = Store()
+        feed = made.feed(lambda: store)
+        with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
+            patched.setattr("gateway.historian.feed_files.save", full)
+            for _ in range(5):
+                made.clock.now_s += max(2.0, feed.round())
+        (record,) = caplog.records
+        assert record.exc_info in (None, False), "no stack: a person needs the place and the cause"
+        assert "plant.json: cannot be used (No space left on device)" in record.getMessage()
+        assert "请腾出空间" in feed.status()["detail_zh"]
+        turn(feed, made.clock, done(feed, made))
         feed.close()
 
 
