@@ -40,6 +40,14 @@ AWAY: Final = {
 every client may read it."""
 
 
+NEWER: Final = (
+    "the ledger has schema version {found}, this program reads {wanted}: a newer program wrote it; let core and serve be of "
+    "that version",
+    "账本的格式版本为 {found}，本程序只读 {wanted}：由更新的程序写入；核心与查询服务须为那个版本",
+)
+"""Of `other_schema`, where there is no way from there to here."""
+
+
 class ViewError(Exception):
     """Base: expected, and the caller's to tell on."""
 
@@ -65,7 +73,8 @@ class LedgerAwayError(ViewError):
 
     def __init__(self, state: str, detail: str, *, found: str = "", wanted: str = "") -> None:
         self.state, self.detail = state, detail
-        self.told, self.told_zh = (words.format(found=found, wanted=wanted) for words in AWAY[state])
+        newer = state == "other_schema" and found.isdecimal() and int(found) > int(wanted)
+        self.told, self.told_zh = (words.format(found=found, wanted=wanted) for words in (NEWER if newer else AWAY[state]))
         super().__init__(f"{self.told} ({state}: {detail})")
 
 

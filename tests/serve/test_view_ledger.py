@@ -274,3 +274,11 @@ def test_nothing_stays_open_between_calls(chain: Chain) -> None:
     db = chain.bench.ledger._db
     busy, _, _ = next(iter(db.execute("PRAGMA wal_checkpoint(TRUNCATE)")))
     assert busy == 0
+
+
+def test_of_a_newer_ledger_nobody_says_that_an_upgrade_would_help() -> None:
+    newer, older = (LedgerAwayError("other_schema", "d", found=found, wanted="2") for found in ("3", "1"))
+    assert "newer program" in newer.told
+    assert "由更新的程序写入" in newer.told_zh
+    assert "hazardgate upgrade" not in newer.told + newer.told_zh
+    assert "hazardgate upgrade" in older.told
