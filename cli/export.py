@@ -112,4 +112,4 @@ def _reader(site: SiteConfig, data: Path) -> RangeReader:
             f"{data}：里面既没有 core/ 也没有 historian/；请用 --data 指定网关的数据目录",
             f"{data}: holds neither core/ nor historian/; name the gateway's data folder with --data",
         ))  # fmt: skip
-    return EmbeddedHistorian(historian)
+    return EmbeddedHistorian(historian, zone=ZoneInfo(site.timezone))

@@ -48,7 +48,7 @@ def copy_command(
 ) -> None:  # fmt: skip
     """Copy samples and alarm events between two stores."""
     from config import ConfigError, SecretError, load_site
-    from gateway.historian import HistorianError, copy_store
+    from gateway.historian import CopyError, HistorianError, copy_store
 
     try:
         loaded = load_site(site)
@@ -57,6 +57,8 @@ def copy_command(
     base_dir = site if site.is_dir() else site.parent
     from_ms = typed_time(since, ZoneInfo("UTC")) if since is not None else None
     to_ms = typed_time(until, ZoneInfo("UTC"), end=True) if until is not None else None
+    if from_ms is not None and to_ms is not None and from_ms >= to_ms:
+        raise typer.BadParameter(say("--since 不能晚于 --until", "--since must not be later than --until"))
     try:
         with (
             _opened(loaded, from_, data, base_dir) as (source, own),
@@ -66,7 +68,9 @@ def copy_command(
             # Where either keeps fewer digits, what is equal but for these is equal: nothing exact is replaced by it.
             rules = replace(rules, tolerance=max(own.tolerance, rules.tolerance))
             done = copy_store(source, target, rules, from_ms=from_ms, to_ms=to_ms, progress=lambda how: _tell(shown, how))
-    except (HistorianError, SecretError) as error:
+    except (CopyError, SecretError) as error:
+        raise refuse(say(error.message_zh, str(error))) from None
+    except HistorianError as error:
         told = say(error.message_zh, str(error))
         raise refuse(told + say("；已复制的保留，再次执行即可续做", "; what was copied stays: run it again to go on")) from None
     if as_json:
@@ -89,7 +93,7 @@ def _opened(site: SiteConfig, name: str, data: Path, base_dir: Path) -> Iterator
             raise refuse(say(
                 f"{data}：不是网关的数据目录；请用 --data 指定", f"{data}: is no data folder of a gateway; name it with --data"
             ))  # fmt: skip
-        store, rules = EmbeddedHistorian(folder, data / "core" / LEDGER_NAME), CopyRules()
+        store, rules = EmbeddedHistorian(folder, data / "core" / LEDGER_NAME, zone=ZoneInfo(site.timezone)), CopyRules()
     else:
         config = next((each for each in site.storage.stores if each.id == name), None)
         if config is None:
@@ -119,7 +123,8 @@ def _as_json(done: Copied) -> dict[str, Any]:
         "verified": done.verified, "events": done.events, "events_missing": done.events_missing,
         "days": [
             {"day": _day(day.day_ms), "verified": day.verified, "rows": day.rows, "written": day.written, "missing": day.missing,
-             "different": day.different, "extra": day.extra, "rejected": day.rejected, "by_digest": day.by_digest}
+             "different": day.different, "extra": day.extra, "rejected": day.rejected, "by_digest": day.by_digest,
+             "damaged": day.damaged}
             for day in done.days
         ],
         "rejected": [{"tag": each.tag, "source_ms": each.source_ms, "reason": each.reason} for each in done.rejected],
@@ -128,7 +133,7 @@ def _as_json(done: Copied) -> dict[str, Any]:
 
 def _print(done: Copied) -> None:
     for day in done.days:
-        print(_day_in_words(day))
+        print(escaped(_day_in_words(day)))
     for each in done.rejected[:REJECTED_TOLD_MAX]:
         what = f"{each.tag} {each.source_ms}"
         print(escaped(say(f"被拒：{what}：{each.reason}", f"rejected: {what}: {each.reason}")))
@@ -139,12 +144,18 @@ def _print(done: Copied) -> None:
     ))  # fmt: skip
     if not done.verified:
         print(say(
-            "未全部核对无误：仍在写入的当天属正常；否则请查看被拒的采样，然后再次执行",
-            "not all is verified: of a day still being written that is normal; otherwise see what was rejected, and run it again",
+            "未全部核对无误：仍在写入的当天属正常；否则请查看损坏的文件和被拒的采样，然后再次执行",
+            "not all is verified: of a day still being written that is normal; otherwise see what is damaged or was rejected, "
+            "and run it again",
         ), file=sys.stderr)  # fmt: skip
 
 
 def _day_in_words(day: DayCopied) -> str:
+    if day.damaged:
+        return say(
+            f"{_day(day.day_ms)}  未复制完，写入 {day.written}：{day.damaged_zh}",
+            f"{_day(day.day_ms)}  not copied as a whole, {day.written} written: {day.damaged}",
+        )
     how = say("行数与校验和一致", "rows and digest agree") if day.by_digest else say("逐行一致", "row for row")
     state = how if day.verified else say(
         f"缺 {day.missing} 行，不同 {day.different} 行", f"{day.missing} missing, {day.different} different"

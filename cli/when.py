@@ -31,6 +31,6 @@ def typed_time(text: str, zone: tzinfo, *, end: bool = False) -> int:
         return round(at.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise typer.BadParameter(say(
-            f"{text!r} 不是时间；请写 2026-03-01 或 2026-03-01T08:00（站点时区）",
-            f"{text!r} is no time; write 2026-03-01 or 2026-03-01T08:00, in the site's zone",
+            f"{text!r} 不是时间；请写 2026-03-01 或 2026-03-01T08:00（{zone} 时区）",
+            f"{text!r} is no time; write 2026-03-01 or 2026-03-01T08:00, in the zone {zone}",
         )) from None  # fmt: skip

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from gateway.historian.copy import Copied, CopyProgress, CopyRules, DayCopied, copy_store
+    from gateway.historian.copy import Copied, CopyError, CopyProgress, CopyRules, DayCopied, copy_store
     from gateway.historian.export import ROWS_MAX_OF as EXPORT_ROWS_MAX
     from gateway.historian.export import ExportOrder, ExportTag, RangeReader, chosen
     from gateway.historian.export_file import ExportProgress, format_of, write_export
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPORT_ROWS_MAX",
     "Copied",
+    "CopyError",
     "CopyProgress",
     "CopyRules",
     "DayCopied",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 _NAMES_OF: Final = {
-    "copy": ("Copied", "CopyProgress", "CopyRules", "DayCopied", "copy_store"),
+    "copy": ("Copied", "CopyError", "CopyProgress", "CopyRules", "DayCopied", "copy_store"),
     "export": ("ExportOrder", "ExportTag", "RangeReader", "chosen"),
     "export_file": ("ExportProgress", "format_of", "write_export"),
     "load": ("LoadProgress", "LoadRefusedError", "Loaded", "load_file"),

@@ -19,6 +19,7 @@ from gateway.historian.store import (
     HistorianError,
     QueryTooLargeError,
     Rejected,
+    SegmentDamagedError,
     StoreAwayError,
 )
 
@@ -57,6 +58,7 @@ class DayCopied:
     """One day. `verified`: the target holds every row of the source; `extra` are rows that only the target has.
 
     `by_digest`: rows and digest of both are the same; else every row was compared with its counterpart.
+    `damaged`: why not all of the day can be read, of the source or of the target; the numbers then say nothing.
     """
 
     day_ms: int
@@ -67,11 +69,13 @@ class DayCopied:
     extra: int
     by_digest: bool
     rejected: int = 0
+    damaged: str = ""
+    damaged_zh: str = ""
 
     @property
     def verified(self) -> bool:
-        """Nothing is missing and nothing is different."""
-        return self.missing == self.different == 0
+        """All could be read, nothing is missing and nothing is different."""
+        return self.missing == self.different == 0 and not self.damaged
 
 
 @dataclass(slots=True)
@@ -103,13 +107,16 @@ def copy_store(
     source: Historian, target: Historian, rules: CopyRules | None = None, *, from_ms: int | None = None, to_ms: int | None = None,
     progress: Callable[[CopyProgress], None] = lambda _: None, wait: Callable[[float], None] = time.sleep,
 ) -> Copied:  # fmt: skip
-    """Copy the days that begin in [from_ms, to_ms), oldest first.
+    """Copy the days that begin in [from_ms, to_ms), oldest first; one that is damaged is told, and the others go on.
 
     Raises:
-        HistorianError: a store is away, refuses, or is damaged. All that was copied stays; run it again.
+        CopyError: the stores or days are no such; nothing was begun.
+        HistorianError: a store is away or refuses. All that was copied stays; run it again.
     """
     if source.name == target.name:
         raise CopyError("a store is not copied onto itself; name two", "不能把存储复制到它自己；请指定两个不同的存储")
+    if from_ms is not None and to_ms is not None and from_ms >= to_ms:
+        raise CopyError("the days are none: the first must not be after the last", "没有这样的日期：起始日不能晚于结束日")
     rules = rules or CopyRules()
     days = [day for day in source.days() if (from_ms is None or day >= from_ms) and (to_ms is None or day < to_ms)]
     held = frozenset(target.days())
@@ -117,7 +124,11 @@ def copy_store(
     written = 0
     for at, day_ms in enumerate(days):
         progress(CopyProgress(day_ms, at, len(days), written))
-        day = _DayCopy(source, target, rules, day_ms, done, wait).run(held=day_ms in held)
+        work = _DayCopy(source, target, rules, day_ms, done, wait)
+        try:
+            day = work.run(held=day_ms in held)
+        except SegmentDamagedError as error:
+            day = work.damaged(error)
         written += day.written
         done.days.append(day)
     if days:
@@ -155,6 +166,11 @@ class _DayCopy:
         if not wanted:
             return DayCopied(self._day_ms, rows, 0, 0, 0, extra, by_digest=not extra and not self._rules.tolerance)
         return self._checked(rows, digest)
+
+    def damaged(self, error: SegmentDamagedError) -> DayCopied:
+        """Return what is known of a day that one of the stores cannot read."""
+        told = DayCopied(self._day_ms, 0, self._written, 0, 0, 0, by_digest=False, rejected=self._rejected)
+        return replace(told, damaged=str(error), damaged_zh=error.message_zh)
 
     def _checked(self, rows: int, digest: int) -> DayCopied:
         """Look at what the target shows now, more than once where it takes its time."""

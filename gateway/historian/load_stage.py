@@ -63,8 +63,10 @@ class Stage:
         )
 
     def qualities(self) -> dict[int, int]:
-        """Return how many rows have which code."""
-        return {int(code): int(count) for code, count in self._run("SELECT code, count(*) FROM staged GROUP BY code")}
+        """Return how many samples have which code; of several rows of one tag and moment the last counts."""
+        return {int(code): int(count) for code, count in self._run(
+            "SELECT code, count(*) FROM (SELECT arg_max(code, line) AS code FROM staged GROUP BY tag, source_ms) GROUP BY code"
+        )}  # fmt: skip
 
     def parts(self, part_rows: int = PART_ROWS) -> list[Part]:
         """Return the parts: day after day, in a day tags by id, a tag of too many rows by stretches of time."""

@@ -236,6 +236,10 @@ class ParquetReader:
             except (duckdb.FatalException, duckdb.InternalException) as error:
                 self._forget()  # DuckDB answers nothing more after these
                 raise UnreadableError(_first_line(error)) from error
+            except duckdb.InvalidInputException as error:  # its words name paths and its own insides
+                raise UnreadableError("it is cut short, or changed") from error
+            except duckdb.IOException as error:
+                raise UnreadableError(f"it cannot be read ({_first_line(error).rpartition(': ')[2]})") from error
             except duckdb.Error as error:
                 raise UnreadableError(_first_line(error)) from error
         return found

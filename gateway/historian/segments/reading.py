@@ -29,6 +29,7 @@ from gateway.historian.windows import ROLLUP_COLUMNS, ROLLUP_MS, Rollups, in_tim
 TRIES: Final = 4
 ROLLUP_ROWS_MAX: Final = 1_000_000
 MISSING_MAX: Final = 100
+TIME_MS_MAX: Final = 1 << 62  # beyond every time
 SPANS_S: Final = 5.0  # for when evidence is, read once
 
 T = TypeVar("T")
@@ -37,12 +38,16 @@ Part = Literal["samples", "rollups"]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Samples of [from_ms, to_ms) that are stored and cannot be read: neither a gap nor calm."""
+    """Samples of [from_ms, to_ms) that are stored and cannot be read: neither a gap nor calm.
+
+    `whole`: the file's stretch, where this is cut to what was asked for.
+    """
 
     from_ms: int
     to_ms: int
     file: str
     why: str
+    whole: tuple[int, int] | None = None
 
 
 class MovedError(Exception):
@@ -150,7 +155,7 @@ class SegmentReader:
                 lambda day, error: missing.append(Missing(day_ms(day), day_ms(day) + DAY_MS, f"{EVIDENCE}/{day}.parquet", str(error))),
             )
             found = _same_names(names, [found, *(each for each, _ in parts)])
-        return together([found]), _within(missing, lo_ms, hi_ms)
+        return together([found]), within(missing, lo_ms, hi_ms)
 
     def _evidence(self, taken: Snapshot, from_ms: int, to_ms: int) -> list[str]:
         """Return the days that are gone but for samples around alarms, and have such samples in [from, to)."""
@@ -277,7 +282,7 @@ class SegmentReader:
             found, gone = self.samples_of(only, names, [(at, lo_ms, hi_ms) for at in range(len(names))], ROWS_MAX, give_up_at)
             parts.append(rolled_up(found))
             missing += gone
-        return parts, _within(missing, lo_ms, hi_ms)
+        return parts, within(missing, lo_ms, hi_ms)
 
     def _unmixed(
         self, taken: Snapshot, rows: Rollups, mixed: NDArray[np.bool_], more: Samples, within: tuple[int, int],
@@ -327,14 +332,17 @@ class SegmentReader:
         return samples, missing + lost
 
     def days(self, taken: Snapshot, give_up_at: float) -> list[int]:
-        """Return the beginnings of the UTC days that hold samples."""
-        found: set[int] = set()
+        """Return the beginnings of the UTC days that hold samples, also of those that cannot be read."""
+        found = {each.from_ms for each in self._manifests_missing(taken, -TIME_MS_MAX, TIME_MS_MAX)}
         for live in taken.files():
             lo, hi = live.file.from_ms // DAY_MS, live.file.to_ms // DAY_MS
             if lo == hi:
                 found.add(lo * DAY_MS)
             else:  # stamps of lost clocks share one file
-                found.update(day * DAY_MS for day in self._parquet.days(self._paths([live], SAMPLES), give_up_at))
+                try:
+                    found.update(day * DAY_MS for day in self._parquet.days(self._paths([live], SAMPLES), give_up_at))
+                except UnreadableError:
+                    found.update((lo * DAY_MS, hi * DAY_MS))
         return sorted(found)
 
     def tags_of(
@@ -430,7 +438,7 @@ class SegmentReader:
                 if path == samples_path(self.folder, stem, path.parent.name):
                     begin = day_ms(path.parent.name)
                     found.append(Missing(begin, begin + DAY_MS, stem.manifest_name, why))
-        return _within(found, from_ms, to_ms)
+        return within(found, from_ms, to_ms)
 
 
 def in_moments(samples: Samples) -> Samples:
@@ -508,10 +516,12 @@ def _concerns(tags: Any, names: Sequence[str] | None) -> bool:
     return any(tags[0] <= name <= tags[1] for name in names)
 
 
-def _within(missing: Sequence[Missing], from_ms: int, to_ms: int) -> list[Missing]:
+def within(missing: Sequence[Missing], from_ms: int, to_ms: int) -> list[Missing]:
     """Return what is missing of a range, cut to it, each stretch once."""
     cut = [
-        replace(each, from_ms=max(each.from_ms, from_ms), to_ms=min(each.to_ms, to_ms))
+        replace(
+            each, from_ms=max(each.from_ms, from_ms), to_ms=min(each.to_ms, to_ms), whole=each.whole or (each.from_ms, each.to_ms)
+        )
         for each in missing if each.from_ms < to_ms and each.to_ms > from_ms
     ]  # fmt: skip
     return list(dict.fromkeys(cut))[:MISSING_MAX]

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -56,10 +57,11 @@ class EmbeddedHistorian:
 
     def __init__(
         self, folder: Path, ledger: Path | None = None, *, wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        parquet: ParquetReader | None = None,
+        parquet: ParquetReader | None = None, zone: tzinfo = UTC,
     ) -> None:  # fmt: skip
-        """`ledger` is the file whose journal holds the events."""
+        """`ledger` is the file whose journal holds the events; `zone` is for the times in messages."""
         self.folder = folder
+        self._zone = zone
         self._wall_ms = wall_ms
         self._journal = None if ledger is None else Journal(ledger)
         self._own = ParquetReader(folder / TEMPORARY) if parquet is None else None
@@ -152,7 +154,7 @@ class EmbeddedHistorian:
             SegmentDamagedError: some samples are stored and cannot be read; `windows_of` returns what the others say.
         """
         found, missing = self.windows_of([tag], from_ms, to_ms, width_ms, deadline_s)
-        refuse_missing(missing)
+        refuse_missing(missing, self._zone)
         return found[tag]
 
     def windows_of(
@@ -222,7 +224,7 @@ class EmbeddedHistorian:
 
     def _whole(self, ask: Callable[[Snapshot], tuple[T, list[Missing]]]) -> T:
         found, missing = self._at_rest(ask)
-        refuse_missing(missing)
+        refuse_missing(missing, self._zone)
         return found
 
     def _own_events(self) -> Iterator[AlarmEvent]:
@@ -288,17 +290,25 @@ def _one_of_moment(samples: Samples) -> Samples:
     return samples if last.all() else samples.take(last)
 
 
-def refuse_missing(missing: Sequence[Missing]) -> None:
-    """Raise SegmentDamagedError where something could not be read."""
+def refuse_missing(missing: Sequence[Missing], zone: tzinfo = UTC) -> None:
+    """Raise SegmentDamagedError where something could not be read, with times of the zone."""
     if missing:
         first = missing[0]
+        begin, end = (_moment(at_ms, zone) for at_ms in first.whole or (first.from_ms, first.to_ms))
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise SegmentDamagedError(
-            f"{first.file}{more}: {first.why}; samples from {first.from_ms} to {first.to_ms} ms are stored and cannot be read:"
+            f"{first.file}{more}: {first.why}; samples from {begin} until {end} are stored and cannot be read:"
             " restore the file from a backup",
-            f"{first.file} 等 {len(missing)} 个文件：{first.why}；"
-            f"{first.from_ms} 至 {first.to_ms} 毫秒的数据已存但无法读取，请从备份恢复该文件",
+            f"{first.file}{f' 等 {len(missing)} 个文件' if len(missing) > 1 else ''}：{first.why}；"
+            f"{begin} 至 {end}（不含）的数据已存但无法读取，请从备份恢复该文件",
         )
+
+
+def _moment(at_ms: int, zone: tzinfo) -> str:
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)).astimezone(zone).isoformat(timespec="milliseconds")
+    except OverflowError:
+        return f"{at_ms} ms since 1970"
 
 
 def _away(where: Path, error: Exception) -> StoreAwayError:

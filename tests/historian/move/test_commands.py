@@ -202,10 +202,13 @@ def test_a_copy_refuses_in_one_sentence(data: Path, tmp_path: Path) -> None:
         (("--from", "embedded", "--to", "nowhere"), "there are embedded, influx"),
         (("--from", "embedded", "--to", "embedded"), "onto itself"),
         (("--from", "influx", "--to", "embedded"), "run it again to go on"),
+        (("--from", "embedded", "--to", "influx", "--since", "2026-03-02", "--until", "2026-03-01"), "later than"),
+        (("--from", "embedded", "--to", "influx", "--since", "2026-13-01"), "UTC"),
     ):
         done = run("store", "copy", site, *wrong, "--data", data)
         assert done.exit_code == 2, done.output
         assert told in done.output
+        assert ("run it again" in done.output) == (told == "run it again to go on")
 
 
 def test_a_day_that_cannot_be_proved_ends_with_1(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,15 @@ from gateway.historian.memory import MemoryHistorian, in_pieces
 from gateway.historian.samples import DAY_MS, Samples, concatenated
 from gateway.historian.segments.durable import hook_steps
 from gateway.historian.segments.store import EmbeddedHistorian
-from gateway.historian.store import AlarmEvent, Historian, Rejected, StoreAwayError, StoreRefusedError, Written
+from gateway.historian.store import (
+    AlarmEvent,
+    Historian,
+    Rejected,
+    SegmentDamagedError,
+    StoreAwayError,
+    StoreRefusedError,
+    Written,
+)
 from tests.historian.contract.stores import STORES
 from tests.historian.move.samples import GOOD, T0_MS, Row, many, rows_of, samples_of, sound_samples
 
@@ -352,3 +360,44 @@ def test_a_store_that_refuses_ends_it_and_says_why() -> None:
 
 def test_a_report_of_nothing_is_verified() -> None:
     assert copy_store(MemoryHistorian("empty"), MemoryHistorian("target")) == Copied()
+
+
+# ------------------------------------------------------------------ damage
+
+
+class Torn(MemoryHistorian):
+    """One of its days cannot be read."""
+
+    def day(self, day_ms: int, deadline_s: float = 600.0) -> Iterator[Samples]:
+        if day_ms == T0_MS + DAY_MS:
+            raise SegmentDamagedError("a.parquet: torn", "a.parquet：损坏")
+        yield from super().day(day_ms, deadline_s)
+
+
+@pytest.mark.fault("F73")
+def test_a_day_that_is_damaged_is_told_and_the_others_are_copied() -> None:
+    source, target = Torn("source"), MemoryHistorian("target")
+    source.write(three_days())
+    source.write_events([event(at, T0_MS + 2 * DAY_MS) for at in range(3)])
+    done = copy_store(source, target, wait=no_wait)
+    assert [(day.verified, day.damaged) for day in done.days] == [(True, ""), (False, "a.parquet: torn"), (True, "")]
+    assert (done.verified, done.days[1].damaged_zh, done.events) == (False, "a.parquet：损坏", 3)
+    assert list(target.days()) == [T0_MS, T0_MS + 2 * DAY_MS]
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("harm", ["manifest", "samples"])
+def test_a_copy_of_a_folder_with_damage_is_not_verified(tmp_path: Path, harm: str) -> None:
+    with closing(EmbeddedHistorian(tmp_path / "historian")) as source:
+        samples = three_days()
+        source.write(samples)
+        source.write(samples.take(samples.source_ms < T0_MS + DAY_MS))
+        (path,) = (tmp_path / "historian/samples").glob("2025-10-10/*.parquet")
+        if harm == "manifest":
+            path = tmp_path / "historian/manifests" / f"{path.stem}.json"
+        path.write_bytes(path.read_bytes()[:100])
+        done = copy_store(source, MemoryHistorian("target"), wait=no_wait)
+    assert not done.verified
+    (told,) = [day.damaged for day in done.days if day.day_ms == T0_MS + DAY_MS]
+    assert "2025-10-10T00:0" in told
+    assert "Error:" not in told, "no words of the database"

@@ -412,6 +412,13 @@ def test_parts_are_days_then_tags_and_never_larger_than_they_may_be(tmp_path: Pa
     assert spans == sorted(spans)
 
 
+def test_qualities_are_told_of_samples_not_of_rows_that_others_replaced(tmp_path: Path) -> None:
+    content = "when,point,value\n" + "".join(f"2025-10-09 08:00:0{at},TI-1,{MID[A] if at != 3 else ''}\n" for at in (1, 1, 1, 2, 3, 3))
+    _, done = loaded(tmp_path, content, LONG + "missing_is: bad\n")
+    assert (done.counts.rows, done.samples, done.duplicates) == (6, 3, 3)
+    assert (done.good, done.uncertain, done.bad) == (2, 0, 1)
+
+
 def test_the_same_file_is_the_same_load_and_nothing_is_written_twice(tmp_path: Path) -> None:
     path, kept = big(tmp_path), Kept()
     told: list[LoadProgress] = []
