@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 from config import SiteConfig
 from gateway.core import LEDGER_NAME
@@ -97,7 +98,7 @@ class HistoryReader:
         """
         path = core_folder / LEDGER_NAME
         gate = Turnstile(log_of(path)) if turnstile is None else turnstile
-        self._site, self._wall_ms = site, wall_ms
+        self._site, self._wall_ms, self._zone = site, wall_ms, ZoneInfo(site.timezone)
         self._pool = LedgerPool(lambda: LedgerFile(path, site.site, gate), AT_ONCE)
         self._place = {
             point.tag: (edge.id, device.id) for edge in site.edges for device in edge.devices for point in device.points
@@ -146,7 +147,7 @@ class HistoryReader:
             if unsealed.cut:
                 raise out_of_time("ledger", deadline_s) if unsealed.cut == "time" else too_many(rows_max)
             sealed, missing = self._segments.samples(taken.segments, tag, from_ms, to_ms, rows_max, taken.give_up_at)
-            refuse_missing(missing)
+            refuse_missing(missing, self._zone)
             found = _together(sealed, unsealed.samples)
             if len(found) > rows_max:
                 raise too_many(rows_max)
