@@ -24,6 +24,7 @@ from gateway.core.errors import LedgerFormatError, LedgerVersionError
 from gateway.core.reader import LedgerReader, connect, numbered
 from gateway.core.retention import Removable
 from gateway.core.schema import SCHEMA_VERSION, TABLES
+from gateway.historian.segments.gone import PRUNED_FROM_MS, PRUNED_POS, PRUNED_TO_MS
 
 log = logging.getLogger(__name__)
 
@@ -342,12 +343,18 @@ class Ledger:
 
     def _remove(self, removable: Removable) -> int:
         """Remove the oldest rows of frames that may go, a bounded number at a time."""
-        self._db.execute(
+        gone: list[tuple[Any, ...]] = self._db.execute(
             "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE pos >= ? AND pos < ? AND kind IN (?, ?, ?, ?)"
-            " ORDER BY pos LIMIT ?)",
+            " ORDER BY pos LIMIT ?) RETURNING pos, received_ms",
             (removable.first, removable.before, *map(str, PASSING_KINDS), DELETE_ROWS_MAX),
-        )
-        return self._db.changes()
+        ).fetchall()
+        if gone:  # so that nobody takes a historian for whole that has lost them
+            times = [int(received_ms) for _, received_ms in gone]
+            known = {key: int(self._meta(key) or 0) for key in (PRUNED_POS, PRUNED_FROM_MS, PRUNED_TO_MS)}
+            self._set_meta(PRUNED_POS, str(max(known[PRUNED_POS], *(int(pos) for pos, _ in gone))))
+            self._set_meta(PRUNED_FROM_MS, str(min(known[PRUNED_FROM_MS] or min(times), *times)))
+            self._set_meta(PRUNED_TO_MS, str(max(known[PRUNED_TO_MS], *times)))
+        return len(gone)
 
     # -- meta --
 

@@ -15,6 +15,7 @@ from gateway.core.historian_status import STATUS_BYTES_MAX, Seen, Status, Told, 
 from gateway.core.reader import LedgerReader
 from gateway.historian.segments.durable import sync_folder
 from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder
+from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.names import MANIFESTS, STATUS_NAME, parse_manifest_name
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class SealedSegments:
             gone_upto: up to this log position the ledger holds no frames any more.
             standing: keys of the system conditions that stand.
         """
-        problems = self._verify(gone_upto)
+        problems = self._verify(reader, gone_upto)
         waiting = reader.first_frames_from(self._cursor + 1, stored=True)
         status, wrong = self._status()
         seen = Seen(
@@ -77,23 +78,26 @@ class SealedSegments:
         )  # fmt: skip
         return Sealed(self._cursor, tuple(conditions(seen, standing)))
 
-    def _verify(self, gone_upto: int) -> tuple[Problem, ...]:
+    def _verify(self, reader: LedgerReader, gone_upto: int) -> tuple[Problem, ...]:
         if not self._cursor:  # nothing of this run: what the ledger no longer has was verified by those before it
             self._cursor = self._gone = max(0, gone_upto)
         try:
-            named = self._segments.snapshot().cursor(self._ledger_id, self._ancestry)
+            pruned = pruned_pos(reader.rows)
+            taken = self._segments.snapshot()
+            missing = tuple(gone(taken, self._ledger_id, self._ancestry, reader.rows, pruned))
+            named = taken.cursor(self._ledger_id, self._ancestry, pruned)
             if named < self._cursor and self._cursor > self._gone:
                 lost = Problem("manifests", "", 0, 0, f"log positions {named + 1} to {self._cursor} were sealed and are gone")
                 self._cursor = max(named, self._gone)
-                return (lost,)
-            found = self._segments.verified(self._ledger_id, self._ancestry, self._cursor, VERIFIED_BYTES_MAX)
+                return (*missing, lost)
+            found = self._segments.verified(self._ledger_id, self._ancestry, self._cursor, VERIFIED_BYTES_MAX, pruned)
             if found.cursor > self._cursor:  # whoever wrote the names may have died before they were on the disk
                 sync_folder(self._folder / MANIFESTS)
         except OSError as error:
             log.error("historian: %s cannot be read or synced (%s); the ledger keeps what is not verified", self._folder, error)
             return (Problem(str(self._folder.name), "", 0, 0, f"cannot be read or synced ({error.strerror or error})"),)
         self._cursor = max(self._cursor, found.cursor)
-        return found.problems
+        return (*missing, *found.problems)
 
     def _status(self) -> tuple[Status | None, str]:
         path = self._folder / STATUS_NAME

@@ -291,7 +291,7 @@ class LogSource:
         begin = 0  # of a file, among the rows of all
         for file in manifest.files:
             end = begin + file.rows
-            if at < end and file.leaves < taken.kept_from:
+            if at < end and taken.kept.covers(manifest.stem, file.leaves):
                 at = end  # removed on purpose
             if at < end:
                 path, stem = samples_path(self._folder, manifest.stem, file.day), str(manifest.stem)

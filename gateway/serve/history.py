@@ -25,7 +25,7 @@ from gateway.historian.segments.folder import Ancestor, Snapshot
 from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
 from gateway.historian.segments.query import ParquetReader
-from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together
+from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together, within
 from gateway.historian.segments.store import refuse_missing, windows_in
 from gateway.historian.store import AlarmEvent, QueryTimeError, QueryTooLargeError, StoreAwayError
 from gateway.historian.windows import ROLLUP_MS, Rollups, between, combined
@@ -72,6 +72,7 @@ class _Taken:
     ledger_id: str
     cursor: int
     give_up_at: float
+    gone: tuple[Missing, ...] = ()  # neither in the ledger any more nor in the segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class HistoryReader:
             if unsealed.cut:
                 raise out_of_time("ledger", deadline_s) if unsealed.cut == "time" else too_many(rows_max)
             sealed, missing = self._segments.samples(taken.segments, tag, from_ms, to_ms, rows_max, taken.give_up_at)
-            refuse_missing(missing, self._zone)
+            refuse_missing([*missing, *within(taken.gone, from_ms, to_ms)], self._zone)
             found = _together(sealed, unsealed.samples)
             if len(found) > rows_max:
                 raise too_many(rows_max)
@@ -181,7 +182,7 @@ class HistoryReader:
             found, missing = windows_in(
                 self._segments, taken.segments, tag_ids, from_ms, to_ms, width_ms, taken.give_up_at, more, columns
             )
-            damaged = [(each.from_ms, each.to_ms) for each in missing]
+            damaged = [(each.from_ms, each.to_ms) for each in [*missing, *within(taken.gone, from_ms, to_ms)]]
             items: list[TagWindows] = [
                 tag_windows(tag, self._tag(taken.file, tag).unit, found[tag], columns, damaged)
                 for tag in dict.fromkeys(tag_ids)
@@ -245,17 +246,22 @@ class HistoryReader:
         with self._pool.lend(deadline_s) as file:
             ledger_id, ancestry = file.ledger_id(), _ancestry(file)
             for last in (*[False] * (TRIES - 1), True):
+                pruned = pruned_pos(file.rows)  # first: what leaves later is in the segments taken
                 segments = self._segments.taken()
-                cursor = segments.cursor(ledger_id, ancestry)
+                cursor = segments.cursor(ledger_id, ancestry, pruned)
+                lost = tuple(
+                    Missing(each.from_ms, each.to_ms + 1, each.file, each.why)
+                    for each in gone(segments, ledger_id, ancestry, file.rows, pruned)
+                )
                 try:
-                    answer = ask(_Taken(segments, file, ledger_id, cursor, give_up_at))
+                    answer = ask(_Taken(segments, file, ledger_id, cursor, give_up_at, lost))
                 except QueryTimeError:
                     raise OutOfTimeError from None
                 except MovedError:
                     if last:
                         raise OutOfTimeError from None
                     continue
-                if last or self._segments.taken().cursor(ledger_id, ancestry) == cursor:
+                if last or self._segments.taken().cursor(ledger_id, ancestry, pruned) == cursor:
                     return answer
         raise AssertionError("the last try returns or raises")
 
@@ -292,6 +298,7 @@ class HistoryReader:
     ) -> History:
         begin = unsealed.covered_ms
         sealed, missing = self._segments.samples(taken.segments, tag_id, begin, to_ms, RAW_ROWS_MAX, taken.give_up_at)
+        missing += within(taken.gone, begin, to_ms)
         samples = _together(sealed, unsealed.samples)
         until_ms = self._until(to_ms, int(samples.source_ms[-1]) if len(samples) else from_ms)
         found = stretches(samples, begin, until_ms, self._silence_ms(tag_id))
@@ -307,6 +314,7 @@ class HistoryReader:
     ) -> History:
         begin, silence_ms = unsealed.covered_ms, self._silence_ms(tag_id)
         rows, missing = self._segments.rollups(taken.segments, (tag_id,), begin, to_ms, taken.give_up_at, unsealed.samples)
+        missing += within(taken.gone, begin, to_ms)
         count = int(rows.samples.sum())
         if count <= points_max and self._segments.weight(taken.segments, begin, to_ms) <= OPENED_ROWS_MAX:
             return self._from_samples(taken, tag_id, from_ms, to_ms, points_max, unsealed)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -12,7 +11,7 @@ import numpy as np
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import aside, make_folder, publish, sync_file
 from gateway.historian.segments.files import copy_files, write_samples
-from gateway.historian.segments.folder import LiveFile
+from gateway.historian.segments.folder import UNREADABLE, LiveFile, check_file
 from gateway.historian.segments.log import AlarmSpan
 from gateway.historian.segments.merge import PIECE_ROWS, once, samples_from
 from gateway.historian.segments.names import EVIDENCE, TEMPORARY, is_day
@@ -36,9 +35,9 @@ def evidence_days(folder: Path) -> list[str]:
 
 
 def spans_of(alarms: Iterable[AlarmSpan], margin_ms: int, now_ms: int) -> dict[str, list[tuple[int, int]]]:
-    """Return by tag the stretches that are evidence, [from, to], joined where they touch."""
+    """Return by tag the stretches that are evidence, [from, to], joined where they touch; alarms come in order of starts."""
     found: dict[str, list[tuple[int, int]]] = {}
-    for alarm in sorted(alarms, key=lambda a: (a.tag, a.from_ms)):
+    for alarm in alarms:
         lo, hi = alarm.from_ms - margin_ms, (now_ms if alarm.to_ms is None else alarm.to_ms) + margin_ms
         mine = found.setdefault(alarm.tag, [])
         if mine and lo <= mine[-1][1]:
@@ -49,11 +48,13 @@ def spans_of(alarms: Iterable[AlarmSpan], margin_ms: int, now_ms: int) -> dict[s
 
 
 def set_aside(
-    db: duckdb.DuckDBPyConnection, folder: Path, day: str, lives: Sequence[LiveFile], spans: dict[str, list[tuple[int, int]]]
-) -> int:
+    db: duckdb.DuckDBPyConnection, folder: Path, day: str, lives: Sequence[LiveFile], spans: dict[str, list[tuple[int, int]]],
+    told: Collection[str] = (),
+) -> int:  # fmt: skip
     """Copy what is evidence out of the files that leave with a day; returns the rows. Doing it again makes the same.
 
-    A file that cannot be read is left out: nothing better will come of waiting.
+    A file whose bytes have changed is left out: nothing better will come of waiting. One that the disk does not give is
+    waited for, until it is among those `told` as damaged.
 
     Raises:
         OSError, duckdb.Error: it is not known to be written; the day must not go.
@@ -70,8 +71,11 @@ def set_aside(
             for live in lives:
                 near = [(lo, hi) for lo, hi in spans.get(tag, ()) if lo <= live.file.to_ms and hi >= live.file.from_ms]
                 if near:
-                    with contextlib.suppress(duckdb.IOException, duckdb.InvalidInputException):
+                    try:
                         found.append(_rows_of(db, live.samples(folder), tag, near))
+                    except duckdb.Error:
+                        if not _changed(folder, live, told):
+                            raise
             gathered.append(once(sorted_samples(concatenated(found)))[0])
             rows += len(gathered[-1])
             if sum(map(len, gathered)) >= PIECE_ROWS:
@@ -87,6 +91,15 @@ def set_aside(
         for path in parts:
             path.unlink(missing_ok=True)
     return rows
+
+
+def _changed(folder: Path, live: LiveFile, told: Collection[str]) -> bool:
+    """Whether a file is not what was written, or was found so before and still cannot be read."""
+    try:
+        problem = check_file(folder, live)
+    except FileNotFoundError:
+        return str(live.samples(folder).relative_to(folder)) in told
+    return problem is not None and (not problem.why.startswith(UNREADABLE) or problem.file in told)
 
 
 def _part(db: duckdb.DuckDBPyConnection, folder: Path, target: Path, gathered: Sequence[Samples]) -> Path:

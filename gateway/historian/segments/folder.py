@@ -8,18 +8,17 @@ file is gone that a moment ago was named: take a new snapshot and ask again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.historian.samples import DAY_MS
+from gateway.historian.segments.kept import NOTHING_GONE, KeptFrom
 from gateway.historian.segments.manifest import MANIFEST_BYTES_MAX, DayFile, Manifest, ManifestError, parse_manifest
 from gateway.historian.segments.names import (
     ASIDE,
     EVIDENCE,
-    KEPT_FROM_NAME,
     MANIFESTS,
     ROLLUPS,
     SAMPLES,
@@ -36,6 +35,7 @@ PROBLEMS_MAX: Final = 100
 VERIFY_BYTES_MAX: Final = 1 << 30
 CHUNK_BYTES: Final = 1 << 20
 TRIES: Final = 4
+UNREADABLE: Final = "cannot be read"
 ORPHAN_LOAD_MS: Final = DAY_MS  # so long a part of a load may wait for its manifest
 
 
@@ -83,13 +83,18 @@ class Snapshot:
     Attributes:
         manifests: those that count, in order of owner and range. superseded: those that lie inside a pack of these.
         unreadable: stems whose manifest is damaged, with why; their data files are not touched.
-        kept_from: days before this one were removed on purpose; empty: none.
+        kept: what was removed on purpose.
     """
 
     manifests: tuple[Manifest, ...]
     superseded: tuple[Stem, ...]
     unreadable: tuple[tuple[Stem, str], ...]
-    kept_from: str
+    kept: KeptFrom = NOTHING_GONE
+
+    @property
+    def kept_from(self) -> str:
+        """Of days before this one something was removed on purpose; empty: of none."""
+        return self.kept.day
 
     def files(self, from_ms: int = -(1 << 63), to_ms: int = 1 << 63) -> Iterator[LiveFile]:
         """Yield the files that may hold samples of [from_ms, to_ms) and are there: not those that retention removed.
@@ -98,20 +103,37 @@ class Snapshot:
         """
         for manifest in self.manifests:
             for file in manifest.files:
-                if file.from_ms < to_ms and file.to_ms >= from_ms and file.leaves >= self.kept_from:
+                if file.from_ms < to_ms and file.to_ms >= from_ms and not self.kept.covers(manifest.stem, file.leaves):
                     yield LiveFile(manifest.stem, manifest.sealed_ms, file)
 
     def chain(self, owner: str, kind: str = "ledger") -> tuple[Manifest, ...]:
         """Return the manifests of a ledger (or, with kind `load`, of a load), by range."""
         return tuple(m for m in self.manifests if m.stem.owner == owner and (m.stem.kind == "load") == (kind == "load"))
 
-    def cursor(self, ledger_id: str, ancestry: Sequence[Ancestor] = ()) -> int:
+    def cursor(self, ledger_id: str, ancestry: Sequence[Ancestor] = (), pruned: int = 0) -> int:
         """Return the highest log position up to which everything is sealed, 0 if nothing is.
 
         Args:
             ancestry: where the ledger was restored from, and where that one was …, nearest first.
+            pruned: rows up to here have left the ledger: what is missing of them stays missing, and behind them it goes on.
         """
-        return _through(self.chain(ledger_id), self._base(ancestry))
+        chain = self.chain(ledger_id)
+        return _through(chain, max(_through(chain, self._base(ancestry)), pruned))
+
+    def missing_upto(self, ledger_id: str, ancestry: Sequence[Ancestor], pruned: int) -> list[tuple[int, int]]:
+        """Return the stretches of log positions up to `pruned`, both ends included, that no manifest's name claims."""
+        held = [(stem.first, stem.last) for stem, _ in self.unreadable if stem.owner == ledger_id and stem.kind != "load"]
+        held += [(0, self._base(ancestry)), *((m.stem.first, m.stem.last) for m in self.chain(ledger_id))]
+        limit = pruned
+        for each in ancestry:
+            limit = min(limit, each.pos)
+            held += [(m.stem.first, min(m.stem.last, limit)) for m in self.chain(each.ledger_id)]
+        found, at = [], 1
+        for first, last in sorted(held):
+            if at < first and at <= pruned:
+                found.append((at, min(first - 1, pruned)))
+            at = max(at, last + 1)
+        return [*found, (at, pruned)] if at <= pruned else found
 
     def _base(self, ancestry: Sequence[Ancestor]) -> int:
         """Return what a ledger's ancestors had sealed of what it took over."""
@@ -169,7 +191,7 @@ class SegmentFolder:
         live, superseded = _without_superseded(readable)
         lost = [(stem, why) for stem, why in unreadable if not any(stem.inside(each.stem) for each in live)]
         gone = [stem for stem, _ in unreadable if stem not in {each for each, _ in lost}]
-        return Snapshot(tuple(live), (*superseded, *gone), tuple(lost), kept_from(self.path))
+        return Snapshot(tuple(live), (*superseded, *gone), tuple(lost), KeptFrom.read(self.path))
 
     def _known(self, stem: Stem) -> tuple[tuple[int, int, int], Manifest | ManifestError] | None:
         path = self.path / MANIFESTS / stem.manifest_name
@@ -192,36 +214,37 @@ class SegmentFolder:
             return (0, 0, 0), ManifestError(stem.manifest_name, f"cannot be read ({error.strerror})")
 
     def verified(
-        self, ledger_id: str, ancestry: Sequence[Ancestor] = (), after: int = 0, bytes_max: int = VERIFY_BYTES_MAX
+        self, ledger_id: str, ancestry: Sequence[Ancestor] = (), after: int = 0, bytes_max: int = VERIFY_BYTES_MAX, pruned: int = 0
     ) -> Verified:
         """Check every manifest of a ledger that holds positions after `after`: its hash, its chain, its files' bytes.
 
         Args:
             after: positions up to here were verified before, or are in no ledger any more.
             bytes_max: read at most about so much; at least one manifest is checked.
+            pruned: see `Snapshot.cursor`.
 
         Raises:
             OSError: the folder cannot be listed.
         """
         for _ in range(TRIES - 1):
             try:
-                return self._verified(ledger_id, ancestry, after, bytes_max)
+                return self._verified(ledger_id, ancestry, after, bytes_max, pruned)
             except FileNotFoundError:
                 continue  # packed meanwhile
-        return self._verified(ledger_id, ancestry, after, bytes_max, gone=True)
+        return self._verified(ledger_id, ancestry, after, bytes_max, pruned, gone=True)
 
     def _verified(
-        self, ledger_id: str, ancestry: Sequence[Ancestor], after: int, bytes_max: int, *, gone: bool = False
+        self, ledger_id: str, ancestry: Sequence[Ancestor], after: int, bytes_max: int, pruned: int, *, gone: bool = False
     ) -> Verified:
         """See `verified`; with `gone`, a file that is not there is a problem, and no longer a pack in between."""
         taken = self.snapshot()
         problems = [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable if stem.owner == ledger_id]
         runs = [(each.ledger_id, taken.cursor("", ancestry[at:])) for at, each in reversed(list(enumerate(ancestry)))]
         cursor, chain, left = after, "", bytes_max
-        for owner, limit in (*runs, (ledger_id, taken.cursor(ledger_id, ancestry))):
+        for owner, limit in (*runs, (ledger_id, taken.cursor(ledger_id, ancestry, pruned))):
             before: Manifest | None = None
             for manifest in taken.chain(owner):
-                if before is not None and manifest.prev not in before.ends and manifest.stem.last > after:
+                if before is not None and not manifest.follows(before) and manifest.stem.last > after:
                     why = f"does not follow {before.stem.manifest_name}"
                     unchained = Problem(manifest.stem.manifest_name, "", 0, 0, why)
                     return Verified(cursor, chain, tuple([*problems, unchained][:PROBLEMS_MAX]))
@@ -240,7 +263,7 @@ class SegmentFolder:
 
     def _whole(self, taken: Snapshot, manifest: Manifest, *, gone: bool) -> Iterator[Problem | None]:
         for file in manifest.files:
-            if file.leaves >= taken.kept_from:
+            if not taken.kept.covers(manifest.stem, file.leaves):
                 try:
                     yield check_file(self.path, LiveFile(manifest.stem, manifest.sealed_ms, file))
                 except FileNotFoundError as error:
@@ -274,7 +297,7 @@ def _compare(path: Path, size: int, sha256: str) -> str:
     except FileNotFoundError:
         raise
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"{UNREADABLE} ({error.strerror})"
 
 
 def file_sha256(path: Path) -> str:
@@ -286,47 +309,48 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def kept_from(folder: Path) -> str:
-    """Return the first day that retention has not removed, empty if it never removed one (or nobody can say)."""
-    try:
-        loaded = json.loads((folder / KEPT_FROM_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return ""
-    day = loaded.get("day") if isinstance(loaded, dict) else None
-    return day if isinstance(day, str) and is_day(day) else ""
-
-
 def orphans(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[Path]:
-    """Yield what nobody needs: files left aside, data no manifest names, manifests inside a pack, days that were removed.
+    """Yield what provably nobody needs: files left aside, manifests inside a pack, data that counts elsewhere or was removed.
 
     In the order in which it may be removed: a kill in between leaves less of the same. Only for who holds the lock.
     """
     yield from _aside(folder, now_ms)
     yield from (folder / MANIFESTS / gone.manifest_name for gone in taken.superseded)
+    yield from (path for path, stem, day in _unnamed(folder, taken) if _counts_elsewhere(taken, stem, day))
+
+
+def strays(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[tuple[Path, Stem]]:
+    """Yield data that no manifest names and that may be all there is of it: its manifest was lost, or never written."""
+    for path, stem, day in _unnamed(folder, taken):
+        young = stem.kind == "load" and _age_ms(path, now_ms) <= ORPHAN_LOAD_MS
+        if not young and not _counts_elsewhere(taken, stem, day) and not _of_a_hole(taken, stem):
+            yield path, stem
+
+
+def _unnamed(folder: Path, taken: Snapshot) -> Iterator[tuple[Path, Stem, str]]:
     named = {(live.stem, live.file.day) for live in taken.files()}
     untouched = {stem for stem, _ in taken.unreadable}
     for top in (SAMPLES, ROLLUPS):
         for day in sorted(_names(folder / top)):
             for name in sorted(_names(folder / top / day)) if is_day(day) else ():
-                stem, path = parse_data_name(name), folder / top / day / name
-                if stem is None or stem in untouched or (stem, day) in named or _of_a_hole(taken, stem):
-                    continue
-                if stem.kind != "load" or _age_ms(path, now_ms) > ORPHAN_LOAD_MS or _removed(taken, stem, day):
-                    yield path
+                stem = parse_data_name(name)
+                if stem is not None and stem not in untouched and (stem, day) not in named:
+                    yield folder / top / day / name, stem, day
+
+
+def _counts_elsewhere(taken: Snapshot, stem: Stem, day: str) -> bool:
+    """Whether what a file holds is in others that count, or was removed on purpose."""
+    if any(manifest.stem == stem for manifest in taken.manifests):
+        return True  # it has a manifest, which names other days, or this one as removed
+    if stem.kind == "load":
+        return False
+    reached = _through([m for m in taken.chain(stem.owner) if m.stem.last >= stem.first], stem.first - 1)
+    return reached >= stem.last
 
 
 def _of_a_hole(taken: Snapshot, stem: Stem) -> bool:
-    """Whether a range is one that the chain misses: its manifest was lost, and its data may be all there is of it."""
-    if stem.kind == "load":
-        return False
-    chain = taken.chain(stem.owner)
-    reached = _through([m for m in chain if m.stem.last >= stem.first], stem.first - 1)
-    return reached < stem.last and any(m.stem.first > stem.last for m in chain)
-
-
-def _removed(taken: Snapshot, stem: Stem, day: str) -> bool:
-    """Whether a manifest names it: then it is a day that was removed on purpose."""
-    return any(each.stem == stem and any(file.day == day for file in each.files) for each in taken.manifests)
+    """Whether a range is one that the chain misses: that is told of already, and its data waits where it is."""
+    return stem.kind != "load" and any(m.stem.first > stem.last for m in taken.chain(stem.owner))
 
 
 def _aside(folder: Path, now_ms: int) -> Iterator[Path]:
@@ -391,6 +415,6 @@ def _without_superseded(manifests: Sequence[Manifest]) -> tuple[list[Manifest], 
 
 
 __all__ = [
-    "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
-    "check_file", "file_sha256", "kept_from", "orphans",
+    "UNREADABLE", "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
+    "check_file", "file_sha256", "orphans", "strays",
 ]  # fmt: skip

@@ -1,12 +1,16 @@
 """What the historian keeps: days go by age, and the oldest early when room runs out. Pure.
 
+No clock alone takes a day. One goes by age when the clock says that it is old, and as many newer days are held as are to
+be kept, besides the newest, which a clock that jumped may have made; and after what was due at the start at most one day
+for each that really passes (`Pace`). So a plant that stood still keeps its days for longer, and a clock that is wrong
+takes none, or a day for a day. What the clock would take and does not get is told as withheld.
+
 Below `SPACE_DAYS_MIN` days nothing goes for want of room: then the projection tells people, long before the disk is full.
-One day at a time, so that a clock that jumps ahead does not empty the store before somebody sees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,6 +21,9 @@ SPACE_DAYS_MIN: Final = 30
 RATE_DAYS: Final = 7
 DISK_SHARE: Final = 0.5
 FREE_MIN: Final = 256 * 1024 * 1024  # of the disk, whatever the limits say
+SURE: Final = 8  # the eighth newest day was not made by a clock that was wrong for a moment
+DAY_S: Final = 86_400.0
+PACE_MAX: Final = 2.0  # days saved up while none was due
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +33,10 @@ class Held:
     Attributes:
         days: bytes by the day that files leave with.
         other_bytes: evidence and manifests.
-        newest_ms: when the newest sealed row was received; 0 if nothing is sealed.
     """
 
     days: Mapping[str, int]
     other_bytes: int
-    newest_ms: int
 
     @property
     def bytes(self) -> int:
@@ -44,7 +49,9 @@ class Kept:
     """What to do now.
 
     Attributes:
-        remove: the day to remove next, empty if none. why: `age` or `space`.
+        remove: files that leave with this day or before go next, empty if none. why: `age` or `space`.
+        due: how many days may go by age now, or may not for the pace only.
+        withheld: how many more days the clock calls old.
         projected_days: how many days the room holds at the present rate; None while nobody can say.
     """
 
@@ -53,6 +60,30 @@ class Kept:
     limit_bytes: int
     days_held: int
     projected_days: float | None
+    due: int
+    withheld: int
+
+
+class Pace:
+    """How many days may go by age: those that were due when the process began, and one for each that passed since."""
+
+    def __init__(self) -> None:
+        self._left: float | None = None
+        self._at_s = 0.0
+
+    def allows(self, due: int, monotonic_s: float) -> bool:
+        """Whether a day may go now; the first question says what was due at the start."""
+        if self._left is None:
+            self._left = max(1.0, due)
+        else:
+            self._left = min(self._left + (monotonic_s - self._at_s) / DAY_S, max(self._left, PACE_MAX))
+        self._at_s = monotonic_s
+        return self._left >= 1.0
+
+    def took(self) -> None:
+        """One went."""
+        if self._left is not None:
+            self._left -= 1.0
 
 
 def limit_bytes(configured: int, held_bytes: int, disk_bytes: int, free_bytes: int) -> int:
@@ -60,24 +91,39 @@ def limit_bytes(configured: int, held_bytes: int, disk_bytes: int, free_bytes: i
     return max(0, min(configured, int(disk_bytes * DISK_SHARE), held_bytes + free_bytes - FREE_MIN))
 
 
-def decide(held: Held, now_ms: int, keep_days: float, limit: int) -> Kept:
-    """Decide what goes next.
+def decide(held: Held, now_ms: int, keep_days: float, limit: int, kept_from: str = "") -> Kept:
+    """Decide what goes next, leaving the pace aside.
 
     Args:
-        now_ms: the clock. Days are counted from when the newest row was received, if that is earlier: a store that
-            nothing reaches any more keeps what it has.
-        limit: of `limit_bytes`.
+        limit: of `limit_bytes`. kept_from: what came late of days before this one goes at once, and only together.
     """
-    reference_ms = min(now_ms, held.newest_ms + DAY_MS)
     days = sorted(day for day, size in held.days.items() if size > 0)
-    oldest = days[0] if days else ""
-    projected = _projected(held, reference_ms, limit)
-    days_held = _distance(oldest, day_of(reference_ms)) + 1 if oldest else 0
-    if oldest and oldest < day_of(reference_ms - int(keep_days * DAY_MS)):
-        return Kept(oldest, "age", limit, days_held, projected)
-    if oldest and held.bytes > limit and oldest < day_of(reference_ms - SPACE_DAYS_MIN * DAY_MS):
-        return Kept(oldest, "space", limit, days_held, projected)
-    return Kept("", "age", limit, days_held, projected)
+    projected = _projected(held, days, limit)
+    cut = day_of(now_ms - int(keep_days * DAY_MS))
+    due = [day for day in days[: max(0, len(days) - 1 - int(keep_days))] if day < cut]  # enough newer ones besides the newest
+    old = [day for day in days if day < cut]
+    together = [day for day in days if day <= days[0] or day < kept_from]
+    remove: str = together[-1] if together else ""
+    why: Literal["age", "space"] = "age"
+    if remove and remove not in due:
+        why = "space"
+        if held.bytes <= limit or len(days) - len(together) <= SPACE_DAYS_MIN:
+            remove, why = "", "age"
+    return Kept(remove, why, limit, len(days), projected, len(due), len(old) - len(due))
+
+
+def received(days: Sequence[str], received_ms: int, newest_source_ms: int) -> int:
+    """Return when rows were received, as far as the days that are held know better than the clock that said so.
+
+    Args:
+        days: that files leave with, oldest first. newest_source_ms: of the rows' samples.
+    """
+    if len(days) < 2:
+        return received_ms
+    second_ms = day_ms(days[-2])
+    if received_ms < day_ms(days[max(0, len(days) - SURE)]):
+        return second_ms  # the clock is behind by days that there were
+    return max(received_ms, min(newest_source_ms, second_ms))
 
 
 def day_after(day: str) -> str:
@@ -85,22 +131,23 @@ def day_after(day: str) -> str:
     return day if day == DAY_MAX else day_of(day_ms(day) + DAY_MS)
 
 
-def evidence_leaves(days: list[str], now_ms: int, newest_ms: int, evidence_days: float) -> list[str]:
-    """Return the days whose evidence has been kept long enough, the oldest one only."""
-    oldest_kept = day_of(min(now_ms, newest_ms + DAY_MS) - int(evidence_days * DAY_MS))
-    return [day for day in sorted(days) if day < oldest_kept][:1]
+def evidence_leaves(evidence: Sequence[str], now_ms: int, days: Sequence[str], evidence_days: float) -> list[str]:
+    """Return the days whose evidence has been kept long enough, oldest first.
+
+    Args:
+        days: that files leave with, oldest first: without a week of them nothing goes.
+    """
+    if len(days) < SURE:
+        return []
+    sure_ms = day_ms(days[-SURE]) + SURE * DAY_MS
+    oldest_kept = day_of(min(now_ms, sure_ms) - int(evidence_days * DAY_MS))
+    return [day for day in sorted(evidence) if day < oldest_kept]
 
 
-def _projected(held: Held, reference_ms: int, limit: int) -> float | None:
-    """Divide the room by what whole days of last week took; a whole day is needed to say anything."""
-    today = day_of(reference_ms)
-    week_ago = day_of(reference_ms - RATE_DAYS * DAY_MS)
-    recent = [size for day, size in held.days.items() if week_ago <= day < today and size > 0]
+def _projected(held: Held, days: Sequence[str], limit: int) -> float | None:
+    """Divide the room by what the last whole days took; a whole day is needed to say anything."""
+    recent = [held.days[day] for day in days[-1 - RATE_DAYS : -1]]
     if len(recent) < 2:  # the first is rarely whole
         return None
     rate = (sum(recent) - min(recent)) / (len(recent) - 1)
     return round(max(0, limit - held.other_bytes) / rate, 1)
-
-
-def _distance(day: str, later: str) -> int:
-    return max(0, (day_ms(later) - day_ms(day)) // DAY_MS)

@@ -134,6 +134,10 @@ class Manifest:
         """The hashes that the next manifest of the chain may name as `prev`."""
         return (self.hash, self.links[-1].hash) if self.links else (self.hash,)
 
+    def follows(self, before: Manifest) -> bool:
+        """Whether it was sealed after `before`, or when nobody could read what was before it."""
+        return self.prev in ("", *before.ends)
+
     @property
     def bytes(self) -> int:
         """What its data files weigh."""

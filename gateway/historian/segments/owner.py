@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from typing import IO, Any, Final
 import duckdb
 
 from config import HistorianConfig
+from gateway.historian.samples import Samples
 from gateway.historian.segments.durable import make_folder, remove, sync_folder, write_durably
 from gateway.historian.segments.evidence import evidence_days, evidence_path, set_aside, spans_of
-from gateway.historian.segments.files import by_day, connect, write_again
-from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot, orphans
-from gateway.historian.segments.keep import Held, Kept, day_after, decide, evidence_leaves, limit_bytes
+from gateway.historian.segments.files import by_day, write_again
+from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot, orphans, strays
+from gateway.historian.segments.gone import gone, pruned_pos
+from gateway.historian.segments.keep import Held, Kept, Pace, day_after, decide, evidence_leaves, limit_bytes, received
 from gateway.historian.segments.log import READ_ROWS, Due, LedgerGoneError, LedgerLog
+from gateway.historian.segments.lost import lost_problems, put_away
 from gateway.historian.segments.manifest import Manifest
 from gateway.historian.segments.merge import MergeError
 from gateway.historian.segments.names import (
@@ -42,6 +46,7 @@ from gateway.historian.segments.pack import DamagedSourceError, NoRoomError, nex
 from gateway.historian.segments.quarantine import torn_problems
 from gateway.historian.segments.scrub import Scrub
 from gateway.historian.segments.seal import Places, samples_of, seal, taken_from
+from gateway.historian.segments.spill import clear, open_database
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +61,7 @@ WHY_CHARS: Final = 200
 BACK_OFF_S: Final = (5.0, 300.0)
 IDLE_S: Final = 1.0
 HOUR_MS: Final = 3_600_000
+NEWER: Final = ": format "  # a manifest of another version is not damaged
 DiskTrouble = (OSError, duckdb.Error, MergeError)
 
 
@@ -122,16 +128,17 @@ class Owner:
     def __init__(
         self, folder: Path, ledger: LedgerLog, places: Places, config: HistorianConfig, wall_ms: Callable[[], int],
         stores: Callable[[], list[dict[str, Any]]] = list, stopped: Callable[[], bool] = lambda: False,
-        samples_max: int = SEAL_SAMPLES,
+        samples_max: int = SEAL_SAMPLES, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """Join the parts; `begin` takes the folder.
 
         Args:
             stores: how the stores stand that are fed beside, for status.json.
             stopped: whether to end soon: what is under way is given up where that loses nothing.
+            monotonic: seconds that really pass.
         """
         self._folder, self._ledger, self._places, self._config, self._wall_ms = folder, ledger, places, config, wall_ms
-        self._stores, self._stopped, self._samples_max = stores, stopped, samples_max
+        self._stores, self._stopped, self._samples_max, self._monotonic = stores, stopped, samples_max, monotonic
         self._segments, self._scrub = SegmentFolder(folder), Scrub(folder)
         self._lock: IO[str] | None = None
         self._db: duckdb.DuckDBPyConnection | None = None
@@ -141,6 +148,9 @@ class Owner:
         self._again_ms: dict[str, tuple[int, float]] = {}  # by work that failed: not before, and how long it waits then
         self._left_out: dict[Stem, Problem] = {}
         self._kept: Kept | None = None
+        self._pace, self._evidence_pace, self._paced = Pace(), Pace(), False
+        self._sorted_out: tuple[str, int] = ("", 0)  # of this ledger, sealed so far when nothing lay about any more
+        self._refused: list[Problem] = []
         self._held_bytes = 0
         self.trouble = ""
 
@@ -151,7 +161,7 @@ class Owner:
             FolderBusyError: another process has it. OSError: it cannot be written.
         """
         self._lock = open_lock(self._folder)
-        shutil.rmtree(self._folder / TEMPORARY, ignore_errors=True)
+        clear(self._folder / TEMPORARY)
         self._clean(self._segments.snapshot())
 
     def close(self) -> None:
@@ -190,11 +200,18 @@ class Owner:
         """Seal pieces that are due; returns whether more may wait."""
         taken = self._segments.snapshot()
         chain = taken.chain(ledger_id)
-        base = taken.cursor(ledger_id, ancestry)
-        # After a hole in the chain (a manifest was lost) the newest goes on; the hole is told of, and stays the cursor's end.
-        last = chain[-1] if chain else None
-        cursor = max(base, last.stem.last) if last is not None else base
-        prev = last.hash if last is not None else ""
+        # Names are the cursor, also of manifests that were lost or cannot be read: behind them it goes on, never inside.
+        # A hole is told of, and stays the cursor's end.
+        # Rows that have left the ledger and are in no manifest are a hole, too: no piece may claim to hold them.
+        pruned = pruned_pos(self._ledger.rows_of)
+        claimed = [stem.last for stem, _ in taken.unreadable if stem.owner == ledger_id and stem.kind != "load"]
+        cursor = max([taken.cursor(ledger_id, ancestry), pruned, *claimed, *(manifest.stem.last for manifest in chain[-1:])])
+        prev = chain[-1].hash if chain and chain[-1].stem.last == cursor else ""
+        if not self._in_order(ledger_id, cursor):
+            return False
+        self._sort_out(ledger_id, cursor, taken)
+        if self._seal_anew(ledger_id, ancestry, taken):
+            return True
         for _ in range(SEALS_A_ROUND):
             if self._stopped():
                 return False
@@ -206,11 +223,58 @@ class Owner:
             # After the rows: a number that one of them has is in the table by then.
             found = taken_from(rows, self._ledger.tag_names(), self._places)
             stem = Stem(ledger_id, piece.first, piece.last, "seal")
-            done = seal(self._database(), self._folder, stem, prev, found.samples, piece.sealed_ms, found.torn)
+            aged_ms = _aged_ms(self._segments.snapshot(), ancestry, stem, piece.sealed_ms, found.samples)
+            done = seal(self._database(), self._folder, stem, prev, found.samples, piece.sealed_ms, found.torn, aged_ms)
             prev, cursor = done.hash, piece.last
+            self._sorted_out = (ledger_id, cursor)
             self._of = (ledger_id, cursor)
             self._due = [row for row in self._due if row.pos > cursor]
         return True
+
+    def _in_order(self, ledger_id: str, cursor: int) -> bool:
+        """Whether the ledger has come as far as the folder says; one that has lost its end uses positions again."""
+        last = self._ledger.last_pos()
+        self._refused = []
+        if cursor > last:
+            why = (
+                f"manifests hold log positions of {ledger_id} up to {cursor}, and the ledger ends at {last}: it is older than the"
+                " historian, and nothing is sealed; restore it, or start core once with --restored"
+            )
+            self._refused = [Problem(MANIFESTS, "", 0, 0, why)]
+        return not self._refused
+
+    def _sort_out(self, ledger_id: str, cursor: int, taken: Snapshot) -> None:
+        """Before anything is sealed: of data that no manifest names, remove what the ledger still holds, put away the rest."""
+        known, before = self._sorted_out
+        if known == ledger_id and before <= cursor:
+            return
+        found = [*strays(self._folder, taken, self._wall_ms())]
+        again = {
+            stem for stem in {stem for _, stem in found}
+            if stem.owner == ledger_id and stem.kind == "seal" and stem.first > cursor
+            and self._ledger.held(stem.first, stem.last) is not None
+        }  # fmt: skip
+        put_away(self._folder, [(path, stem) for path, stem in found if stem not in again])
+        for path, stem in found:
+            if stem in again:
+                remove(path)
+        self._sorted_out = (ledger_id, cursor)
+
+    def _seal_anew(self, ledger_id: str, ancestry: Sequence[Ancestor], taken: Snapshot) -> bool:
+        """Seal a range again whose manifest is damaged, if the ledger still holds all of it: rows make the same again."""
+        for stem, why in taken.unreadable:
+            if stem.owner != ledger_id or stem.kind != "seal" or NEWER in why or self._stopped():
+                continue
+            sealed_ms = self._ledger.held(stem.first, stem.last)
+            if sealed_ms is None:
+                continue
+            found = taken_from(self._ledger.rows(stem.first, stem.last), self._ledger.tag_names(), self._places)
+            prev = next((m.hash for m in taken.chain(ledger_id) if m.stem.last == stem.first - 1), "")
+            aged_ms = _aged_ms(taken, ancestry, stem, sealed_ms, found.samples)
+            seal(self._database(), self._folder, stem, prev, found.samples, sealed_ms, found.torn, aged_ms)
+            log.warning("historian: %s was damaged and is made anew from the ledger", stem.manifest_name)
+            return True
+        return False
 
     def _look_ahead(self, ledger_id: str, cursor: int) -> None:
         """Read what waits in short, until there is enough for a piece."""
@@ -268,7 +332,7 @@ class Owner:
         if not chosen:
             return False
         try:
-            made = pack(self._database(), self._folder, chosen, taken.kept_from, self._stopped)
+            made = pack(self._database(), self._folder, chosen, taken.kept, self._stopped)
         except DamagedSourceError as error:
             self._left_out[error.stem] = error.problem
             self._scrub.add(error.problem)
@@ -293,54 +357,70 @@ class Owner:
 
     def _let_go(self, taken: Snapshot) -> bool:
         """Remove the next day whose time has come; returns whether one went."""
-        held, now_ms = self._held(taken), self._wall_ms()
+        held, now_ms, passed_s = self._held(taken), self._wall_ms(), self._monotonic()
         disk = shutil.disk_usage(self._folder)
         limit = limit_bytes(self._config.space_max_bytes, held.bytes, disk.total, disk.free)
-        kept = self._kept = decide(held, now_ms, self._config.keep_days, limit)
+        kept = self._kept = decide(held, now_ms, self._config.keep_days, limit, taken.kept_from)
         self._held_bytes = held.bytes
-        for day in evidence_leaves(evidence_days(self._folder), now_ms, held.newest_ms, self._config.evidence_days):
-            remove(evidence_path(self._folder, day))
-        if not kept.remove:
+        evidence = evidence_leaves(evidence_days(self._folder), now_ms, sorted(held.days), self._config.evidence_days)
+        if self._evidence_pace.allows(len(evidence), passed_s) and evidence:
+            remove(evidence_path(self._folder, evidence[0]))
+            self._evidence_pace.took()
+        self._paced = not self._pace.allows(kept.due, passed_s) and kept.why == "age" and bool(kept.remove)
+        if not kept.remove or self._paced:
             return False
         lives = [live for live in taken.files() if live.file.leaves <= kept.remove]
         margin_ms = int(self._config.evidence_margin_s * 1000)
         from_ms, to_ms = min(live.file.from_ms for live in lives), max(live.file.to_ms for live in lives)
-        alarms = self._ledger.alarms(from_ms - margin_ms, to_ms + margin_ms + 1)
-        set_aside(self._database(), self._folder, kept.remove, lives, spans_of(alarms, margin_ms, now_ms))
-        facts = {"day": max(day_after(kept.remove), taken.kept_from), "why": kept.why, "at_ms": now_ms}
-        write_durably(self._folder / KEPT_FROM_NAME, json.dumps(facts, sort_keys=True) + "\n")
+        spans = spans_of(self._ledger.alarms(from_ms - margin_ms, to_ms + margin_ms + 1), margin_ms, now_ms)
+        told = {problem.file for problem in self._scrub.problems()}
+        set_aside(self._database(), self._folder, kept.remove, lives, spans, told)
+        moved = taken.kept.moved(day_after(kept.remove), (manifest.stem for manifest in taken.manifests))
+        write_durably(self._folder / KEPT_FROM_NAME, moved.text(kept.why, now_ms))
+        if kept.why == "age":
+            self._pace.took()
         for live in lives:
             remove(live.samples(self._folder))
             remove(live.rollup(self._folder))
         log.info("historian: %s went (%s); %d files", kept.remove, kept.why, len(lives))
         return True
 
+    def _withheld(self) -> dict[str, Any]:
+        """Tell how many days the clock calls old that stay, and why: for want of newer days, or as one goes a day."""
+        kept = self._kept
+        if kept is None or not (kept.withheld or self._paced):
+            return {"days": 0, "why": ""}
+        return {"days": kept.due + kept.withheld, "why": "pace"} if self._paced else {"days": kept.withheld, "why": "clock"}
+
     def _held(self, taken: Snapshot) -> Held:
         days: dict[str, int] = {}
         for live in taken.files():
             days[live.file.leaves] = days.get(live.file.leaves, 0) + live.file.bytes + live.file.rollup_bytes
-        newest_ms = max((manifest.sealed_ms for manifest in taken.manifests), default=0)
         other = sum(_size(path) for top in (EVIDENCE, MANIFESTS) for path in (self._folder / top).glob("*"))
-        return Held(days, other, newest_ms)
+        return Held(days, other)
 
     # -- telling --
 
     def _tell(self, ledger_id: str, ancestry: Sequence[Ancestor]) -> None:
+        pruned = pruned_pos(self._ledger.rows_of)
         taken = self._segments.snapshot()
         kept = self._kept
-        problems = [*self._scrub.problems(), *self._left_out.values(), *holes(taken, ledger_id, ancestry)]
+        problems = [*gone(taken, ledger_id, ancestry, self._ledger.rows_of, pruned), *holes(taken, ledger_id, ancestry, pruned)]
+        problems += [*self._scrub.problems(), *self._left_out.values(), *self._refused]
+        problems += lost_problems(self._folder)
         problems += [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable]
         problems += torn_problems(self._folder, taken.manifests, taken.kept_from)
         distinct = list({(problem.file, problem.from_ms): problem for problem in problems}.values())
         now_ms = self._wall_ms()
         status = {
             "at_ms": now_ms,
-            "cursor": taken.cursor(ledger_id, ancestry),
+            "cursor": taken.cursor(ledger_id, ancestry, pruned),
             "damaged": [_told(problem) for problem in distinct[:DAMAGED_MAX]],
             "space": {
                 "bytes": self._held_bytes, "days_held": kept.days_held if kept else 0,
                 "projected_days": kept.projected_days if kept else None, "limit_bytes": kept.limit_bytes if kept else 0,
             },
+            "withheld": self._withheld(),
             "stores": self._stores(),
             "trouble": self.trouble[:WHY_CHARS],
         }  # fmt: skip
@@ -373,27 +453,38 @@ class Owner:
 
     def _database(self) -> duckdb.DuckDBPyConnection:
         if self._db is None:
-            self._db = connect(self._folder)
+            self._db = open_database(self._folder)
         return self._db
 
 
-def holes(taken: Snapshot, ledger_id: str, ancestry: Sequence[Ancestor]) -> list[Problem]:
-    """Return what the chain of a ledger misses: a stretch without a manifest, or one that does not follow the one before."""
+def holes(taken: Snapshot, ledger_id: str, ancestry: Sequence[Ancestor], pruned: int) -> list[Problem]:
+    """Return what the chain of a ledger misses behind `pruned`: a stretch without a manifest, or one that does not follow."""
     problems = []
     chain = taken.chain(ledger_id)
     before: Manifest | None = None
     for manifest in chain:
         stem = manifest.stem
         if before is not None and stem.first > before.stem.last + 1:
-            why = f"no manifest holds log positions {before.stem.last + 1} to {stem.first - 1}; restore it from a backup"
-            problems.append(Problem(f"{MANIFESTS} before {stem.manifest_name}", "", 0, 0, why))
-        elif before is not None and manifest.prev not in before.ends:
+            if stem.first > pruned + 1:
+                why = f"no manifest holds log positions {before.stem.last + 1} to {stem.first - 1}; restore it from a backup"
+                problems.append(Problem(f"{MANIFESTS} before {stem.manifest_name}", "", 0, 0, why))
+        elif before is not None and not manifest.follows(before):
             problems.append(Problem(stem.manifest_name, "", 0, 0, f"does not follow {before.stem.manifest_name}"))
         before = manifest
-    if chain and chain[0].stem.first > taken.cursor("", ancestry) + 1:
+    if chain and chain[0].stem.first > max(taken.cursor("", ancestry), pruned) + 1:
         why = f"no manifest holds log positions {taken.cursor('', ancestry) + 1} to {chain[0].stem.first - 1}"
         problems.append(Problem(f"{MANIFESTS} before {chain[0].stem.manifest_name}", "", 0, 0, why))
     return problems
+
+
+def _aged_ms(taken: Snapshot, ancestry: Sequence[Ancestor], stem: Stem, sealed_ms: int, samples: Samples) -> int:
+    """Return when retention takes a range for received; what was sealed behind it has no say, so that sealing again is the same."""
+    owners = {stem.owner, *(each.ledger_id for each in ancestry)}
+    days = {
+        live.file.leaves for live in taken.files()
+        if live.stem.kind != "load" and live.stem.owner in owners and (live.stem.owner != stem.owner or live.stem.last < stem.first)
+    }  # fmt: skip
+    return received(sorted(days), sealed_ms, int(samples.source_ms.max()) if len(samples) else sealed_ms)
 
 
 def _told(problem: Problem) -> dict[str, Any]:

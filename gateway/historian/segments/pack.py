@@ -20,7 +20,8 @@ from gateway.historian.samples import DAY_MS
 from gateway.historian.segments.durable import aside, make_folder, publish, step, sync_file
 from gateway.historian.segments.files import finish_day
 from gateway.historian.segments.folder import LiveFile, Problem, Snapshot, check_file
-from gateway.historian.segments.manifest import DayFile, Link, Manifest, combined, parse_manifest
+from gateway.historian.segments.kept import NOTHING_GONE, KeptFrom
+from gateway.historian.segments.manifest import DayFile, Link, Manifest, bounded, combined, parse_manifest
 from gateway.historian.segments.merge import MergeError, merge
 from gateway.historian.segments.names import Stem, day_of, rollup_path, samples_path
 from gateway.historian.segments.seal import commit
@@ -66,7 +67,7 @@ def next_pack(taken: Snapshot, now_ms: int, left_out: Iterable[Stem] = ()) -> tu
     ]
     for choose in (_hour, _day, _late, _removed):
         for run in runs:
-            if chosen := choose(run, now_ms, taken.kept_from):
+            if chosen := choose(run, now_ms, taken.kept):
                 return chosen
     return ()
 
@@ -82,7 +83,7 @@ def _runs(manifests: Sequence[Manifest]) -> list[list[Manifest]]:
     return runs
 
 
-def _hour(run: Sequence[Manifest], now_ms: int, _kept_from: str) -> tuple[Manifest, ...]:
+def _hour(run: Sequence[Manifest], now_ms: int, _kept: KeptFrom) -> tuple[Manifest, ...]:
     for (hour, kind), same in groupby(run, lambda m: (m.sealed_ms // HOUR_MS, m.stem.kind)):
         if kind == "seal" and (hour + 1) * HOUR_MS + SETTLED_MS <= now_ms:
             chosen = _bounded(list(same), HOUR_ROWS_MAX)
@@ -91,7 +92,7 @@ def _hour(run: Sequence[Manifest], now_ms: int, _kept_from: str) -> tuple[Manife
     return ()
 
 
-def _day(run: Sequence[Manifest], now_ms: int, _kept_from: str) -> tuple[Manifest, ...]:
+def _day(run: Sequence[Manifest], now_ms: int, _kept: KeptFrom) -> tuple[Manifest, ...]:
     for day, same in groupby(run, lambda m: m.sealed_ms // DAY_MS):
         together = list(same) if (day + 1) * DAY_MS + DAY_SETTLED_MS <= now_ms else []
         while together:
@@ -102,29 +103,29 @@ def _day(run: Sequence[Manifest], now_ms: int, _kept_from: str) -> tuple[Manifes
     return ()
 
 
-def _removed(run: Sequence[Manifest], _now_ms: int, kept_from: str) -> tuple[Manifest, ...]:
+def _removed(run: Sequence[Manifest], _now_ms: int, kept: KeptFrom) -> tuple[Manifest, ...]:
     """Choose manifests of which nothing is left: only the chain needs them."""
-    for empty, same in groupby(run, lambda m: day_of(m.sealed_ms) < kept_from and _nothing_left(m, kept_from)):
+    for empty, same in groupby(run, lambda m: day_of(m.sealed_ms) < kept.day and _nothing_left(m, kept)):
         chosen = tuple(same)[: 8 * REMOVED_MIN]
         if empty and len(chosen) >= REMOVED_MIN:
             return chosen
     return ()
 
 
-def _nothing_left(manifest: Manifest, kept_from: str) -> bool:
-    return all(file.leaves < kept_from for file in manifest.files)
+def _nothing_left(manifest: Manifest, kept: KeptFrom) -> bool:
+    return all(kept.covers(manifest.stem, file.leaves) for file in manifest.files)
 
 
-def _late(run: Sequence[Manifest], now_ms: int, kept_from: str) -> tuple[Manifest, ...]:
+def _late(run: Sequence[Manifest], now_ms: int, kept: KeptFrom) -> tuple[Manifest, ...]:
     """Choose a stretch of whole days' packs in which some day has many files."""
     newest = (now_ms - DAY_SETTLED_MS) // DAY_MS
-    old = [m for m in run if m.sealed_ms // DAY_MS < newest and day_of(m.sealed_ms) >= kept_from]  # from one place of the run on
+    old = [m for m in run if m.sealed_ms // DAY_MS < newest and day_of(m.sealed_ms) >= kept.day]  # from one place of the run on
     counts: Counter[str] = Counter()
     begin = 0
     for at, manifest in enumerate(old):
         if at and (manifest.sealed_ms - old[begin].sealed_ms > LATE_DAYS_MAX * DAY_MS or at - begin >= TOGETHER_MAX):
             begin, counts = at, Counter()
-        counts.update(file.day for file in manifest.files if file.leaves >= kept_from)
+        counts.update(file.day for file in manifest.files if not kept.covers(manifest.stem, file.leaves))
         crowded = [day for day, files in counts.items() if files >= LATE_FILES_MIN]
         if crowded:
             chosen = tuple(old[begin : at + 1])
@@ -147,7 +148,7 @@ def _bounded(together: Sequence[Manifest], rows_max: int) -> tuple[Manifest, ...
 
 
 def pack(
-    db: duckdb.DuckDBPyConnection, folder: Path, chosen: Sequence[Manifest], kept_from: str = "",
+    db: duckdb.DuckDBPyConnection, folder: Path, chosen: Sequence[Manifest], kept: KeptFrom = NOTHING_GONE,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Manifest | None:  # fmt: skip
     """Replace manifests that follow each other by one; None if it was stopped.
@@ -163,7 +164,7 @@ def pack(
     gone: list[DayFile] = []
     for manifest in chosen:
         for file in manifest.files:
-            if file.leaves < kept_from:
+            if kept.covers(manifest.stem, file.leaves):
                 gone.append(file)
             else:
                 sources.setdefault(file.day, []).append(LiveFile(manifest.stem, manifest.sealed_ms, file))
@@ -190,6 +191,7 @@ def pack(
     made = Manifest(
         stem, max(manifest.sealed_ms for manifest in chosen), *_sums((file.rows, file.digest) for file in files), chosen[0].prev,
         tuple(files), links, *_sums(copies), *_sums(removed),
+        torn=bounded([torn for m in chosen for torn in m.torn]),
     )  # fmt: skip
     parse_manifest(stem, made.text())  # its sums hold, or it never counts
     commit(folder, made)

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import duckdb
 
-from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import LiveFile, Problem, Snapshot, check_file
+from gateway.historian.segments.spill import open_database
 
 EVERY_MS: Final = 600_000  # one file in so long; 400 days of one gateway are through in a week or two
 AGAIN_MS: Final = 60_000  # those found damaged: somebody may have restored them
@@ -110,7 +110,7 @@ def locate(folder: Path, live: LiveFile, problem: Problem) -> Problem:
     path = folder / problem.file
     if path != live.samples(folder):
         return problem
-    db = connect(folder)
+    db = open_database(folder)
     try:
         bad = _unreadable_groups(db, path)
     except duckdb.Error:

@@ -238,7 +238,7 @@ def _ranges(row: LogRow) -> NDArray[np.int64] | None:
 
 def seal(
     db: duckdb.DuckDBPyConnection, folder: Path, stem: Stem, prev: str, samples: Samples, sealed_ms: int,
-    torn: Sequence[TornRow] = (),
+    torn: Sequence[TornRow] = (), aged_ms: int | None = None,
 ) -> Manifest:  # fmt: skip
     """Write sorted samples as the files of a stem, then its manifest: from that moment they count.
 
@@ -246,11 +246,13 @@ def seal(
 
     Args:
         sealed_ms: when the newest row of the range was received: not the time of sealing, so that doing it again is the same.
+        aged_ms: what retention takes for that time, where the clock was behind (`keep.received`); None: the same.
 
     Raises:
         OSError, duckdb.Error: the disk would not; nothing counts, do it again.
     """
-    files = [write_day(db, folder, stem, day, part, sealed_ms) for day, part in by_day(samples)] if len(samples) else []
+    received_ms = sealed_ms if aged_ms is None else aged_ms
+    files = [write_day(db, folder, stem, day, part, received_ms) for day, part in by_day(samples)] if len(samples) else []
     put_aside(folder, stem.owner, torn)
     manifest = Manifest(
         stem, sealed_ms, len(samples), combined([file.digest for file in files]), prev, tuple(files), torn=named(torn)

@@ -1,0 +1,100 @@
+"""A historian that somebody has taken away: what the ledger let go is named, and never sealed over as if it were whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.core.ledger import Batch
+from gateway.core.retention import Removable
+from gateway.core.sealed import SealedSegments
+from gateway.historian.segments.folder import SegmentFolder
+from tests.historian.segments.journal import T0_MS, TAGS, Journal, everything, owner_of, settle, status_of
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "ledger.sqlite3")
+    yield made
+    made.close()
+
+
+def frames(journal: Journal, count: int) -> None:
+    for _ in range(count):
+        at_ms = T0_MS + journal.pos * 1000
+        journal.frame(at_ms, [(TAGS[0], at_ms, 1.0, 192)])
+
+
+def run(folder: Path, journal: Journal, after_s: int) -> None:
+    owner = owner_of(folder, journal.path, T0_MS + after_s * 1000, seal_s=1.0, samples_max=10)
+    owner.begin()
+    settle(owner)
+    owner.close()
+
+
+def prune(journal: Journal, upto: int) -> None:
+    journal.ledger.commit([Batch(removable=Removable(1, upto + 1))])
+
+
+def core(folder: Path, journal: Journal) -> SealedSegments:
+    return SealedSegments(folder, journal.ledger_id, (), 600.0, T0_MS)
+
+
+def test_the_ledger_remembers_what_it_let_go(journal: Journal) -> None:
+    frames(journal, 30)
+    assert journal.ledger.reader.meta("pruned_pos") == ""
+    prune(journal, 12)
+    prune(journal, 20)
+    meta = journal.ledger.reader.meta
+    assert (meta("pruned_pos"), meta("pruned_from_ms"), meta("pruned_to_ms")) == ("20", str(T0_MS), str(T0_MS + 19_000))
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("harm", ["all of it", "its newest manifests"])
+def test_a_historian_taken_away_is_a_hole_and_what_follows_is_sealed_behind_it(tmp_path: Path, journal: Journal, harm: str) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, 60)
+    assert core(folder, journal).look(journal.ledger.reader, 0, T0_MS + 60_000, ()).cursor == 30
+    prune(journal, 20)
+    if harm == "all of it":
+        shutil.rmtree(folder)
+        hole = (1, 20)
+    else:
+        for path in sorted((folder / "manifests").iterdir())[1:]:
+            path.unlink()
+        hole = (11, 20)
+    frames(journal, 5)
+    run(folder, journal, 120)
+    damaged = status_of(folder)["damaged"]
+    assert isinstance(damaged, list)
+    (told,) = [each for each in damaged if each["file"].startswith("manifests")]
+    assert told["why"].startswith(f"log positions {hole[0]} to {hole[1]} have left the ledger and no manifest holds them")
+    assert T0_MS <= told["from_ms"] <= told["to_ms"] == T0_MS + 19_000
+    taken = SegmentFolder(folder).snapshot()
+    assert taken.missing_upto(journal.ledger_id, (), 20) == [hole]
+    assert not any(m.stem.first <= hole[1] and m.stem.last >= hole[0] for m in taken.manifests), "no piece claims the hole"
+    assert taken.cursor(journal.ledger_id, (), 20) == 35
+    assert status_of(folder)["cursor"] == 35
+    found = core(folder, journal).look(journal.ledger.reader, 20, T0_MS + 180_000, ())
+    (alarm,) = [each for each in found.told if each.key == "CORE.HISTORIAN.DAMAGED"]
+    assert alarm.standing
+    assert f"log positions {hole[0]} to {hole[1]} have left" in str(alarm.facts["what"])
+    assert found.cursor == 35, "the hole does not hold up what is whole behind it"
+    held = everything(folder)
+    assert sum(held.values()) >= 15
+    assert not held - journal.rows
+
+
+def test_a_whole_historian_has_no_hole(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, 60)
+    prune(journal, 30 - 5)
+    run(folder, journal, 120)
+    assert status_of(folder)["damaged"] == []
+    found = core(folder, journal).look(journal.ledger.reader, 25, T0_MS + 180_000, ())
+    assert [told.standing for told in found.told if told.key == "CORE.HISTORIAN.DAMAGED"] == [False]
