@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from difflib import get_close_matches
 from typing import Final, Literal, Protocol
 
 from gateway.historian.samples import DAY_MS, Samples
@@ -130,5 +131,7 @@ def chosen(tags: Sequence[ExportTag], wanted: Sequence[str]) -> tuple[ExportTag,
     unknown = [word for word in wanted if word not in by_id]
     if unknown:
         listed = ", ".join(map(ascii, unknown[:10]))
-        raise ExportError(f"the site has no tag {listed}", f"站点没有测点 {listed}")
+        near = get_close_matches(unknown[0].upper(), by_id, n=1)
+        meant, meant_zh = (f"; did you mean {near[0]}?", f"；是否为 {near[0]}？") if near else ("", "")
+        raise ExportError(f"the site has no tag {listed}{meant}", f"站点没有测点 {listed}{meant_zh}")
     return tuple(by_id[word] for word in dict.fromkeys(wanted))

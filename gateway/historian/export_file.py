@@ -64,7 +64,7 @@ def check_place(path: Path, data: Path | None, *, force: bool) -> None:
     if not parent.is_dir():
         raise ExportError(f"{path.parent}: there is no such folder; make it first", f"{path.parent}：没有此文件夹；请先创建")
     if data is not None:
-        for name in OWN_FOLDERS:
+        for name in ("", *OWN_FOLDERS):  # each of these may be a link to another disk
             own = Path(os.path.realpath(data / name))
             if parent == own or own in parent.parents:
                 raise ExportError(

@@ -87,7 +87,7 @@ async def tag_now(_: Viewer, parts: PartsOf, tag: TagId) -> Any:
     def make() -> TagNow:
         found = parts.view.tag(tag)
         if found is None:
-            raise not_found()
+            raise not_found(tag)
         return found
 
     return await parts.read(make)

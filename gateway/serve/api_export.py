@@ -24,7 +24,7 @@ from gateway.historian.store import HistorianError
 from gateway.serve.asking import KNOWN_PARAMETERS, Parts, PartsOf, TimeMs, Viewer, problems
 from gateway.serve.gate import LIMIT, NOTE
 from gateway.serve.problems import Kind, RefusedError, not_found
-from gateway.serve.view_errors import ViewError
+from gateway.serve.view_errors import ViewError, in_days
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +62,12 @@ async def export(
     if from_ms >= to_ms:
         raise RefusedError(Kind.INVALID, "from_ms must be before to_ms", "from_ms 必须早于 to_ms")
     if to_ms - from_ms > RANGE_MS_MAX:
-        raise RefusedError(Kind.INVALID, f"at most {RANGE_MS_MAX} ms at once", f"一次最多 {RANGE_MS_MAX} 毫秒")
+        raise RefusedError(Kind.INVALID, f"at most {in_days(RANGE_MS_MAX)} days at once", f"一次最多 {in_days(RANGE_MS_MAX)} 天")
     strange = [name for name in dict.fromkeys(tag) if name not in parts.site.tag_index]
-    if strange and not await parts.histories.run(lambda: all(map(parts.historian.knows, strange))):
-        raise not_found()
+    if strange:
+        unknown = await parts.histories.run(lambda: next((name for name in strange if not parts.historian.knows(name)), None))
+        if unknown is not None:
+            raise not_found(unknown)
     order = _order(parts.site, tag, from_ms, to_ms)
     note: dict[str, Any] = {"event": "export", "tags": len(order.tags), "from_ms": from_ms, "to_ms": to_ms, "ended": "refused"}
     request.scope[NOTE] = note

@@ -28,6 +28,7 @@ from gateway.serve.view_errors import (
     OutOfTimeError,
     UnknownTagError,
     ViewError,
+    in_days,
 )
 
 VERSION: Final = "1"
@@ -85,10 +86,10 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _view(request: Request, error: Exception) -> Response:
     if isinstance(error, UnknownTagError):
-        refused = not_found()
+        refused = not_found(error.tag)
     elif isinstance(error, HistoryTooLargeError):
         refused = RefusedError(
-            Kind.INVALID, str(error), f"范围 {error.asked_ms} 毫秒过长；一次最多 {error.fits_ms} 毫秒"
+            Kind.INVALID, str(error), f"范围 {in_days(error.asked_ms)} 天过长；一次最多 {in_days(error.fits_ms)} 天"
         )
     elif isinstance(error, BadCursorError):
         refused = RefusedError(Kind.INVALID, str(error), "before 须为上一页给出的 next")

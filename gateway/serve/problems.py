@@ -97,8 +97,12 @@ def unauthenticated() -> RefusedError:
     )
 
 
-def not_found() -> RefusedError:
-    """There is nothing under this path or id."""
+def not_found(tag: str = "") -> RefusedError:
+    """There is nothing under this path or id; or no such tag."""
+    if tag:
+        return RefusedError(
+            Kind.NOT_FOUND, f"the site has no tag {tag}; /api/v1/tags lists them", f"站点没有测点 {tag}；见 /api/v1/tags"
+        )
     return RefusedError(Kind.NOT_FOUND, "nothing here has this path or id", "没有此路径或编号")
 
 

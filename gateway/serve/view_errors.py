@@ -48,6 +48,12 @@ NEWER: Final = (
 """Of `other_schema`, where there is no way from there to here."""
 
 
+def in_days(span_ms: int) -> str:
+    """Return a span in days, with one digit where it is no whole number."""
+    days = span_ms / 86_400_000
+    return f"{days:.0f}" if days == round(days) else f"{days:.1f}"
+
+
 class ViewError(Exception):
     """Base: expected, and the caller's to tell on."""
 
@@ -65,7 +71,7 @@ class HistoryTooLargeError(ViewError):
 
     def __init__(self, asked_ms: int, fits_ms: int) -> None:
         self.asked_ms, self.fits_ms = asked_ms, fits_ms
-        super().__init__(f"a range of {asked_ms} ms; ask for at most {fits_ms} ms at once")
+        super().__init__(f"a range of {in_days(asked_ms)} days; ask for at most {in_days(fits_ms)} days at once")
 
 
 class LedgerAwayError(ViewError):

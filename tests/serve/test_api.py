@@ -154,8 +154,10 @@ def test_an_unknown_alarm_is_not_there(tmp_path: Path) -> None:
             problem(await client.get(f"/api/v1/alarms/{'f' * 32}"), 404, "not-found")
             problem(await client.get("/api/v1/alarms/%2e%2e%2f%2e%2e%2fetc%2fpasswd"), 404, "not-found")
             problem(await client.get("/api/v1/alarms/%00"), 422, "invalid")
-            problem(await client.get("/api/v1/tags/NO.SUCH"), 404, "not-found")
-            problem(await client.get("/api/v1/tags/NO.SUCH/history?from_ms=0&to_ms=5"), 404, "not-found")
+            for path in ("tags/NO.SUCH", "tags/NO.SUCH/history?from_ms=0&to_ms=5", "export?tag=NO.SUCH&from_ms=0&to_ms=5"):
+                told = problem(await client.get(f"/api/v1/{path}"), 404, "not-found")
+                assert "no tag NO.SUCH" in told["detail"]
+                assert "没有测点 NO.SUCH" in told["detail_zh"]
 
     run(tmp_path, story)
 

@@ -21,6 +21,7 @@ from gateway.serve import api_export
 from gateway.serve.app import _Server, _uvicorn_config
 from gateway.serve.listening import ServeSettings, listen
 from gateway.serve.tokens import Role
+from gateway.serve.view_errors import HistoryTooLargeError
 from tests.serve.fakes import SITE, TAG, Served, serving
 
 T0_MS = 1_759_968_000_000
@@ -217,6 +218,16 @@ def test_more_rows_than_allowed_cut_the_answer(tmp_path: Path, monkeypatch: pyte
     async def story(served: Served) -> None:
         assert not (await over_the_wire(served)).endswith(b"0\r\n\r\n")
 
+    run(tmp_path, story)
+
+
+def test_the_longest_range_is_told_in_days(tmp_path: Path) -> None:
+    async def story(served: Served) -> None:
+        async with served.client() as client:
+            told = (await client.get("/api/v1/export", params={**QUERY, "from_ms": "0"})).json()
+            assert (told["detail"], told["detail_zh"]) == ("at most 400 days at once", "一次最多 400 天")
+
+    assert str(HistoryTooLargeError(401 * 86_400_000, 400 * 86_400_000)) == "a range of 401 days; ask for at most 400 days at once"
     run(tmp_path, story)
 
 

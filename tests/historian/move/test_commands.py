@@ -118,6 +118,9 @@ def test_an_export_says_what_it_did_and_refuses_in_one_sentence(data: Path, tmp_
     for wrong, told in (
         (("--out", tmp_path / "x.doc"), "文件名须以"),
         (("--out", data / "historian" / "x.csv"), "存放网关自己的文件"),
+        (("--out", data / "x.csv"), "存放网关自己的文件"),
+        (("--out", tmp_path / "y.csv", "--all"), "不能同时"),
+        (("--out", tmp_path / "y.csv", "--tag", A.lower()), f"是否为 {A}？"),
         (("--out", tmp_path / "none" / "x.csv"), "没有此文件夹"),
         (("--out", tmp_path / "y.csv", "--tag", "NO.SUCH"), "没有测点"),
         (("--out", tmp_path / "y.csv", "--data", tmp_path / "nowhere"), "数据目录"),
