@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -129,7 +130,7 @@ def load_file(
         raise LoadError(f"{path}: give a .csv or a .parquet file", f"{path}：请给出 .csv 或 .parquet 文件")
     given = mapping or own_mapping()
     problems, read = Problems(), FileRead()
-    with folder_aside(work, "import-") as folder:
+    with _disk_told(work), folder_aside(work, "import-") as folder:
         zone = ZoneInfo(given.time.timezone or site.timezone)
         converter = Converter(given, site, zone, now_ms, problems)
         if kind == ".parquet":
@@ -149,6 +150,21 @@ def load_file(
             return _write(stage, converter, _load_id(read.sha256, given, site, zone), sink_of, progress)
         finally:
             stage.close()
+
+
+@contextmanager
+def _disk_told(work: Path) -> Iterator[None]:
+    """Tell what DuckDB says when the disk refuses it as one sentence."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        cause = str(error).partition("\n")[0][:300]
+        raise LoadError(
+            f"{work}: the import was ended ({cause}); free some space or see to the disk, then do the same again: it goes on",
+            f"{work}：导入中断（{cause}）；请腾出空间或检查磁盘，然后再次执行即可续做",
+        ) from error
 
 
 def _take(stage: Stage, converter: Converter, problems: Problems, chunk: Chunk) -> None:
