@@ -23,6 +23,8 @@ STALL_SAID_S: Final = 3.0
 STALL_FATAL_S: Final = 7.0  # the supervisor starts core anew, which replays to the same state
 FROZEN_S: Final = 2.0
 STALL_EXIT_CODE: Final = 70
+ROOM_BYTES: Final = 16_384
+TROUBLE_SAID_S: Final = 60.0
 
 
 class Watchdog:
@@ -49,6 +51,7 @@ class Watchdog:
         self._cycles, self._heartbeat, self._path = cycles, heartbeat, path
         self._on_stall, self._on_turn = on_stall, on_turn
         self._fatal = fatal or _end_at_once
+        self._turn, self._silent_at = 0, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="core-watchdog", daemon=True)
 
@@ -93,14 +96,43 @@ class Watchdog:
             self._write()
 
     def _write(self) -> None:
-        aside = self._path.with_suffix(".tmp")
         try:
-            aside.write_text(json.dumps(self._heartbeat(), ensure_ascii=False), encoding="utf-8")
-            aside.replace(self._path)
+            self._turn = write_beat(self._path, self._turn, json.dumps(self._heartbeat(), ensure_ascii=False).encode())
+            self._silent_at = 0.0
         except OSError as error:
-            log.warning("heartbeat file: %s", error)
+            now = time.monotonic()
+            if not self._silent_at or now - self._silent_at >= TROUBLE_SAID_S:
+                self._silent_at = now
+                log.warning("heartbeat file: %s; said again in %g s while it lasts", error, TROUBLE_SAID_S)
         except RuntimeError as error:  # numbers that the loop changed while they were being read; the next try is soon
             log.warning("heartbeat: %s", error)
+
+
+def write_beat(path: Path, turn: int, text: bytes) -> int:
+    """Put a heartbeat in place as a whole, on a full disk too; returns the `turn` to give next time.
+
+    Two files beside `path` take turns and keep the room they once had. `path` is a link to the one written last, so that
+    nobody reads the one that is being written. Spaces fill it up.
+
+    Raises:
+        OSError: the disk would not.
+    """
+    spare, link = path.with_suffix(f".{turn}"), path.with_suffix(".tmp")
+    handle = os.open(spare, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        kept = os.fstat(handle)
+        if path.exists() and os.path.samestat(kept, path.stat()):  # the one in place: another core's turn ended here
+            return write_beat(path, 1 - turn, text)
+        size = max(kept.st_size, -(-len(text) // ROOM_BYTES) * ROOM_BYTES)
+        at, whole = 0, text.ljust(size)
+        while at < size:
+            at += os.pwrite(handle, whole[at:], at)
+    finally:
+        os.close(handle)
+    link.unlink(missing_ok=True)
+    os.link(spare, link)
+    link.replace(path)
+    return 1 - turn
 
 
 def _end_at_once() -> None:

@@ -226,3 +226,40 @@ def test_a_heartbeat_that_cannot_be_made_does_not_end_the_watch(tmp_path: Path, 
     assert loop.fatal.wait(WAIT_S)
     watchdog.close()
     assert "heartbeat" in caplog.text
+
+
+@pytest.mark.fault("F58")
+def test_a_full_disk_does_not_silence_a_core_that_has_beaten_before(tmp_path: Path) -> None:
+    """What is on the disk is written over; nothing new is asked of it, and its reader never sees half of one."""
+    path, turn = tmp_path / "heartbeat.json", 0
+    for at in range(2):
+        turn = watchdog_file.write_beat(path, turn, json.dumps({"cycles": at, "long": "x" * 9000}).encode())
+    blocks = {each: (each.stat().st_ino, each.stat().st_size) for each in (path.with_suffix(".0"), path.with_suffix(".1"))}
+    for at in range(2, 9):
+        before = path.read_text()
+        with path.open() as reader:  # opened now, read after the next beat
+            turn = watchdog_file.write_beat(path, turn, json.dumps({"cycles": at}).encode())
+            assert reader.read() == before
+        assert json.loads(path.read_text()) == {"cycles": at}
+    assert {each: (each.stat().st_ino, each.stat().st_size) for each in blocks} == blocks
+    turn = watchdog_file.write_beat(path, 1 - turn, b'{"cycles": 99}')  # a core started anew does not know whose turn it is
+    assert json.loads(path.read_text()) == {"cycles": 99}
+
+
+def test_a_heartbeat_that_cannot_be_written_is_said_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = threading.Semaphore(0)
+
+    def full(*_: object) -> int:
+        tried.release()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(watchdog_file, "write_beat", full)
+    watchdog = watch(Loop(), tmp_path / "heartbeat.json")
+    for _ in range(5):
+        assert tried.acquire(timeout=WAIT_S)
+    watchdog.close()
+    assert [record.message for record in caplog.records].count(
+        "heartbeat file: [Errno 28] No space left on device; said again in 60 s while it lasts"
+    ) == 1
