@@ -63,8 +63,9 @@ def export_command(
         raise refuse(error) from None
     wanted = [word.strip() for each in tags or () for word in each.split(",") if word.strip()]
     if bool(wanted) == all_:
-        told = say("--tag 与 --all 不能同时给出", "give --tag or --all, not both") if wanted else say("请给出 --tag 或 --all", "give --tag or --all")
-        raise typer.BadParameter(told)
+        if wanted:
+            raise typer.BadParameter(say("--tag 与 --all 不能同时给出", "give --tag or --all, not both"))
+        raise typer.BadParameter(say("请给出 --tag 或 --all", "give --tag or --all"))
     zone = ZoneInfo(loaded.timezone)
     from_ms = typed_time(from_, zone)
     to_ms = typed_time(to, zone, end=True) if to is not None else time.time_ns() // 1_000_000
