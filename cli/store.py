@@ -51,7 +51,8 @@ def setup(site: SitePath, only: OnlyId = None, as_json: AsJson = False) -> None:
         for done in entry["done"]:
             typer.echo(f"{entry['id']}: {done['text']}")
         if entry["error"]:
-            typer.echo(entry["error"], err=True)
+            again = say("；解决后请再执行一次", "; run this again once that is mended")
+            typer.echo(f"{entry['error']}{again}", err=True)
     raise SystemExit(EXIT_FAILED if failed else 0)
 
 
@@ -61,14 +62,21 @@ def setup(site: SitePath, only: OnlyId = None, as_json: AsJson = False) -> None:
 ))  # fmt: skip
 def status(
     site: SitePath,
-    data: Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))] = Path("hazardgate-data"),
+    data: Annotated[Path | None, typer.Option("--data", help=say(
+        "数据目录，默认 hazardgate-data", "data folder; default: hazardgate-data"))] = None,
     only: OnlyId = None,
     as_json: AsJson = False,
 ) -> None:
     """Whether each store answers and has our database, and how far the gateway has fed it."""
     from gateway.historian.influx import health
 
-    loaded, fed, results = _site(site), _fed(data), []
+    loaded = _site(site)
+    if data is not None and not data.is_dir():
+        raise refuse(say(
+            f"{data}：没有这个目录；请用 --data 指定网关的数据目录",
+            f"{data}: there is no such folder; name the gateway's data folder with --data",
+        ))  # fmt: skip
+    fed, results = _fed(data or Path("hazardgate-data")), []
     for config in _chosen(loaded, only):
         entry: dict[str, Any] = {
             "id": config.id, "kind": config.kind, "url": config.url, "error": None, "version": None, "database": None,
@@ -143,23 +151,24 @@ def _fed(data: Path) -> dict[str, dict[str, Any]]:
 def _in_words(entry: dict[str, Any]) -> str:
     name = f"{entry['id']} ({entry['kind']}, {entry['url']})"
     if entry["error"]:
-        return f"{name}: {entry['error']}"
+        return f"{name}: {entry['error']}; {_feeding(entry['fed'])}"
     version = entry["version"] or say("版本未知", "version not told")
     database = {
         True: say("数据库存在", "database is there"),
         False: say("数据库不存在，请运行 hazardgate store setup", "no database: run `hazardgate store setup`"),
         None: say("无需数据库", "no database to check"),
     }[entry["database"]]
-    fed = entry["fed"]
+    return f"{name}: {version}; {database}; {_feeding(entry['fed'])}"
+
+
+def _feeding(fed: dict[str, Any] | None) -> str:
     if fed is None:
-        feeding = say("网关尚未报告写入情况", "the gateway has not told how far it has fed it")
-    else:
-        state = {
-            "live": say("实时", "live"), "catching up": say("追补中", "catching up"), "away": say("不可用", "away"),
-            "refused": say("被拒绝", "refused"),
-        }.get(fed["state"], fed["state"])  # fmt: skip
-        feeding = say(
-            f"{state}，未写入 {fed['lag_rows']} 条日志，隔离 {fed['quarantined']} 个采样",
-            f"{state}, {fed['lag_rows']} log rows to go, {fed['quarantined']} samples quarantined",
-        )
-    return f"{name}: {version}; {database}; {feeding}"
+        return say("网关尚未报告写入情况", "the gateway has not told how far it has fed it")
+    state = {
+        "live": say("实时", "live"), "catching up": say("追补中", "catching up"), "away": say("不可用", "away"),
+        "refused": say("被拒绝", "refused"),
+    }.get(fed["state"], fed["state"])  # fmt: skip
+    return say(
+        f"写入：{state}，未写入 {fed['lag_rows']} 条日志，隔离 {fed['quarantined']} 个采样",
+        f"feeding: {state}, {fed['lag_rows']} log rows to go, {fed['quarantined']} samples quarantined",
+    )

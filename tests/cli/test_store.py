@@ -73,3 +73,21 @@ def test_a_secret_that_is_missing_is_told_without_being_asked_for(tmp_path: Path
     code, told = run("setup", site)
     assert code == 1
     assert "no-such-file" in told
+
+
+def test_a_store_that_is_away_is_told_with_what_helps_and_how_far_it_was_fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "en")
+    site = str(site_with(tmp_path, "http://127.0.0.1:1"))
+    code, told = run("setup", site)
+    assert code == 1
+    assert "run this again" in told
+    assert "tried again" not in told, "setup does not"
+    status = {"stores": [{"id": "plant", "state": "away", "lag_rows": 71, "quarantined": 0}]}
+    (tmp_path / "historian").mkdir()
+    (tmp_path / "historian" / "status.json").write_text(json.dumps(status))
+    code, told = run("status", site, "--data", str(tmp_path))
+    assert code == 1
+    assert "71 log rows to go" in told
+    code, told = run("status", site, "--data", str(tmp_path / "typo"))
+    assert code == 2
+    assert "no such folder" in told

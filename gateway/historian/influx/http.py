@@ -189,17 +189,18 @@ class Link:
             )
         if isinstance(error, NewConnectionError):
             return StoreAwayError(
-                f"storage.stores.{store}: {url} cannot be reached ({short(_cause(error))}); it is tried again",
-                f"storage.stores.{store}：连不上 {url}（{short(_cause(error))}）；将继续重试",
+                f"storage.stores.{store}: {url} cannot be reached ({short(_cause(error))}); does it run, and is url right?",
+                f"storage.stores.{store}：连不上 {url}（{short(_cause(error))}）；它在运行吗，url 是否正确？",
             )
         if isinstance(error, (DeadlineError, TimeoutError)):
             return StoreAwayError(
-                f"storage.stores.{store}: {url} gave no whole answer within {self.config.timeout_s:g} s (timeout_s); it is tried again",
-                f"storage.stores.{store}：{url} 在 {self.config.timeout_s:g} 秒（timeout_s）内没有完整答复；将继续重试",
+                f"storage.stores.{store}: {url} gave no whole answer within {self.config.timeout_s:g} s (timeout_s)",
+                f"storage.stores.{store}：{url} 在 {self.config.timeout_s:g} 秒（timeout_s）内没有完整答复",
             )
         return StoreAwayError(
-            f"storage.stores.{store}: the connection to {url} broke ({short(_cause(error))}); it is tried again",
-            f"storage.stores.{store}：与 {url} 的连接中断（{short(_cause(error))}）；将继续重试",
+            f"storage.stores.{store}: the connection to {url} broke ({short(_cause(error))}); is what listens there of kind "
+            f"{self.config.kind}?",
+            f"storage.stores.{store}：与 {url} 的连接中断（{short(_cause(error))}）；在该处监听的确实是 {self.config.kind} 吗？",
         )
 
 
