@@ -281,6 +281,7 @@ class HistorianAnswer(BaseModel):
     damaged: list[DamagedAnswer] = []
     space: SpaceAnswer | None = None
     stores: list[StoreAnswer] = []
+    trouble: str = Field(default="", description="why its keeper could not do its last piece of work; empty if it could")
 
 
 class Annotation(BaseModel):

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from config import SiteConfig
 from gateway.care import NewerDataError, refuse_unreadable
 from gateway.core import ACTS_NAME, LEDGER_NAME, send_act
+from gateway.historian.segments.board import Board
 from gateway.historian.segments.names import FOLDER_NAME
 from gateway.serve.acts import Acts
 from gateway.serve.answers import json_of, site_answer
@@ -117,12 +118,14 @@ class Serve:
         self._hub = Hub(time.monotonic, wall_ms())
         core_folder = data_dir / "core"
         self._view = LedgerView(site, core_folder, wall_ms, recent=RecentFrames(settings.recent_bytes))
-        self._historian = HistoryReader(site, core_folder, self._view.recent, turnstile=self._view.turnstile)
+        board = Board()
+        self._historian = HistoryReader(site, core_folder, self._view.recent, turnstile=self._view.turnstile, board=board)
         self._feeding = Feeding(
             site, core_folder / LEDGER_NAME, data_dir / FOLDER_NAME, base_dir, wall_ms, self._view.turnstile.reading
         )
         self._sealing = Sealing(
-            site, core_folder / LEDGER_NAME, data_dir / FOLDER_NAME, wall_ms, self._view.turnstile.reading, self._feeding.status
+            site, core_folder / LEDGER_NAME, data_dir / FOLDER_NAME, wall_ms, self._view.turnstile.reading, self._feeding.status,
+            board,
         )
         self._parts = create_parts(
             site, self._view, self._historian, partial(send_act, core_folder / ACTS_NAME), self._audit, self._hub,

@@ -21,6 +21,7 @@ from gateway.core import LEDGER_NAME
 from gateway.historian.events import events_of_ledger
 from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples, concatenated
+from gateway.historian.segments.board import Board
 from gateway.historian.segments.folder import Ancestor, Snapshot
 from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
@@ -91,11 +92,12 @@ class HistoryReader:
     def __init__(
         self, site: SiteConfig, core_folder: Path, recent: RecentFrames | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, turnstile: Turnstile | None = None,
-        historian: Path | None = None,
+        historian: Path | None = None, board: Board | None = None,
     ) -> None:  # fmt: skip
         """`recent` is the view's, so that the newest minutes cost no disk; without it all comes from the ledger.
 
         `turnstile` is the view's too, who opens and closes it. `historian` is the folder of segments, by default beside core's.
+        `board` is the keeper's of this process.
         """
         path = core_folder / LEDGER_NAME
         gate = Turnstile(log_of(path)) if turnstile is None else turnstile
@@ -105,9 +107,10 @@ class HistoryReader:
             point.tag: (edge.id, device.id) for edge in site.edges for device in edge.devices for point in device.points
         }
         self._ledger = LedgerPast(recent or RecentFrames())
+        self._board = board or Board()
         self._folder = historian or core_folder.parent / FOLDER_NAME
         self._parquet = ParquetReader(self._folder / TEMPORARY)
-        self._segments = SegmentReader(self._folder, self._parquet)
+        self._segments = SegmentReader(self._folder, self._parquet, board)
 
     def close(self) -> None:
         """Let go of the ledger and the segments."""
@@ -204,6 +207,8 @@ class HistoryReader:
 
     def status(self) -> dict[str, Any] | None:
         """Return what the keeper of the segments wrote last; None: it has not, or it cannot be read."""
+        if (told := self._board.status()) is not None:
+            return told
         try:
             with (self._folder / STATUS_NAME).open("rb") as file:
                 loaded = json.loads(file.read(STATUS_BYTES_MAX))

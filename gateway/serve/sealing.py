@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config import SiteConfig
+from gateway.historian.segments.board import Board
 from gateway.serve.view_errors import OutOfTimeError
 
 log = logging.getLogger(__name__)
@@ -27,16 +28,18 @@ class Sealing:
     def __init__(
         self, site: SiteConfig, ledger: Path, folder: Path, wall_ms: Callable[[], int],
         reading: Callable[[float], AbstractContextManager[None]], stores: Callable[[], list[dict[str, Any]]] = list,
+        board: Board | None = None,
     ) -> None:  # fmt: skip
         """Nothing runs yet.
 
         Args:
             ledger: core's file, which need not be there yet. folder: the historian's.
             reading: entered around every read of the ledger, with the moment to give up in seconds of `time.monotonic`.
-            stores: how the stores stand that are fed beside.
+            stores: how the stores stand that are fed beside. board: shared with readers of this process.
         """
         self._site, self._ledger, self._folder, self._wall_ms = site, ledger, folder, wall_ms
         self._reading, self._stores = timely(reading), stores
+        self._board = board or Board()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="historian-owner", daemon=True)
 
@@ -60,7 +63,7 @@ class Sealing:
         while not self._stop.is_set():
             owner = Owner(
                 self._folder, LedgerLog(self._ledger, self._site.site, self._reading), Places(self._site),
-                self._site.storage.historian, self._wall_ms, self._stores, self._stop.is_set,
+                self._site.storage.historian, self._wall_ms, self._stores, self._stop.is_set, board=self._board,
             )  # fmt: skip
             try:
                 owner.begin()
@@ -74,6 +77,7 @@ class Sealing:
                 self._stop.wait(BUSY_S)
             finally:
                 owner.close()
+                self._board.tell(None)
 
 
 def timely(reading: Callable[[float], AbstractContextManager[None]]) -> Callable[[float], AbstractContextManager[None]]:

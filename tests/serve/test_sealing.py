@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from config import HistorianConfig, SiteConfig
-from gateway.historian.segments.folder import SegmentFolder
-from gateway.historian.segments.owner import open_lock
+from gateway.historian.segments import owner as owner_module
+from gateway.historian.segments.board import Board
+from gateway.historian.segments.folder import Problem, SegmentFolder
+from gateway.historian.segments.log import LedgerLog
+from gateway.historian.segments.owner import Owner, open_lock
+from gateway.historian.segments.seal import taken_from
 from gateway.serve import sealing as sealing_module
 from gateway.serve.sealing import NICE, Sealing
 from gateway.serve.view_errors import OutOfTimeError
 from tests.gateway.field import site
-from tests.historian.segments.journal import T0_MS, Journal, everything, status_of
+from tests.historian.segments.journal import SITE, T0_MS, TAGS, Journal, TestPlaces, everything, settle, status_of
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -108,16 +112,14 @@ def test_a_bug_in_sealing_begins_anew_and_never_ends_serve(
     sealing, path, folder, _ = made
     journal = Journal(path)
     failures = iter([ZeroDivisionError("a bug")])
-    from gateway.historian.segments import owner
-
-    real = owner.samples_of
+    real = taken_from
 
     def sometimes(*given: object) -> object:
         for failure in failures:
             raise failure
         return real(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(owner, "samples_of", sometimes)
+    monkeypatch.setattr(owner_module, "taken_from", sometimes)
     try:
         journal.frame(T0_MS, [("T1.LEVEL", T0_MS, 1.0, 192)])
         sealing.start()
@@ -126,3 +128,41 @@ def test_a_bug_in_sealing_begins_anew_and_never_ends_serve(
         assert everything(folder) == journal.rows
     finally:
         journal.close()
+
+
+@pytest.mark.fault("F73")
+def test_what_a_reader_finds_is_told_at_once_and_ends_when_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal, board, clock = Journal(tmp_path / "ledger.sqlite3"), Board(), [T0_MS + 5000]
+    journal.frame(T0_MS, [(TAGS[0], T0_MS, 1.0, 192)])
+    folder = tmp_path / "h"
+    owner = Owner(
+        folder, LedgerLog(journal.path, SITE), TestPlaces(), HistorianConfig(seal_s=1.0), lambda: clock[0], board=board
+    )
+    owner.begin()
+    settle(owner)
+    assert board.status() == status_of(folder)
+    live = next(SegmentFolder(folder).snapshot().files())
+    name = str(live.samples(folder).relative_to(folder))
+    board.found(Problem(name, live.file.day, T0_MS, T0_MS, "cannot be read"))
+    settle(owner)
+    told = status_of(folder)["damaged"]
+    assert board.status() == status_of(folder)
+    assert isinstance(told, list)
+    assert [each["file"] for each in told] == [name]
+    assert f"historian: {name} is damaged: cannot be read" in caplog.text
+    clock[0] += 61_000  # the file is whole: the next look says so
+    settle(owner)
+    assert (board.status() or {})["damaged"] == status_of(folder)["damaged"] == []
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(owner_module, "write_durably", full)
+    for _ in range(2):
+        clock[0] += 21_000
+        settle(owner)
+    assert "No space left" in (board.status() or {})["trouble"]
+    owner.close()
+    journal.close()

@@ -20,6 +20,7 @@ import duckdb
 
 from config import HistorianConfig
 from gateway.historian.samples import Samples
+from gateway.historian.segments.board import Board
 from gateway.historian.segments.durable import make_folder, remove, sync_folder, write_durably
 from gateway.historian.segments.evidence import evidence_days, evidence_path, set_aside, spans_of
 from gateway.historian.segments.files import by_day, write_again
@@ -56,6 +57,7 @@ SEALS_A_ROUND: Final = 32
 MENDED_MAX: Final = 4
 HOUSE_MS: Final = 60_000  # between two looks at what to pack and what may go
 STATUS_MS: Final = 20_000
+TOLD_MS: Final = 5_000  # in memory; to the disk when something has changed, too
 DAMAGED_MAX: Final = 100
 WHY_CHARS: Final = 200
 BACK_OFF_S: Final = (5.0, 300.0)
@@ -128,7 +130,7 @@ class Owner:
     def __init__(
         self, folder: Path, ledger: LedgerLog, places: Places, config: HistorianConfig, wall_ms: Callable[[], int],
         stores: Callable[[], list[dict[str, Any]]] = list, stopped: Callable[[], bool] = lambda: False,
-        samples_max: int = SEAL_SAMPLES, monotonic: Callable[[], float] = time.monotonic,
+        samples_max: int = SEAL_SAMPLES, monotonic: Callable[[], float] = time.monotonic, board: Board | None = None,
     ) -> None:  # fmt: skip
         """Join the parts; `begin` takes the folder.
 
@@ -136,6 +138,7 @@ class Owner:
             stores: how the stores stand that are fed beside, for status.json.
             stopped: whether to end soon: what is under way is given up where that loses nothing.
             monotonic: seconds that really pass.
+            board: where readers of this process put what they find, and look for the status.
         """
         self._folder, self._ledger, self._places, self._config, self._wall_ms = folder, ledger, places, config, wall_ms
         self._stores, self._stopped, self._samples_max, self._monotonic = stores, stopped, samples_max, monotonic
@@ -152,6 +155,9 @@ class Owner:
         self._sorted_out: tuple[str, int] = ("", 0)  # of this ledger, sealed so far when nothing lay about any more
         self._refused: list[Problem] = []
         self._held_bytes = 0
+        self._board, self._told_ms = board or Board(), 0
+        self._known: dict[str, Problem] = {}
+        self._written: dict[str, Any] = {}
         self.trouble = ""
 
     def begin(self) -> None:
@@ -190,8 +196,11 @@ class Owner:
             if not self._try("house", lambda: self._keep_house(ledger_id)):
                 self._house_ms = now_ms
             more = True
-        if more or abs(now_ms - self._status_ms) >= STATUS_MS:
-            self._try("status", lambda: self._tell(ledger_id, ancestry))
+        found = self._board.take()
+        for problem in found:
+            self._scrub.add(problem)
+        if more or found or abs(now_ms - self._told_ms) >= TOLD_MS:
+            self._try("look", lambda: self._tell(ledger_id, ancestry))
         return 0.0 if more and not self._stopped() else wait_s
 
     # -- sealing --
@@ -424,8 +433,27 @@ class Owner:
             "stores": self._stores(),
             "trouble": self.trouble[:WHY_CHARS],
         }  # fmt: skip
+        self._log_changes(distinct)
+        self._board.tell(status)
+        self._told_ms = now_ms
+        news = {key: status[key] for key in ("cursor", "damaged", "trouble")}
+        if news != self._written or abs(now_ms - self._status_ms) >= STATUS_MS:
+            self._try("status", lambda: self._write(status))
+
+    def _write(self, status: dict[str, Any]) -> None:
         write_durably(self._folder / STATUS_NAME, json.dumps(status, ensure_ascii=False, sort_keys=True) + "\n")
-        self._status_ms = now_ms
+        self._written = {key: status[key] for key in ("cursor", "damaged", "trouble")}
+        self._status_ms = status["at_ms"]
+
+    def _log_changes(self, problems: Sequence[Problem]) -> None:
+        now = {problem.file: problem for problem in problems[:DAMAGED_MAX]}
+        for file, problem in now.items():
+            if file not in self._known:
+                log.error("historian: %s is damaged: %s", file, problem.why)
+        for file in self._known:
+            if file not in now:
+                log.warning("historian: %s is whole again, or gone", file)
+        self._known = now
 
     def _try(self, work: str, do: Callable[[], bool | None]) -> bool | None:
         """Do some work unless it failed a moment ago; a failure is told of and tried again later, ever less often."""
@@ -447,7 +475,7 @@ class Owner:
                 self._db = None
             return None
         self._again_ms.pop(work, None)
-        if work != "status" and not self._again_ms:
+        if work not in ("status", "look") and not self._again_ms:
             self.trouble = ""
         return done
 

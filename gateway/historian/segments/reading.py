@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from gateway.historian.limits import too_many
 from gateway.historian.samples import DAY_MS, Samples, concatenated
+from gateway.historian.segments.board import Board
 from gateway.historian.segments.evidence import evidence_days, evidence_path
-from gateway.historian.segments.folder import LiveFile, SegmentFolder, Snapshot
+from gateway.historian.segments.folder import LiveFile, Problem, SegmentFolder, Snapshot
 from gateway.historian.segments.names import EVIDENCE, ROLLUPS, SAMPLES, STATUS_NAME, day_ms, samples_path
 from gateway.historian.segments.query import SUMMABLE, ParquetReader, Spans, UnreadableError, by_halves
 from gateway.historian.store import ROWS_MAX
@@ -57,8 +58,9 @@ class MovedError(Exception):
 class SegmentReader:
     """Reads one historian folder. Any thread may ask."""
 
-    def __init__(self, folder: Path, parquet: ParquetReader) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, parquet: ParquetReader, board: Board | None = None) -> None:
+        """`board`: the keeper's, who is told at once what cannot be read."""
+        self.folder, self._board = folder, board or Board()
         self._parquet = parquet
         self._lock = threading.Lock()
         self._segments = SegmentFolder(folder)
@@ -426,7 +428,9 @@ class SegmentReader:
         ):
             raise MovedError(path.name)
         why = str(error) if path.exists() else "a manifest names it, and it is not there"
-        missing.append(Missing(live.file.from_ms, live.file.to_ms + 1, str(path.relative_to(self.folder)), why))
+        name = str(path.relative_to(self.folder))
+        missing.append(Missing(live.file.from_ms, live.file.to_ms + 1, name, why))
+        self._board.found(Problem(name, live.file.day, live.file.from_ms, live.file.to_ms, why))
 
     def _manifests_missing(self, taken: Snapshot, from_ms: int, to_ms: int) -> list[Missing]:
         """Return the days of which a manifest that cannot be read has files."""

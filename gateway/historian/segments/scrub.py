@@ -17,6 +17,7 @@ from gateway.historian.segments.spill import open_database
 
 EVERY_MS: Final = 600_000  # one file in so long; 400 days of one gateway are through in a week or two
 AGAIN_MS: Final = 60_000  # those found damaged: somebody may have restored them
+AGAIN_MAX: Final = 8
 NEW_MAX: Final = 64  # files just sealed, at one look
 PROBLEMS_MAX: Final = 100
 
@@ -70,7 +71,7 @@ class Scrub:
                     self._sizes[file] = Problem(file, live.file.day, live.file.from_ms, live.file.to_ms, why)
         if abs(now_ms - self._again_ms) >= AGAIN_MS and self._found:
             self._again_ms = now_ms
-            for name in list(self._found)[:1]:
+            for name in list(self._found)[:AGAIN_MAX]:
                 self._found.pop(name)
                 self._seen.add(name)
                 self._check(lives[self._owner_of(name)])
