@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,13 +141,13 @@ def plain(value: float) -> float | None:
 
 def owner_of(
     folder: Path, ledger: Path, now_ms: int, *, seal_s: float = 600.0, keep_days: float = 400.0, samples_max: int = 1_000_000,
-    clock: list[int] | None = None, margin_s: float = 60.0,
+    clock: list[int] | None = None, margin_s: float = 60.0, monotonic: Callable[[], float] = time.monotonic,
 ) -> owner_module.Owner:  # fmt: skip
     """Return an owner whose clock stands, or shows what `clock` holds."""
     config = HistorianConfig(seal_s=seal_s, keep_days=keep_days, evidence_margin_s=margin_s)
     clock = clock or [now_ms]
     return owner_module.Owner(
-        folder, LedgerLog(ledger, SITE), TestPlaces(), config, lambda: clock[0], samples_max=samples_max
+        folder, LedgerLog(ledger, SITE), TestPlaces(), config, lambda: clock[0], samples_max=samples_max, monotonic=monotonic
     )
 
 

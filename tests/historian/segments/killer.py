@@ -128,14 +128,14 @@ class Pack(Scenario):
 
 
 class Retention(Scenario):
-    """Five days of which three go, one after the other, with evidence around an alarm."""
+    """Six days of which three go, one after the other, with evidence around an alarm."""
 
     now_ms = T0_MS + 5 * DAY_MS + HOUR_MS
     samples_max = 1000
     keep_days = 2.0
 
     def prepare(self) -> None:
-        for day in range(5):
+        for day in range(6):
             for at in range(30):
                 when = T0_MS + day * DAY_MS + at * 60_000
                 self.journal.frame(when, [(TAGS[0], when, float(at), 192), (TAGS[1], when, float(at), 192)])

@@ -9,13 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from gateway.historian.segments import durable
+from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
+from gateway.historian.segments.load import write_part
+from gateway.historian.segments.log import LedgerLog
 from gateway.historian.segments.scrub import Scrub
+from gateway.historian.segments.spill import open_database, own_folder
+from tests.historian.reference import Row as RowOf
+from tests.historian.reference import samples_of
 from tests.historian.segments.journal import (
     DAY_MS,
+    SITE,
     T0_MS,
     TAGS,
     Journal,
@@ -35,7 +43,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.mark.fault("F72")
-@pytest.mark.parametrize("which", range(1, 12))
+@pytest.mark.parametrize("which", range(1, 11))
 def test_a_sync_that_fails_once_withholds_the_cursor_and_what_it_wrote_is_written_elsewhere(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
@@ -175,19 +183,197 @@ def test_a_torn_file_is_seen_at_the_first_look(tmp_path: Path, journal: Journal,
 
 
 @pytest.mark.fault("F73")
-def test_a_damaged_manifest_holds_the_cursor_and_its_files_are_not_touched(tmp_path: Path, journal: Journal) -> None:
-    folder = sealed(tmp_path, journal)
-    manifest = next((folder / "manifests").iterdir())
-    manifest.write_text(manifest.read_text().replace('"rows":3000', '"rows":3001'), encoding="utf-8")
-    assert SegmentFolder(folder).snapshot().cursor("ledger-one") == 0
-    owner = owner_of(folder, journal.path, T0_MS + DAY_MS + 6000, seal_s=3600)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_damaged_manifest_is_made_anew_while_the_ledger_holds_its_rows(tmp_path: Path, journal: Journal, which: int) -> None:
+    folder = three_seals(tmp_path, journal)
+    manifest = sorted((folder / "manifests").iterdir())[which]
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:50] + b"X" + whole[51:])
+    begun(folder, journal, T0_MS + 9000)
+    assert manifest.read_bytes() == whole
+    assert everything(folder) == journal.rows
+    assert status_of(folder)["damaged"] == []
+    assert SegmentFolder(folder).verified("ledger-one").cursor == journal.pos
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_follows_a_damaged_manifest_is_sealed_behind_it_and_counts_once_it_is_restored(
+    tmp_path: Path, journal: Journal, which: int
+) -> None:
+    folder = three_seals(tmp_path, journal)
+    manifest = sorted((folder / "manifests").iterdir())[which]
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:50] + b"X" + whole[51:])
+    given_up(journal, 30)
+    journal.frame(T0_MS + 9000, [(TAGS[0], T0_MS + 9000, 5.0, 192)])
+    begun(folder, journal, T0_MS + 20_000)
+    assert everything(folder) == journal.rows
+    taken = SegmentFolder(folder).snapshot()
+    assert taken.cursor("ledger-one") == 10 * which
+    assert str(taken.chain("ledger-one")[-1].stem) == f"seal-ledger-one-{31:016d}-{31:016d}"
+    assert manifest.name in {each["file"] for each in damaged_of(folder)}
+    manifest.write_bytes(whole)
+    begun(folder, journal, T0_MS + 90_000)
+    found = SegmentFolder(folder).verified("ledger-one")
+    assert (found.cursor, found.problems) == (31, ())
+    assert damaged_of(folder) == []
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("lost", ["all", "newest"])
+@pytest.mark.parametrize("held", [True, False])
+def test_what_has_lost_its_manifest_is_put_away_or_sealed_again_and_never_deleted(
+    tmp_path: Path, journal: Journal, lost: str, held: bool
+) -> None:
+    folder = three_seals(tmp_path, journal)
+    if not held:
+        given_up(journal, 30)
+    for manifest in sorted((folder / "manifests").iterdir())[0 if lost == "all" else 2 :]:
+        manifest.unlink()
+    journal.frame(T0_MS + 9000, [(TAGS[0], T0_MS + 9000, 5.0, 192)])
+    begun(folder, journal, T0_MS + 20_000)
+    away = rows_in((folder / "lost").glob("samples/*/*.parquet"))
+    assert everything(folder) + away == journal.rows
+    names = [each["file"] for each in damaged_of(folder)]
+    if held:
+        assert (away, names) == (Counter(), [])
+        assert SegmentFolder(folder).verified("ledger-one").cursor == journal.pos
+    else:
+        assert sum(away.values()) == (30 if lost == "all" else 10)
+        assert len(names) == (3 if lost == "all" else 1)
+        assert all(name.startswith("lost/samples/2025-06-16/seal-ledger-one-") for name in names)
+
+
+@pytest.mark.fault("F73")
+def test_a_lost_load_is_put_away(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    db = connect(folder)
+    write_part(db, folder, "old1", 0, samples_of([RowOf(TAGS[0], T0_MS, 1.5)]), T0_MS)
+    db.close()
+    next((folder / "manifests").iterdir()).unlink()
+    begun(folder, journal, T0_MS)
+    assert len(everything(folder)) == 1, "it may have its manifest in a moment"
+    journal.tick(T0_MS)
+    begun(folder, journal, 10**13)
+    assert len(rows_in((folder / "lost").glob("samples/*/*.parquet"))) == 1
+
+
+@pytest.mark.fault("F73")
+def test_a_ledger_that_lost_its_end_is_not_sealed(tmp_path: Path, journal: Journal) -> None:
+    folder = three_seals(tmp_path, journal)
+    with journal.ledger._db:
+        journal.ledger._db.execute("DELETE FROM log WHERE pos > 25")
+    journal.pos = 25
+    journal.frame(T0_MS + 9000, [(TAGS[0], T0_MS + 9000, 5.0, 192)])
+    begun(folder, journal, T0_MS + 20_000)
+    assert len(SegmentFolder(folder).snapshot().manifests) == 3
+    assert "up to 30, and the ledger ends at 26" in damaged_of(folder)[0]["why"]
+
+
+@pytest.mark.fault("F72")
+def test_a_day_does_not_go_while_the_disk_does_not_give_its_evidence(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [T0_MS]
+    owner = owner_of(tmp_path / "h", journal.path, 0, seal_s=1.0, keep_days=1.0, clock=clock)
+    owner.begin()
+    journal.alarm(TAGS[0], T0_MS + 10, T0_MS + 20)
+    for day in range(4):
+        journal.frame(T0_MS + day * DAY_MS, [(TAGS[0], T0_MS + day * DAY_MS + 15, 1.0, 192)])
+    clock[0] = T0_MS + 3 * DAY_MS + 60_000
+
+    def passing(*_: Any) -> None:
+        raise duckdb.IOException("Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.historian.segments.evidence._rows_of", passing)
+        for _ in range(10):
+            owner.round()
+            clock[0] += 5000
+        assert everything(tmp_path / "h") == journal.rows
+        assert "Input/output error" in owner.trouble
+    clock[0] += 300_000
+    settle(owner)
+    owner.close()
+    assert len(rows_in((tmp_path / "h" / "evidence").glob("*.parquet"))) == 1
+    assert len(everything(tmp_path / "h")) == 2
+
+
+def test_however_many_alarms_all_are_read(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.historian.segments.log.READ_ROWS", 3)
+    for at in range(20):
+        journal.alarm(f"T{at}.LEVEL", T0_MS + at // 4, T0_MS + 50 + at if at % 3 else None)
+    ledger = LedgerLog(journal.path, SITE)
+    assert len(list(ledger.alarms(T0_MS, T0_MS + 100))) == 20
+    assert len(list(ledger.alarms(T0_MS, T0_MS + 2))) == 8
+    ledger.close()
+
+
+def test_rows_are_read_in_pieces_of_bytes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in range(20):
+        journal.frame(T0_MS + at, [(TAGS[0], T0_MS + at, 1.0, 192)])
+    ledger = LedgerLog(journal.path, SITE)
+    whole = ledger.rows(1, 20)
+    reads: list[int] = []
+    real = ledger._read
+
+    def counted(sql: str, parameters: tuple[Any, ...], weight: Any) -> Any:
+        found = real(sql, parameters, weight)
+        reads.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(ledger, "_read", counted)
+    monkeypatch.setattr("gateway.historian.segments.log.READ_BYTES", 2 * len(whole[0].body))
+    assert ledger.rows(1, 20) == whole
+    assert max(reads) == 2
+    assert (ledger.last_pos(), ledger.held(2, 4), ledger.held(19, 21)) == (20, T0_MS + 3, None)
+    ledger.close()
+
+
+def test_what_another_process_spills_is_left_alone_and_what_nobody_uses_goes(tmp_path: Path, journal: Journal) -> None:
+    temporary = tmp_path / "h" / "temporary"
+    mine = own_folder(temporary)
+    assert own_folder(temporary) == mine
+    dead = temporary / "process-dead"
+    dead.mkdir()
+    (dead / "in-use").touch()
+    (temporary / "part-x.parquet.1-1.tmp").touch()
+    begun(tmp_path / "h", journal, T0_MS)
+    assert [*temporary.iterdir()] == [mine]
+    db = open_database(tmp_path / "h")
+    found = db.execute("SELECT current_setting('temp_directory'), current_setting('max_temp_directory_size')").fetchall()
+    db.close()
+    assert found[0][0] == str(mine)
+
+
+def three_seals(tmp_path: Path, journal: Journal) -> Path:
+    """Seal thirty rows, ten in each."""
+    for at in range(30):
+        journal.frame(T0_MS + at, [(TAGS[0], T0_MS + at, at * 1.0, 192)])
+    begun(tmp_path / "h", journal, T0_MS + 5000)
+    assert len(SegmentFolder(tmp_path / "h").snapshot().manifests) == 3
+    return tmp_path / "h"
+
+
+def begun(folder: Path, journal: Journal, now_ms: int) -> None:
+    """Let an owner begin, do what is due, and end."""
+    owner = owner_of(folder, journal.path, now_ms, seal_s=1.0, samples_max=10)
     owner.begin()
     settle(owner)
     owner.close()
-    assert everything(folder) == journal.rows
-    damaged = status_of(folder)["damaged"]
-    assert isinstance(damaged, list)
-    assert [each["file"] for each in damaged] == [manifest.name]
+
+
+def given_up(journal: Journal, upto: int) -> None:
+    """Let rows leave the ledger, as core does with what is sealed."""
+    with journal.ledger._db:
+        journal.ledger._db.execute("DELETE FROM log WHERE pos <= ?", (upto,))
+
+
+def damaged_of(folder: Path) -> list[Any]:
+    found = status_of(folder)["damaged"]
+    assert isinstance(found, list)
+    return found
 
 
 @pytest.mark.fault("F73")

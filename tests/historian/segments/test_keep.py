@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.historian.segments.keep import Held, day_after, decide, evidence_leaves, limit_bytes
+from gateway.historian.segments.keep import Held, Pace, day_after, decide, evidence_leaves, limit_bytes, received
 from gateway.historian.segments.names import day_of
 
 DAY_MS = 86_400_000
@@ -12,9 +12,9 @@ NOW_MS = 1_750_032_000_000 + 12 * 3_600_000  # 2025-06-16 12:00
 GB = 10**9
 
 
-def held(days: int, each: int = GB, *, newest_ms: int = NOW_MS) -> Held:
+def held(days: int, each: int = GB) -> Held:
     """So many days, the last of them today."""
-    return Held({day_of(NOW_MS - at * DAY_MS): each for at in range(days)}, 0, newest_ms)
+    return Held({day_of(NOW_MS - at * DAY_MS): each for at in range(days)}, 0)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,64 @@ def test_what_goes_next(what: Held, keep_days: float, limit: int, removed: str) 
     assert not removed or kept.why == ("age" if what.bytes <= limit else "space")
 
 
+@pytest.mark.fault("F28")
 def test_a_clock_that_jumps_ahead_takes_nothing() -> None:
-    assert decide(held(300), NOW_MS + 1000 * DAY_MS, 400, 1000 * GB).remove == ""
+    kept = decide(held(300), NOW_MS + 1000 * DAY_MS, 400, 1000 * GB)
+    assert (kept.remove, kept.due, kept.withheld) == ("", 0, 300)
+    jumped = Held({**held(402).days, day_of(NOW_MS + 900 * DAY_MS): GB}, 0)
+    kept = decide(jumped, NOW_MS + 900 * DAY_MS, 400, 1000 * GB)
+    assert (kept.due, kept.withheld) == (2, 400), "a day that a clock made takes one other day, not all"
+
+
+@pytest.mark.fault("F28")
+def test_a_plant_that_stood_still_keeps_its_days() -> None:
+    kept = decide(Held({day_of(NOW_MS - at * 30 * DAY_MS): GB for at in range(100)}, 0), NOW_MS, 90, 1000 * GB)
+    assert kept.remove == day_of(NOW_MS - 99 * 30 * DAY_MS)
+    kept = decide(Held({day_of(NOW_MS - at * 30 * DAY_MS): GB for at in range(91)}, 0), NOW_MS, 90, 1000 * GB)
+    assert (kept.remove, kept.withheld) == ("", 87)
+
+
+def test_what_came_late_of_days_that_have_gone_goes_together() -> None:
+    days = {day_of(NOW_MS - at * DAY_MS): GB for at in (60, 50, *range(12))}
+    assert decide(Held(days, 0), NOW_MS, 10, 100 * GB).remove == day_of(NOW_MS - 60 * DAY_MS)
+    assert decide(Held(days, 0), NOW_MS, 10, 100 * GB, day_of(NOW_MS - 20 * DAY_MS)).remove == day_of(NOW_MS - 50 * DAY_MS)
+    assert decide(Held(days, 0), NOW_MS, 55, 100 * GB, day_of(NOW_MS - 20 * DAY_MS)).remove == "", "not all of it is old"
+
+
+def test_days_go_at_the_pace_of_days_once_a_start_is_made() -> None:
+    pace = Pace()
+    assert pace.allows(3, 100.0)
+    for _ in range(3):
+        assert pace.allows(9, 100.0)
+        pace.took()
+    assert not pace.allows(9, 100.0)
+    assert not pace.allows(9, 100.0 + 86_399)
+    assert pace.allows(9, 100.0 + 86_401)
+    pace.took()
+    assert pace.allows(0, 100.0 + 90 * 86_400)
+    for _ in range(2):
+        pace.took()
+    assert not pace.allows(9, 100.0 + 90 * 86_400), "no more than two are saved up"
+
+
+@pytest.mark.fault("F28")
+@pytest.mark.parametrize(
+    ("received_days", "source_days", "expected_days"),
+    [
+        pytest.param(0, 0, 0, id="all is well"),
+        pytest.param(-1, 0, -1, id="yesterday's seal"),
+        pytest.param(-20_000, 0, -2, id="1970"),
+        pytest.param(-20_000, -20_000, -2, id="1970 everywhere"),
+        pytest.param(-5, 0, -2, id="five days behind, as the samples say"),
+        pytest.param(900, 0, 900, id="ahead: nobody can tell"),
+        pytest.param(0, 20_000, 0, id="a device from the future proves nothing"),
+    ],
+)
+def test_a_clock_behind_what_is_held_is_not_believed(received_days: int, source_days: int, expected_days: int) -> None:
+    days = sorted(day_of(NOW_MS - at * DAY_MS) for at in range(1, 30))
+    found = received(days, NOW_MS + received_days * DAY_MS, NOW_MS + source_days * DAY_MS)
+    assert day_of(found) == day_of(NOW_MS + expected_days * DAY_MS)
+    assert received(days[:1], 5, NOW_MS) == 5, "one day proves nothing"
 
 
 def test_room_is_told_in_days_before_it_is_short() -> None:
@@ -62,8 +118,13 @@ def test_the_limit_is_the_least_of_three(configured: int, held_bytes: int, total
 
 def test_evidence_stays_longer() -> None:
     days = [day_of(NOW_MS - at * DAY_MS) for at in (1102, 1101, 1100, 5)]
-    assert evidence_leaves(days, NOW_MS, NOW_MS, 1100) == [day_of(NOW_MS - 1102 * DAY_MS)]
-    assert evidence_leaves(days[2:], NOW_MS, NOW_MS, 1100) == []
+    week = sorted(day_of(NOW_MS - at * DAY_MS) for at in range(8))
+    assert evidence_leaves(days, NOW_MS, week, 1100) == [day_of(NOW_MS - at * DAY_MS) for at in (1102, 1101)]
+    assert evidence_leaves(days[2:], NOW_MS, week, 1100) == []
+    assert evidence_leaves(days, NOW_MS, week[1:], 1100) == [], "without a week of days nobody knows"
+    ahead = [*week, *(day_of(NOW_MS + at * DAY_MS) for at in (900, 901))]
+    younger = [day_of(NOW_MS - at * DAY_MS) for at in (1090, 500, 5)]
+    assert evidence_leaves(younger, NOW_MS + 900 * DAY_MS, ahead, 1100) == [], "a clock that jumped ahead takes none of these"
 
 
 def test_the_day_after_the_last_is_the_last() -> None:

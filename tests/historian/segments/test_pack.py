@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gateway.historian.samples import Samples
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder, Snapshot
+from gateway.historian.segments.kept import KeptFrom
 from gateway.historian.segments.manifest import DayFile, Link, Manifest, combined
 from gateway.historian.segments.merge import merge, once
 from gateway.historian.segments.names import Stem, day_of
@@ -50,7 +51,7 @@ def manifest(
 
 
 def taken(*manifests: Manifest, kept_from: str = "") -> Snapshot:
-    return Snapshot(manifests, (), (), kept_from)
+    return Snapshot(manifests, (), (), KeptFrom().moved(kept_from, (each.stem for each in manifests)))
 
 
 def chosen(snapshot: Snapshot, now_ms: int) -> list[int]:
