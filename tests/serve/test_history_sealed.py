@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,12 +20,15 @@ import pytest
 
 from config import SiteConfig
 from gateway.core import LEDGER_NAME
+from gateway.core.ledger import Batch, Ledger
+from gateway.core.retention import Removable
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.log import LedgerLog
 from gateway.historian.segments.names import Stem, rollup_path, samples_path
 from gateway.historian.segments.seal import Places, samples_of, seal
 from gateway.historian.segments.store import EmbeddedHistorian
+from gateway.historian.store import SegmentDamagedError
 from gateway.historian.windows import ROLLUP_MS
 from gateway.serve.history import HistoryReader
 from gateway.serve.history_answers import WINDOW_COLUMNS
@@ -354,4 +358,32 @@ def test_quality_is_kept_through_the_segments(chain: Chain, tmp_path: Path) -> N
     points = reader.history(LEVEL, BEGIN, END, 10_000, 5.0).points
     assert [(point.value, point.raw) for point in points if point.raw is not None] == [(30.0, 45.0)]
     assert all((point.value is None) == (quality_of(point.code) == Quality.BAD) for point in points)
+    reader.close()
+
+
+@pytest.mark.fault("F73")
+def test_a_historian_taken_away_is_damage_and_no_calm(chain: Chain, tmp_path: Path) -> None:
+    eventful(chain)
+    site, folder = chain.bench.site, tmp_path / "historian"
+    last = chain.bench.loop.counters.committed_pos
+    seal_up_to(site, chain.folder / LEDGER_NAME, folder, [last])
+    copy_ledger(chain.folder, tmp_path / "pruned")
+    ledger = Ledger(tmp_path / "pruned" / LEDGER_NAME, site.site)
+    ledger.commit([Batch(removable=Removable(1, last + 1))])
+    ledger.close()
+    reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
+    whole = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
+    assert whole.samples > 0
+    assert "damaged" not in {gap.kind for gap in whole.gaps}
+    shutil.rmtree(folder)
+    for points_max in (10_000, 20):
+        found = reader.history(LEVEL, BEGIN, END, points_max, 5.0)
+        (damaged,) = [gap for gap in found.gaps if gap.kind == "damaged"]
+        assert not any(
+            gap.kind == "no_data" and gap.from_ms < damaged.to_ms and damaged.from_ms < gap.to_ms for gap in found.gaps
+        )
+    (window,) = reader.windows([LEVEL], BEGIN, END, 60_000, ["samples"], 5.0).items
+    assert window.damaged == [(damaged.from_ms, damaged.to_ms)]
+    with pytest.raises(SegmentDamagedError, match="have left the ledger and no manifest holds them"):
+        reader.range(LEVEL, BEGIN, END)
     reader.close()
