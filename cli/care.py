@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import apsw
 
 from cli.alarms import local_time, site_zone
 from cli.language import say
-from cli.running import escaped, refuse, unusable
+from cli.running import escaped, program_version, refuse, unusable
 from gateway.care import (
     CareError,
     Disk,
@@ -61,15 +60,16 @@ class Progress:
             print(file=sys.stderr)
 
 
-def backup_command(data: Path, to: Path, site: Path | None, rate_mb: int, *, as_json: bool) -> None:
+def backup_command(data: Path, to: Path, site: Path | None, rate_mb: int, *, copies: bool, as_json: bool) -> None:
     """Make a backup, beside a core that runs or not."""
     _give_way()
     make = backup_into_file if to.suffix == ".tar" else backup
     progress = Progress()
     with _explained(to):
         report: Report = make(
-            data, to, disk=Disk(Pace(rate_mb * MB)), program=_program(), wall_ms=_wall_ms, site=site, told=progress
-        )
+            data, to, disk=Disk(Pace(rate_mb * MB)), program=program_version(), wall_ms=_wall_ms, site=site, told=progress,
+            copies=copies,
+        )  # fmt: skip
     progress.end()
     assert report.listing is not None
     if as_json:
@@ -211,7 +211,7 @@ def upgrade_command(
     progress = Progress()
     with _explained(data):
         done = upgrade(
-            data, program=_program(), wall_ms=_wall_ms, site=site, backup_to=backup_to, with_backup=with_backup, told=progress
+            data, program=program_version(), wall_ms=_wall_ms, site=site, backup_to=backup_to, with_backup=with_backup, told=progress
         )
     progress.end()
     if as_json:
@@ -280,13 +280,6 @@ def _explained(place: Path) -> Iterator[None]:
             f"{place}：账本打不开（{error}）；请检查磁盘、权限和剩余空间，再执行一次",
             f"{place}: the ledger cannot be opened ({error}); check the disk, the permissions and the space left, and run it again",
         )) from None  # fmt: skip
-
-
-def _program() -> str:
-    try:
-        return version("hazardgate")
-    except PackageNotFoundError:  # run from a checkout
-        return "0"
 
 
 def _wall_ms() -> int:

@@ -13,7 +13,7 @@ from cli import export as export_cli
 from cli import importing as import_cli
 from cli import store_copy as copy_cli
 from cli.language import make_output_safe, say
-from cli.running import refuse, run_until_stopped, set_up_logging, unusable
+from cli.running import program_version, refuse, run_until_stopped, set_up_logging, unusable
 from cli.store import store_app
 
 if TYPE_CHECKING:
@@ -49,6 +49,20 @@ EXTRA_OF = {
     "starlette": "gateway", "uvicorn": "gateway", "textual": "watch", "pymodbus": "simulators",
     "h11": "gateway", "duckdb": "gateway", "influxdb_client": "gateway", "openpyxl": "gateway", "urllib3": "gateway",
 }  # fmt: skip
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hazardgate {program_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[bool, typer.Option(
+        "--version", callback=_tell_version, is_eager=True, help=say("显示版本", "show the version"))] = False,
+) -> None:  # fmt: skip
+    """Take what stands before every subcommand."""
 
 
 def main() -> None:
@@ -483,6 +497,9 @@ def backup_(
     rate_mb: Annotated[
         int, typer.Option("--rate-mb", min=0, max=100_000, help=say("每秒最多 MB，0 不限", "MB a second at most, 0 is no bound"))
     ] = 64,
+    copies: Annotated[
+        bool, typer.Option("--copy", help=say("全部复制，不用硬链接共用", "copy everything, share nothing by hard links"))
+    ] = False,
     check: Annotated[
         Path | None, typer.Option("--verify", help=say("检验此备份，不作备份", "check this backup instead of making one"))
     ] = None,
@@ -496,7 +513,7 @@ def backup_(
     if check is not None:
         verify_command(check, as_json=as_json)
     elif to is not None:
-        backup_command(data, to, site, rate_mb, as_json=as_json)
+        backup_command(data, to, site, rate_mb, copies=copies, as_json=as_json)
 
 
 @app.command("restore", help=say(

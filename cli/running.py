@@ -107,3 +107,13 @@ def unusable(path: Path, error: OSError) -> str:
         f"{where}：无法使用（{cause}）；请检查路径、权限和剩余空间，或换一个路径",
         f"{where}: cannot be used ({cause}); check the path, the permissions and the space left, or give another path",
     )
+
+
+def program_version() -> str:
+    """Return the installed version, "0" in a checkout that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("hazardgate")
+    except PackageNotFoundError:
+        return "0"

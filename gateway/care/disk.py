@@ -135,6 +135,11 @@ class Disk:
         return size, digest.hexdigest()
 
 
+def size_told(size: int) -> str:
+    """Return a size as people read it, never 0.0 of too large a unit."""
+    return f"{max(0, size) / 1e9:.1f} GB" if size >= 1e9 else f"{max(0, size) / 1e6:.1f} MB"
+
+
 def open_plain(path: Path) -> BinaryIO:
     """Open a regular file for reading; a link is no regular file.
 

@@ -14,6 +14,7 @@ CareError
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 
 class CareError(Exception):
@@ -28,14 +29,21 @@ class CareError(Exception):
         return self.message_zh if language == "zh" else str(self)
 
 
+_OWNERS_ZH: Final = {
+    "core": "核心", "serve": "查询服务", "the historian's owner": "历史库的管理进程",
+    "another backup, restore or upgrade": "另一个备份、恢复或升级命令",
+}  # fmt: skip
+
+
 class InUseError(CareError):
     """Nothing may change under a program that runs."""
 
     def __init__(self, place: Path, owner: str) -> None:
         self.place, self.owner = place, owner
+        owner_zh = _OWNERS_ZH.get(owner) or owner.replace("core with process id", "核心进程")
         super().__init__(
             f"{place}: in use by {owner}; stop core and serve on this data folder first, then run the command again",
-            f"{place}：正被 {owner} 使用；请先停止此数据目录上的 core 和 serve，再执行一次",
+            f"{place}：正被 {owner_zh} 使用；请先停止此数据目录上的 core 和 serve，再执行一次",
         )
 
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.care.disk import Disk, open_plain
+from gateway.care.disk import Disk, open_plain, size_told
 from gateway.care.errors import CareError, DamagedBackupError, NewerDataError, TargetError
 from gateway.care.ledger_check import LedgerDamagedError, facts_of
 from gateway.care.listing import LEDGER_PATH, Filed, Listing
-from gateway.care.locks import cared_for, nothing_runs
+from gateway.care.locks import CARE_LOCK_NAME, cared_for, nothing_runs
 from gateway.care.source import Source, opened, problems_of
 from gateway.care.versions import current
 from gateway.core.ledger import Ledger
@@ -94,8 +94,10 @@ def restore(
         OSError: a disk refused; run the command again.
     """
     began = time.monotonic()
-    disk = disk or Disk()
+    disk, fresh = disk or Disk(), not data.exists()
     with ExitStack() as held:
+        if fresh:
+            held.callback(_leave_nothing, data)
         source = held.enter_context(opened(place))
         disk.make_folder(data)
         held.enter_context(cared_for(data, alone=True))
@@ -196,7 +198,13 @@ class _Restore:
     def gather(self, note: _Note, new_id: Callable[[], str]) -> None:
         """Lay the new data beside the old, whole and under its new ledger id."""
         files = [one for one in self._source.listing.files if one.path.split("/")[0] in note.rooms]
-        self._check_room(files)
+        try:
+            self._check_room(files)
+        except TargetError:
+            if not self._new.exists():  # nothing was begun: core and serve may start as before
+                self._disk.remove(self._path)
+                self._disk.remove_folder(self._folder)
+            raise
         for room in note.rooms:
             self._disk.make_folder(self._new / room)
         for one in files:
@@ -213,8 +221,8 @@ class _Restore:
         free = shutil.disk_usage(self._data).free
         if free < needed + ROOM_BYTES:
             raise TargetError(
-                f"{self._data}: {free / 1e9:.1f} GB are free and {needed / 1e9:.1f} GB are needed; make room first",
-                f"{self._data}：可用空间 {free / 1e9:.1f} GB，需要 {needed / 1e9:.1f} GB；请先腾出空间",
+                f"{self._data}: {size_told(free)} are free and {size_told(needed + ROOM_BYTES)} are needed; make room first",
+                f"{self._data}：可用空间 {size_told(free)}，需要 {size_told(needed + ROOM_BYTES)}；请先腾出空间",
             )
 
     def _lay(self, one: Filed) -> None:
@@ -273,6 +281,16 @@ class _Restore:
         self._disk.remove(self._path)
         self._disk.remove_folder(self._folder)
         return aside if aside.exists() else None
+
+
+def _leave_nothing(data: Path) -> None:
+    """Remove a folder that this run made and then put nothing into: what was refused leaves no trace."""
+    try:
+        left = {path.name for path in data.iterdir()}
+    except OSError:
+        return
+    if left <= {CARE_LOCK_NAME}:
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def _holds_something(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 
 import apsw
 
-from gateway.care.disk import Disk, open_plain
+from gateway.care.disk import Disk, open_plain, size_told
 from gateway.care.errors import CareError, NotABackupError, NothingToBackUpError, SourceChangedError, TargetError
 from gateway.care.ledger_check import LedgerDamagedError, facts_of
 from gateway.care.ledger_copy import LedgerCopy
@@ -33,6 +33,7 @@ from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.names import EVIDENCE, KEPT_FROM_NAME, MANIFESTS, ROLLUPS, SAMPLES
 
 ROOM_BYTES: Final = 1 << 30  # left free on core's own disk
+ROOM_BYTES_MIN: Final = 64 * 1024 * 1024
 TRIES: Final = 10
 SIBLINGS_MAX: Final = 100
 SITE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -70,12 +71,13 @@ class Report:
 
 def backup(
     data: Path, to: Path, *, program: str, wall_ms: Callable[[], int], site: Path | None = None, disk: Disk | None = None,
-    told: Told = lambda _part, _bytes: None, locked: bool = False, room_bytes: int = ROOM_BYTES,
+    told: Told = lambda _part, _bytes: None, locked: bool = False, room_bytes: int | None = None, copies: bool = False,
 ) -> Report:  # fmt: skip
     """Make a backup of `data` in the folder `to`, or go on with an unfinished one there.
 
     Args:
         program: version of this program. locked: the caller holds the data folder's lock already.
+        copies: nothing is shared with the data folder or another backup: what spoils a file in its place spoils one only.
 
     Raises:
         CareError: it cannot be made; the message says why.
@@ -88,18 +90,24 @@ def backup(
             f"{data}: there is no such folder; name core's data folder with --data",
             f"{data}：没有这个目录；请用 --data 指定核心的数据目录",
         )
-    _outside(data, to)
+    _outside(data, to, within=locked)
     check_target(to)
     if (to / LISTING_NAME).exists():  # ended between its last two steps
         disk.remove(to / PART_NAME)
         return Report(to, FolderSource(to).listing)
+    fresh = not to.exists()
     with ExitStack() as held:
         if not locked:
             held.enter_context(cared_for(data, alone=False))
         parts = parts_of(data)
         refuse_newer(parts)
-        work = held.enter_context(_Backup(data, to, disk, wall_ms(), told))
-        work.check_room(room_bytes)
+        work = held.enter_context(_Backup(data, to, disk, wall_ms(), told, copies=copies))
+        try:
+            work.check_room(room_bytes)
+        except TargetError:
+            if fresh:  # nothing is in it that a next run could use
+                disk.remove_folder(to)
+            raise
         work.site(site)
         work.serve()
         work.segments()
@@ -122,8 +130,8 @@ _VERSION_OF: Final = {"ledger": "ledger", "snapshots": "snapshot", "state": "sta
 class _Backup:
     """One backup in the making."""
 
-    def __init__(self, data: Path, to: Path, disk: Disk, now_ms: int, told: Told) -> None:
-        self._data, self._disk, self._told = data, disk, told
+    def __init__(self, data: Path, to: Path, disk: Disk, now_ms: int, told: Told, *, copies: bool = False) -> None:
+        self._data, self._disk, self._told, self._copies = data, disk, told, copies
         self.report = Report(to)
         self.damaged: set[str] = set()
         self._aside = to / (LEDGER_PATH + ".part")
@@ -143,23 +151,28 @@ class _Backup:
 
     # -- room --
 
-    def check_room(self, room_bytes: int) -> None:
-        """Refuse to fill a disk, core's own above all.
+    def check_room(self, room_bytes: int | None) -> None:
+        """Refuse to fill a disk, core's own above all: of that so many bytes are left free, by default as many as fit the data.
 
         Raises:
             TargetError: there is too little room.
         """
         same_disk = self._data.stat().st_dev == self._to.stat().st_dev
-        needed = (self._data / LEDGER_PATH).stat().st_size + (room_bytes if same_disk else 0)
-        if not same_disk:
+        needed = (self._data / LEDGER_PATH).stat().st_size
+        if not same_disk or self._copies:
             taken = SegmentFolder(self._data / "historian").snapshot()
             needed += sum(live.file.bytes + live.file.rollup_bytes for live in taken.files())
         needed -= sum(path.stat().st_size for path in self._to.rglob("*") if path.is_file())
+        # A small backup takes nothing from core that matters: then ten times its size is enough to leave.
+        fitting = min(ROOM_BYTES, max(ROOM_BYTES_MIN, 10 * needed)) if room_bytes is None else room_bytes
+        left = fitting if same_disk else 0
         free = shutil.disk_usage(self._to).free
-        if free < needed:
+        if free < needed + left:
+            told, told_left = size_told(needed), size_told(left)
             raise TargetError(
-                f"{self._to}: {free / 1e9:.1f} GB are free and {needed / 1e9:.1f} GB are needed; name a folder on another disk",
-                f"{self._to}：可用空间 {free / 1e9:.1f} GB，需要 {needed / 1e9:.1f} GB；请指定另一块磁盘上的目录",
+                f"{self._to}: {size_told(free)} are free; {told} are needed, and {told_left} are left to core; name a folder on "
+                f"another disk",
+                f"{self._to}：可用空间 {size_told(free)}；需要 {told}，另为核心保留 {told_left}；请指定另一块磁盘上的目录",
             )
 
     # -- small files --
@@ -320,11 +333,11 @@ class _Backup:
             if kept is not None and (kept.bytes, kept.sha256) == expected:
                 self._took("kept", kept.bytes)
                 return
-            if self._reuse(path, expected):
+            if not self._copies and self._reuse(path, expected):
                 return
         with open_plain(source) as file:
             # The second name is made first, then read: what is read is what the backup has, whatever happens to the source.
-            if not changes and self._disk.link(source, self.part.path(path)):
+            if not changes and not self._copies and self._disk.link(source, self.part.path(path)):
                 self._disk.step(f"read {path}")
                 size, sha256 = self._disk.hash_of(file)
                 self._took("linked", size)
@@ -382,17 +395,18 @@ def _is_segment(path: str) -> bool:
     return path.startswith("historian/") and not path.startswith(FEEDS)
 
 
-def _outside(data: Path, to: Path) -> None:
-    """Refuse a target among the files that are backed up.
+def _outside(data: Path, to: Path, *, within: bool) -> None:
+    """Refuse a target in the data folder; `within`: only among the files that are backed up.
 
     Raises:
         TargetError: it lies there.
     """
     resolved, own = to.resolve(), data.resolve()
-    if resolved == own or any(resolved.is_relative_to(own / room) for room in OWN_ROOMS):
+    rooms = [own / room for room in OWN_ROOMS] if within else [own]
+    if resolved == own or any(resolved.is_relative_to(room) for room in rooms):
         raise TargetError(
-            f"{to}: lies among the files that are backed up; name a folder elsewhere, best on another disk",
-            f"{to}：位于被备份的文件之中；请指定别处的目录，最好在另一块磁盘上",
+            f"{to}: lies in the data folder that is backed up, and is lost with it; name a folder elsewhere, best on another disk",
+            f"{to}：位于被备份的数据目录之中，会随之一起丢失；请指定别处的目录，最好在另一块磁盘上",
         )
 
 

@@ -18,7 +18,7 @@ from gateway.care.disk import Disk, open_plain
 from gateway.care.errors import CareError, NothingToBackUpError, TooOldError
 from gateway.care.listing import LEDGER_PATH, LISTING_NAME
 from gateway.care.locks import cared_for, nothing_runs
-from gateway.care.taking import ROOM_BYTES, Report, backup
+from gateway.care.taking import Report, backup
 from gateway.care.versions import LEDGER, Part, parts_of, refuse_newer
 from gateway.core.migrations import upgrade_ledger
 from gateway.unfinished import RESTORE_NOTE, RESTORING, UPGRADE_NOTE
@@ -63,7 +63,7 @@ def plan(data: Path, site: Path | None = None) -> list[Part]:
 
 def upgrade(
     data: Path, *, program: str, wall_ms: Callable[[], int], site: Path | None = None, backup_to: Path | None = None,
-    with_backup: bool = True, disk: Disk | None = None, room_bytes: int = ROOM_BYTES,
+    with_backup: bool = True, disk: Disk | None = None, room_bytes: int | None = None,
     told: Callable[[str, int], None] = lambda _part, _bytes: None,
 ) -> Upgraded:  # fmt: skip
     """Bring `data` to this program's versions, or finish doing so; what is there already is left alone.
@@ -114,8 +114,8 @@ def _place(data: Path, asked: Path | None, now_ms: int) -> Path:
 
 
 def _backed_up(
-    data: Path, to: Path, program: str, wall_ms: Callable[[], int], disk: Disk, told: Callable[[str, int], None], room_bytes: int,
-    site: Path | None,
+    data: Path, to: Path, program: str, wall_ms: Callable[[], int], disk: Disk, told: Callable[[str, int], None],
+    room_bytes: int | None, site: Path | None,
 ) -> Report:  # fmt: skip
     """Make the backup; where it cannot be made, nothing has been changed yet, and the note goes."""
     try:

@@ -284,7 +284,7 @@ def test_a_finished_backup_is_not_changed_any_more(tmp_path: Path) -> None:
 def test_a_target_among_the_data_is_refused(tmp_path: Path, inside: str) -> None:
     data = whole(tmp_path / "data")
     (data / "link").symlink_to(data)
-    with pytest.raises(TargetError, match="among the files"):
+    with pytest.raises(TargetError, match="lies in the data folder"):
         made(data, data / inside)
 
 
@@ -300,7 +300,7 @@ def test_an_unfinished_backup_of_another_ledger_is_not_gone_on_with(tmp_path: Pa
 
 def test_a_disk_without_room_is_not_filled(tmp_path: Path) -> None:
     data = whole(tmp_path / "data")
-    with pytest.raises(TargetError, match="GB are needed"):
+    with pytest.raises(TargetError, match="left to core"):
         backup(data, tmp_path / "backup", program="1", wall_ms=lambda: NOW_MS, room_bytes=10**18)
 
 
@@ -360,3 +360,46 @@ def test_killed_while_the_file_is_written_the_same_command_finishes_it(tmp_path:
         assert verify(tmp_path / "b.tar")[1] == [], names[number - 1]
         (tmp_path / "b.tar").unlink()
         shutil.rmtree(tmp_path / "b.tar.parts", ignore_errors=True)
+
+
+def test_copies_share_nothing_so_a_file_spoilt_in_its_place_spoils_one(tmp_path: Path) -> None:
+    data = whole(tmp_path / "data")
+    made(data, tmp_path / "b" / "monday")
+    report = made(data, tmp_path / "b" / "tuesday", copies=True)
+    assert (report.linked, report.reused) == (0, 0)
+    (path,) = list(data.glob("historian/samples/*/seal-ledger-one-0000000000000001-*"))
+    with path.open("r+b") as file:
+        file.write(b"spoilt in its place")
+    assert verify(tmp_path / "b" / "monday")[1] != []
+    assert verify(tmp_path / "b" / "tuesday")[1] == []
+
+
+def test_a_damaged_file_is_told_when_it_is_taken(tmp_path: Path) -> None:
+    data = whole(tmp_path / "data")
+    (path,) = list(data.glob("historian/samples/*/seal-ledger-one-0000000000000001-*"))
+    path.write_bytes(b"spoilt before")
+    for copies in (False, True):
+        report = made(data, tmp_path / f"b{copies}", copies=copies)
+        assert any(path.name in one for one in listed(report).damaged)
+        assert verify(tmp_path / f"b{copies}")[1] == [], "it is what was there, and the listing says that it was damaged"
+
+
+def test_the_data_folder_is_no_place_for_its_backup_and_a_refused_one_leaves_nothing(tmp_path: Path) -> None:
+    data = whole(tmp_path / "data")
+    for name in ("backup", "core/backup", "historian/b"):
+        with pytest.raises(TargetError, match="lies in the data folder"):
+            made(data, data / name)
+    with pytest.raises(TargetError, match=r"GB are left to core") as caught:
+        backup(data, tmp_path / "b", program="1", wall_ms=lambda: NOW_MS, room_bytes=10**18)
+    assert " 0.0 GB" not in f"{caught.value}"
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_small_folder_needs_no_gigabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = whole(tmp_path / "data")
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9 - 200_000_000, 200_000_000))
+    backup(data, tmp_path / "b", program="1", wall_ms=lambda: NOW_MS)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9 - 20_000_000, 20_000_000))
+    with pytest.raises(TargetError, match=r"20\.0 MB are free"):
+        backup(data, tmp_path / "c", program="1", wall_ms=lambda: NOW_MS)

@@ -122,7 +122,8 @@ def test_an_old_folder_is_told_which_command_to_run_and_that_command_does_it(dat
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Station]:
-    with station(tmp_path) as made:
+    (tmp_path / "station").mkdir()
+    with station(tmp_path / "station") as made:
         yield made
 
 
@@ -150,3 +151,28 @@ def test_a_backup_beside_a_running_core_and_serve_is_restored_and_core_goes_on_u
     assert running.journal()[: len(journal)] == journal
     assert (place / "site" / "site.yaml").exists()
     assert "li" in run("token", "list", "--data", folder).output
+
+
+def test_who_holds_the_folder_is_told_in_chinese_too() -> None:
+    from gateway.care import InUseError
+
+    told = InUseError(Path("d"), "core with process id 17")
+    assert "正被 核心进程 17 使用" in told.message_zh
+    assert "core with process id 17" in str(told)
+    assert "查询服务" in InUseError(Path("d"), "serve").message_zh
+
+
+def test_a_refused_restore_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+    assert run("backup", "--data", data, "--to", tmp_path / "b", "--rate-mb", 0, "--copy").exit_code == 0
+    (path,) = list((tmp_path / "b").glob("historian/samples/*/seal-ledger-one-0000000000000001-*"))
+    path.write_bytes(b"spoilt")
+    refused = run("restore", "--from", tmp_path / "b", "--data", tmp_path / "new")
+    assert refused.exit_code == 2
+    assert "damaged" in refused.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_version_is_told() -> None:
+    told = run("--version")
+    assert told.exit_code == 0
+    assert told.output.startswith("hazardgate ")
