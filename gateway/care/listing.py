@@ -23,7 +23,9 @@ LEDGER_PATH: Final = "core/ledger.sqlite3"
 _SNAPSHOT = re.compile(r"core/snapshot-[0-9]{20}\.bin")
 _SERVE = re.compile(r"serve/(tokens\.json|audit(\.[1-9])?\.jsonl)")
 _SITE = re.compile(r"site/[A-Za-z0-9_\u4e00-\u9fff][A-Za-z0-9_.\u4e00-\u9fff-]{0,100}\.ya?ml")
-_HISTORIAN = re.compile(r"historian/(kept_from\.json|evidence/[A-Za-z0-9_][A-Za-z0-9_-]{0,100}\.parquet)")
+_HISTORIAN = re.compile(
+    r"historian/(kept_from\.json|evidence/[A-Za-z0-9_][A-Za-z0-9_-]{0,100}\.parquet|quarantine/[A-Za-z0-9_-]{1,80}-[0-9]{16})"
+)
 _FEED = re.compile(r"historian/feeds/[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}\.jsonl?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

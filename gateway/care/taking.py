@@ -31,6 +31,7 @@ from gateway.care.versions import current, parts_of, refuse_newer
 from gateway.core.reader import LedgerReader
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.names import EVIDENCE, KEPT_FROM_NAME, MANIFESTS, ROLLUPS, SAMPLES
+from gateway.historian.segments.quarantine import QUARANTINE
 
 ROOM_BYTES: Final = 1 << 30  # left free on core's own disk
 ROOM_BYTES_MIN: Final = 64 * 1024 * 1024
@@ -315,8 +316,8 @@ class _Backup:
             self.damaged.add(f"historian/{MANIFESTS}/{stem.manifest_name}: {why}")
             for path in sorted(folder.glob(f"*/*/{stem.data_name}")):
                 yield f"historian/{path.relative_to(folder).as_posix()}", None
-        for path in sorted(folder.glob(f"{EVIDENCE}/*")):
-            name = f"historian/{EVIDENCE}/{path.name}"
+        for path in sorted([*folder.glob(f"{EVIDENCE}/*"), *folder.glob(f"{QUARANTINE}/*")]):
+            name = f"historian/{path.parent.name}/{path.name}"
             if is_path_of_ours(name):
                 yield name, None
         for stem in [manifest.stem for manifest in taken.manifests] + [stem for stem, _ in taken.unreadable]:

@@ -330,9 +330,9 @@ class LogSource:
         if not path.exists():
             raise FileNotFoundError(path)
         if self._db is None:
-            from gateway.historian.segments.files import connect
+            from gateway.historian.segments.spill import open_database
 
-            self._db = connect(self._folder, MEMORY)
+            self._db = open_database(self._folder, MEMORY)
         found = self._db.execute(
             "SELECT tag, source_ms, value, code, raw, late, stream, sequence FROM read_parquet($path, file_row_number = true)"
             " WHERE file_row_number >= $begin AND file_row_number < $end",

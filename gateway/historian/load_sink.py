@@ -9,9 +9,9 @@ import duckdb
 
 from gateway.historian.load import LoadError
 from gateway.historian.samples import Samples
-from gateway.historian.segments.files import connect
 from gateway.historian.segments.load import part_of, write_part
 from gateway.historian.segments.manifest import ManifestError
+from gateway.historian.segments.spill import open_database
 
 
 class SegmentSink:
@@ -21,7 +21,7 @@ class SegmentSink:
         """`folder` is `<data>/historian`."""
         self._folder, self._load_id, self._wall_ms = folder, load_id, wall_ms
         folder.mkdir(parents=True, exist_ok=True)
-        self._connection = connect(folder)
+        self._connection = open_database(folder)
 
     def has(self, part: int) -> bool:
         """Return whether it is committed; raises LoadError where it is and is damaged."""

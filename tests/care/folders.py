@@ -92,6 +92,8 @@ def with_segments(data: Path) -> None:
     folder = data / "historian"
     (folder / "evidence").mkdir()
     (folder / "evidence" / "2023-11.parquet").write_bytes(b"evidence")
+    (folder / "quarantine").mkdir()
+    (folder / "quarantine" / "L1-0000000000000007").write_bytes(b"{}\ntorn")
     (folder / "feeds").mkdir()
     (folder / "feeds" / "MAIN.json").write_text('{"ledger": "ledger-one"}', encoding="utf-8")
     (folder / "kept_from.json").write_text('{"day": "2020-01-01", "why": "age", "at_ms": 1}', encoding="utf-8")

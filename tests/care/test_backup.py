@@ -42,7 +42,7 @@ def listed(report: Report) -> Listing:
 
 EXPECTED = {
     "core/ledger.sqlite3", "serve/audit.jsonl", "serve/audit.1.jsonl", "serve/tokens.json", "historian/kept_from.json",
-    "historian/evidence/2023-11.parquet", "historian/feeds/MAIN.json",
+    "historian/evidence/2023-11.parquet", "historian/quarantine/L1-0000000000000007", "historian/feeds/MAIN.json",
     *(f"historian/manifests/seal-ledger-one-{a:016d}-{b:016d}.json" for a, b in ((1, 3), (4, 6), (7, 8))),
     *(f"historian/{top}/{DAY}/seal-ledger-one-{a:016d}-{b:016d}.parquet"
       for top in ("samples", "rollups") for a, b in ((1, 3), (4, 6), (7, 8))),

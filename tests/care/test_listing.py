@@ -42,6 +42,7 @@ EVIL = [
     "site/.yaml", "site/a/b.yaml", "site/secret", "site/..yaml", "C:\\core\\ledger.sqlite3", "core\\ledger.sqlite3",
     "\\\\host\\share\\site.yaml", "historian/manifests/..json", "historian/samples/../2026-01-31/load-abc-00000001.parquet",
     "historian/samples/2026-13-31/load-abc-00000001.parquet", "historian/evidence/../kept_from.parquet",
+    "historian/quarantine/../L1-0000000000000007", "historian/quarantine/L1-7",
     "historian/evidence/a/b.parquet", "core/snapshot-00000000000000000005.bin\n", "core/ledger.sqlite3\0", "core/ledger.sqlite3%00",
     "%2e%2e/core/ledger.sqlite3", "historian/feeds/../x.json", "historian/feeds/.x.json", "..", ".", "core", "backup.json",
     "core/ledger.sqlite3-wal",
