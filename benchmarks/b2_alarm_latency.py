@@ -15,7 +15,6 @@ import asyncio
 import os
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -28,7 +27,7 @@ import uvloop
 
 from benchmarks.bare_chain import REGISTERS
 from benchmarks.chain import Chain, Helper, Receiver, running_chain
-from benchmarks.harness import BenchmarkError, Outcome, RawDisk, Spread, spread, spread_cells
+from benchmarks.harness import BenchmarkError, Outcome, RawDisk, Spread, data_folder, spread, spread_cells
 from benchmarks.receiver import missing_sequences
 from config import SiteConfig
 from gateway.core import LEDGER_NAME, LedgerReader
@@ -79,16 +78,11 @@ class Measured:
 def run(options: argparse.Namespace) -> Outcome:
     """Measure and judge. The data folder stays only when it was named."""
     steps = options.steps or STEPS
-    folder = options.data or Path(tempfile.mkdtemp(prefix="hazardgate-b2-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise BenchmarkError(f"{folder} is not empty; give another --data")
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            measured = runner.run(_measure(folder, steps, random.Random(options.seed)))
-    finally:
-        if options.data is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with (
+        data_folder(options.data, "hazardgate-b2-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        measured = runner.run(_measure(folder, steps, random.Random(options.seed)))
     return judge(measured, steps)
 
 

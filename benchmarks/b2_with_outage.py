@@ -16,7 +16,6 @@ import random
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -41,7 +40,7 @@ from benchmarks.b2_alarm_latency import (
 )
 from benchmarks.b2_with_serve import PAIRS, start_serve
 from benchmarks.chain import Chain, cpu_s, free_port, read_json
-from benchmarks.harness import BenchmarkError, Outcome, spread, spread_cells
+from benchmarks.harness import BenchmarkError, Outcome, data_folder, spread, spread_cells
 from benchmarks.receiver import missing_sequences
 from benchmarks.stored_history import FRAME_TAGS, write_history
 from benchmarks.stores import INFLUXD, StoreServer
@@ -86,16 +85,11 @@ class Pair:
 def run(options: argparse.Namespace) -> Outcome:
     """Measure and judge; `--steps` is the number of steps a half has, over all pairs."""
     steps = max(2, (options.steps or STEPS) // PAIRS)
-    folder = options.data or Path(tempfile.mkdtemp(prefix="hazardgate-b2-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise BenchmarkError(f"{folder} is not empty; give another --data")
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            pairs, gaps = runner.run(_measure(folder, steps, random.Random(options.seed)))
-    finally:
-        if options.data is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with (
+        data_folder(options.data, "hazardgate-b2-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        pairs, gaps = runner.run(_measure(folder, steps, random.Random(options.seed)))
     return judge(pairs, steps, gaps)
 
 

@@ -11,10 +11,8 @@ import argparse
 import asyncio
 import json
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -36,7 +34,7 @@ from benchmarks.b2_alarm_latency import (
     side_by_side,
 )
 from benchmarks.chain import POLL_S, Chain, Helper, answers, cpu_s, free_port, stop_child
-from benchmarks.harness import BenchmarkError, Outcome, spread, spread_cells
+from benchmarks.harness import BenchmarkError, Outcome, data_folder, spread, spread_cells
 from benchmarks.receiver import missing_sequences
 from cli.children import Child
 
@@ -65,16 +63,11 @@ class Pair:
 def run(options: argparse.Namespace) -> Outcome:
     """Measure and judge; `--steps` is the number of steps a half has, over all pairs."""
     steps = max(1, (options.steps or STEPS) // PAIRS)
-    folder = options.data or Path(tempfile.mkdtemp(prefix="hazardgate-b2-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise BenchmarkError(f"{folder} is not empty; give another --data")
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            pairs, gaps = runner.run(_measure(folder, steps, random.Random(options.seed)))
-    finally:
-        if options.data is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with (
+        data_folder(options.data, "hazardgate-b2-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        pairs, gaps = runner.run(_measure(folder, steps, random.Random(options.seed)))
     return judge(pairs, steps, gaps)
 
 

@@ -35,6 +35,7 @@ EVERY_S: Final = 0.05
 FRAMES: Final = 40  # a commit
 TAGS: Final = 100  # a frame: 40 000 samples/s
 GIVE_UP_S: Final = 60.0
+ALONE_S: Final = 20.0  # how long the ledger is written with nothing beside, to compare with
 T0_MS: Final = 1_790_000_000_000
 
 
@@ -174,7 +175,7 @@ def main() -> None:
         load = Load(path)
         load.fill(asked.mb * 1_000_000)
         load.start()
-        time.sleep(20)
+        time.sleep(ALONE_S)
         print(json.dumps({"way": "nothing beside", **load.stop()}), flush=True)
         context = multiprocessing.get_context("spawn")
         for way in (ours, unpaced, vacuum_into, backup_api):

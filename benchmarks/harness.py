@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import tempfile
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +26,24 @@ Figure = float | int | str | bool | None
 
 class BenchmarkError(Exception):
     """Nothing could be measured; the message says why."""
+
+
+@contextmanager
+def data_folder(named: Path | None, prefix: str) -> Iterator[Path]:
+    """Give an empty folder to measure on: the one that was named, which stays, or one of our own, which goes afterwards.
+
+    Raises:
+        BenchmarkError: the one named is not empty.
+    """
+    folder = named or Path(tempfile.mkdtemp(prefix=prefix))
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise BenchmarkError(f"{folder} is not empty; give another --data")
+    try:
+        yield folder
+    finally:
+        if named is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from cli.when import typed_time
 
 if TYPE_CHECKING:
     from config import SiteConfig
-    from gateway.historian import ExportProgress, RangeReader
+    from gateway.historian import EmbeddedHistorian, ExportProgress
+    from gateway.serve import HistoryReader
 
 HELP = say(
     "导出历史数据：CSV、Parquet 或 Excel（按文件名后缀）；时间按站点时区，日期包含当日",
@@ -73,7 +74,7 @@ def export_command(
     try:
         kind = format_of(out)
         order = ExportOrder(tuple(known) if all_ else chosen(known, wanted), from_ms, to_ms, zone, EXPORT_ROWS_MAX[kind])
-        with closing(_reader(loaded, data)) as reader, showing() as shown:  # type: ignore[type-var]
+        with closing(_reader(loaded, data)) as reader, showing() as shown:
             done = write_export(reader, order, out, bom=bom, force=force, data=data, progress=lambda how: _tell(shown, how))
     except HistorianError as error:
         raise refuse(say(error.message_zh, str(error))) from None
@@ -100,7 +101,7 @@ def _tell(shown: Shown, how: ExportProgress) -> None:
     shown.tell(how.done, say(f"{how.rows} 行", f"{how.rows} rows"))
 
 
-def _reader(site: SiteConfig, data: Path) -> RangeReader:
+def _reader(site: SiteConfig, data: Path) -> EmbeddedHistorian | HistoryReader:
     """Return what reads all that the data folder holds: segments, and where there is a ledger, what is not sealed yet."""
     from gateway.core import LEDGER_NAME
     from gateway.historian import EmbeddedHistorian

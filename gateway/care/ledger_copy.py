@@ -116,7 +116,7 @@ class LedgerCopy:
             self._schema, self._id = self._look()
             self._to = self._open()
             self._tables = {name: self._table(name) for name in ORDER if name in self._schema}
-        except BaseException:
+        except BaseException:  # Ctrl-C too must not leave a reader in the ledger's log
             self.close()
             raise
 
@@ -244,7 +244,7 @@ class LedgerCopy:
         """Read whole what may change anywhere."""
         for name, sql in self._schema.items():
             if name not in self._tables and sql.upper().startswith("CREATE TABLE"):
-                found.whole[name] = self._from.execute(f"SELECT {', '.join(self._columns(name))} FROM {name}").fetchall()  # noqa: S608
+                found.whole[name] = self._from.execute(f"SELECT {', '.join(self._columns(name))} FROM {name}").fetchall()  # noqa: S608 - names of the schema
         return True
 
     def _facts(self) -> LedgerFacts:
