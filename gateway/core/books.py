@@ -36,12 +36,15 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Frame numbers that will never come, named in the journal."""
+    """Frame numbers that will never come, named in the journal. `last` is 0 where nobody can tell the end."""
 
     stream: int
     first: int
     last: int
     cause: str
+
+    def __str__(self) -> str:
+        return f"{self.stream}:{self.first or '?'}-{self.last or '?'} {self.cause}"
 
 
 @dataclass(slots=True)
@@ -124,6 +127,14 @@ class StreamState:
             self.uncounted[-1] = (self.uncounted[-1][0], number)
         else:
             self.uncounted = [*self.uncounted[1 - UNCOUNTED_RANGES_MAX :], (number, number)]
+
+
+class Descent(Enum):
+    """How the live stream of a birth comes from the one we took for live."""
+
+    LEADS = "leads"  # stream by stream
+    BROKEN = "broken"  # through one that nobody here knows: a ledger newer than ours acknowledged it
+    STRANGE = "strange"  # not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +225,8 @@ class NodeBook:
         told = {span.stream: span for span in spans}
         losses: list[Loss] = []
         new_stream = live != self.live and live != 0
-        stranger = new_stream and self.live != 0 and not self._descends_from_live(live, told)
         known_live_before = self.live
+        descent = self._descent(live, told) if new_stream and known_live_before else Descent.LEADS
         cut = len(spans) >= UNFINISHED_LISTED_MAX
         for span in spans:
             losses += self._learn(span, sealed=span.stream != live, cut=cut)
@@ -226,10 +237,12 @@ class NodeBook:
             self.live_count += 1
             self.streams.setdefault(live, StreamState())
         two_boxes = False
-        if stranger and restored:
+        if descent is Descent.BROKEN or (descent is Descent.STRANGE and restored):
+            # Neither the end of the stream we know nor the streams after it are told by anyone any more.
             after = self.streams[known_live_before].received.highest + 1
-            losses.append(Loss(known_live_before, after, 0, "gateway restored: all from here to this birth, end unknown"))
-        elif stranger:
+            until = "the unknown predecessor" if descent is Descent.BROKEN else "this birth"
+            losses.append(Loss(known_live_before, after, 0, f"gateway restored: all from here to {until}, end unknown"))
+        elif descent is Descent.STRANGE:
             two_boxes = unended or any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
             self.strangers = [*self.strangers[-7:], self.live_count]
             losses.append(Loss(known_live_before, 0, 0, "edge restored: its newest stream is not the one we know"))
@@ -237,19 +250,21 @@ class NodeBook:
         self._trim()
         return BirthFindings(tuple(losses), new_stream, restored, two_boxes)
 
-    def _descends_from_live(self, stream: int, told: dict[int, StreamSpan]) -> bool:
+    def _descent(self, stream: int, told: dict[int, StreamSpan]) -> Descent:
         """Walk the predecessors that the birth lists; all must lead to the live stream we know."""
         seen = 0
         while stream in told and seen <= len(told):
             stream, seen = told[stream].predecessor, seen + 1
             # A stream we know but not the newest: a torn tail, if what we hold after it is within a second.
             if stream == self.live or (stream in self.streams and self._held_after(stream) <= UNSYNCED_TAIL_MS_MAX):
-                return True
+                return Descent.LEADS
         if stream in self.streams:
-            return False
-        # One that nobody here knows was acknowledged by a ledger newer than ours: we were restored, not the edge, and
-        # `_learn` says so. A cut list proves nothing; no predecessor at all is an empty disk.
-        return stream != 0 or len(told) >= UNFINISHED_LISTED_MAX
+            return Descent.STRANGE
+        # One that nobody here knows was acknowledged by a ledger newer than ours: we were restored, not the edge. A cut
+        # list proves nothing; no predecessor at all is an empty disk.
+        if len(told) >= UNFINISHED_LISTED_MAX:
+            return Descent.LEADS
+        return Descent.BROKEN if stream else Descent.STRANGE
 
     def _held_after(self, stream: int) -> int:
         """Return how much source time, in ms, the streams from `stream` up to the live one hold."""

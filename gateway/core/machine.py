@@ -300,7 +300,7 @@ class Machine:
         if not facts.get("transport_explained"):  # by trouble of our own: neither raised nor lowered
             transitions += self._condition(engine_ms, at_ms, f"EDGE.{node_name}.TRANSPORT", standing=blocked)
         if findings.losses:
-            named = [f"{loss.stream}:{loss.first}-{loss.last} {loss.cause}" for loss in findings.losses[:8]]
+            named = [str(loss) for loss in findings.losses[:8]]
             what: dict[str, Fact] = {"ranges": len(findings.losses), "what": "; ".join(named)}
             told = system_condition(f"EDGE.{node_name}.LOSS", None, what)
             transitions += self.engine.condition(engine_ms, at_ms, told)

@@ -395,6 +395,8 @@ class AckPromise(RuleBasedStateMachine):
         self.held: dict[int, set[int]] = {}  # what the edge still has
         self.arrived: dict[int, set[int]] = {}
         self.lost: dict[int, set[int]] = {}
+        self.endless: list[tuple[int, int]] = []  # (stream, number) from which on all up to a birth is called lost
+        self.ever: set[tuple[int, int]] = set()  # what arrived at this book or one that a copy took the place of
         self.begin()
         self.keep_a_copy()
 
@@ -404,6 +406,9 @@ class AckPromise(RuleBasedStateMachine):
             if not loss.cause.startswith("edge restored"):  # which names what we hold and the edge forgot
                 assert not named & self.arrived.get(loss.stream, set()), loss
             self.lost.setdefault(loss.stream, set()).update(named)
+            if loss.cause.startswith("gateway restored: all from here"):
+                assert loss.last == 0
+                self.endless.append((loss.stream, loss.first))
 
     @rule()
     def begin(self) -> None:
@@ -469,18 +474,33 @@ class AckPromise(RuleBasedStateMachine):
             if state is not None:
                 self.held[stream] = {number for number in held if number > state.received.upto}
 
+    @rule(times=st.integers(1, 3))
+    def reconnects(self, times: int) -> None:
+        """Streams that live, are acknowledged and forgotten."""
+        for _ in range(times):
+            self.scan(True, 2)
+            self.begin()
+            self.acknowledge()
+
     @rule()
     def gateway_restored(self) -> None:
         """An older copy of the book; what it no longer knows has to be named."""
+        self.ever |= {(stream, number) for stream, numbers in self.arrived.items() for number in numbers}
         self.book = NodeBook.from_facts(self.kept)
         self.arrived = {stream: set(numbers) for stream, numbers in self.kept_arrived.items()}
         self.lost = {stream: set(numbers) for stream, numbers in self.kept_lost.items()}
+        self.endless = list(self.kept_endless)
         self.birth()
+        for stream, number in self.ever:
+            known = self.arrived.get(stream, set()) | self.lost.get(stream, set()) | self.held.get(stream, set())
+            # Ids ascend here, so a later stream is one with a higher id.
+            assert number in known or any((stream, number) >= since for since in self.endless), (stream, number)
 
     @rule()
     def keep_a_copy(self) -> None:
         self.kept = self.book.to_facts()
         self.kept_arrived = {stream: set(numbers) for stream, numbers in self.arrived.items()}
+        self.kept_endless = list(self.endless)
         self.kept_lost = {stream: set(numbers) for stream, numbers in self.lost.items()}
 
     @invariant()

@@ -14,10 +14,20 @@ def test_a_predecessor_nobody_knows_is_our_loss_and_no_restored_edge() -> None:
     book.arrive(KNOWN, 1)
     # FORGOTTEN lived, was acknowledged and was forgotten by the edge after the copy of our ledger was made.
     findings = book.born(LIVE, [StreamSpan(LIVE, 1, 0, FORGOTTEN, 40)])
-    assert [(loss.stream, loss.first, loss.last) for loss in findings.losses] == [(FORGOTTEN, 1, 40)]
+    # What KNOWN held beyond the copy, and streams between the two, are told by no birth: said without an end.
+    assert [(loss.stream, loss.first, loss.last) for loss in findings.losses] == [(FORGOTTEN, 1, 40), (KNOWN, 2, 0)]
     assert "unknown now" in findings.losses[0].cause
+    assert "end unknown" in findings.losses[1].cause
     assert not findings.restored_disk
     assert book.strangers == []
+
+
+def test_a_predecessor_that_leads_on_to_what_we_know_tells_where_it_ended() -> None:
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    book.arrive(KNOWN, 1)
+    findings = book.born(LIVE, [StreamSpan(FORGOTTEN, 41, 41, KNOWN, 3), StreamSpan(LIVE, 1, 0, FORGOTTEN, 41)])
+    assert {(loss.stream, loss.first, loss.last) for loss in findings.losses} == {(KNOWN, 2, 3), (FORGOTTEN, 1, 40)}
 
 
 def test_two_restores_of_the_gateway_are_not_two_boxes() -> None:
