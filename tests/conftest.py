@@ -10,11 +10,17 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from simulators import TALLY, WRITE_CODES
 
 NO_SKIPS = "HAZARDGATE_NO_SKIPS"
 SEED = "HAZARDGATE_SEED"
+
+# How long an example takes says what else the machine does, and nothing of what is tested.
+settings.register_profile("hazardgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("hazardgate"), max_examples=1_000)
+settings.load_profile("hazardgate")
 
 
 def pytest_configure(config: pytest.Config) -> None:

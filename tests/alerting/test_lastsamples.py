@@ -36,7 +36,7 @@ class Model:
             assert (columns["last_stream"][tag], columns["last_sequence"][tag]) == key
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.one_of(BATCH, st.integers(0, TAGS - 1), st.none()), max_size=14), st.integers(1, 8), st.integers(1, 9),
        st.integers(2, 5))  # fmt: skip
 def test_the_last_sample_of_a_tag_stays_however_long_it_waits(

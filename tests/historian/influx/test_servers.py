@@ -51,7 +51,7 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
 
 @needs_influxd
 @pytest.mark.fault("F49")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.sets(NAMES, min_size=1, max_size=12))
 def test_names_go_through_a_real_server_byte_by_byte(influxd: StoreServer, names: set[str]) -> None:
     """What it lists, by means of the standard library alone, is what was sent; and each is found by its name."""

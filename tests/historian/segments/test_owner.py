@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.historian.segments.folder import Ancestor, SegmentFolder
@@ -180,7 +180,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(STEPS)
 def test_any_order_of_logging_sealing_and_packing_keeps_every_sample_once(steps: list[tuple[str, int, int, bool]]) -> None:
     with tempfile.TemporaryDirectory() as place:
