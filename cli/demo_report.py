@@ -168,7 +168,8 @@ def _missing_samples(
     if acked != taken:
         missing.append(say(f"采集 {taken} 个样本，确认 {acked} 个", f"{taken} samples taken, {acked} acknowledged"))
     for node, stream, first, last, cause in losses:
-        span = f"{node} {stream} {first or '?'}-{last or '?'} {cause}"
+        known = f" {first or '?'}-{last or '?'}" if first or last else ""
+        span = f"{node} {stream}{known} {cause}"
         missing.append(say(f"有丢失记录：{span}", f"loss on record: {span}"))
     return missing
 

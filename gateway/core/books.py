@@ -44,6 +44,8 @@ class Loss:
     cause: str
 
     def __str__(self) -> str:
+        if not (self.first or self.last):
+            return f"{self.stream}: {self.cause}; which frames, if any, nobody can tell"
         return f"{self.stream}:{self.first or '?'}-{self.last or '?'} {self.cause}"
 
 
@@ -245,7 +247,8 @@ class NodeBook:
         elif descent is Descent.STRANGE:
             two_boxes = unended or any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
             self.strangers = [*self.strangers[-7:], self.live_count]
-            losses.append(Loss(known_live_before, 0, 0, "edge restored: its newest stream is not the one we know"))
+            cause = "edge restored, or a second box under its id: its newest stream is not the one we know"
+            losses.append(Loss(known_live_before, 0, 0, cause))
         restored = any(loss.cause.startswith("edge restored") for loss in losses)
         self._trim()
         return BirthFindings(tuple(losses), new_stream, restored, two_boxes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -287,6 +288,15 @@ def test_two_boxes_with_one_id() -> None:
     assert (first.restored_disk, first.two_boxes) == (True, False)
     second = book.born(C, [span(C, 1, 0, A, 50)])
     assert second.two_boxes
+
+
+def test_a_loss_of_which_nobody_knows_the_range_says_so_in_words() -> None:
+    book = book_with(A, 50)
+    (loss,) = book.born(B, [span(B, 1, 0)]).losses
+    assert str(loss).startswith(f"{A}: edge restored, or a second box under its id: ")
+    assert str(loss).endswith("; which frames, if any, nobody can tell")
+    assert "?" not in str(loss)
+    assert str(replace(loss, first=7)) == f"{A}:7-? {loss.cause}"
 
 
 def test_a_long_honest_life_is_never_two_boxes() -> None:
