@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.chain import Helper, answers, cpu_s, free_port, read_json, stop_child
+from benchmarks.chain import Helper, answers, cpu_s, read_json, stop_child
 from benchmarks.harness import BenchmarkError
+from benchmarks.ports import free_port
 from cli.broker import BrokerMissingError, nats_server_path, write_nats_config
 from cli.children import Child
 from config import SiteConfig, dump_site, rebind

@@ -39,8 +39,9 @@ from benchmarks.b2_alarm_latency import (
     side_by_side,
 )
 from benchmarks.b2_with_serve import PAIRS, start_serve
-from benchmarks.chain import Chain, cpu_s, free_port, read_json
+from benchmarks.chain import Chain, cpu_s, read_json
 from benchmarks.harness import BenchmarkError, Outcome, data_folder, spread, spread_cells
+from benchmarks.ports import free_port
 from benchmarks.receiver import missing_sequences
 from benchmarks.stored_history import FRAME_TAGS, write_history
 from benchmarks.stores import INFLUXD, StoreServer

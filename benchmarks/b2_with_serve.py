@@ -33,8 +33,9 @@ from benchmarks.b2_alarm_latency import (
     set_up,
     side_by_side,
 )
-from benchmarks.chain import POLL_S, Chain, Helper, answers, cpu_s, free_port, stop_child
+from benchmarks.chain import POLL_S, Chain, Helper, answers, cpu_s, stop_child
 from benchmarks.harness import BenchmarkError, Outcome, data_folder, spread, spread_cells
+from benchmarks.ports import free_port
 from benchmarks.receiver import missing_sequences
 from cli.children import Child
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import BenchmarkError
+from benchmarks.ports import free_port
 from cli.broker import BrokerMissingError, nats_server_path, write_nats_config
 from cli.children import Child
 from config import SiteConfig, dump_edge, dump_site, export_edge, rebind
@@ -234,14 +235,6 @@ def cpu_s(pid: int) -> float:
         return 0.0
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(port: int) -> bool:

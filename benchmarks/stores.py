@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.chain import cpu_s, free_port
+from benchmarks.chain import cpu_s
 from benchmarks.harness import BenchmarkError
+from benchmarks.ports import free_port
 
 INFLUXD: Final = "influxd"
 VICTORIA: Final = "victoria-metrics"

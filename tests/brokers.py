@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks.ports import free_port
+
 START_S_MAX = 20.0
 STOP_S_MAX = 5.0
 
@@ -47,14 +49,6 @@ def find_mosquitto() -> Path | None:
             return place
     found = shutil.which("mosquitto")
     return Path(found) if found else None
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Broker:

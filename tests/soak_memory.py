@@ -22,8 +22,9 @@ from typing import Final
 import uvloop
 
 from benchmarks.b2_with_serve import make_token, start_serve
-from benchmarks.chain import Chain, Helper, free_port, read_json, running_chain
+from benchmarks.chain import Chain, Helper, read_json, running_chain
 from benchmarks.harness import BenchmarkError
+from benchmarks.ports import free_port
 from benchmarks.receiver import missing_sequences
 from gateway.core import ACTS_NAME, LEDGER_NAME, LedgerReader, send_act
 from simulators import synthetic_tag

@@ -14,6 +14,7 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from benchmarks.ports import free_port
 from edge.bus import BusAddress, TcpBus
 from edge.errors import BusDownError, ConnectionDroppedError, ExceptionReplyError, FieldLinkError, ReadTimeoutError
 from edge.modbus import ReadFunction, ReadRequest
@@ -29,12 +30,6 @@ def bus_to(port=PORT, *, connect_timeout_s=1.0):
         monotonic=asyncio.get_running_loop().time,
         rng=random.Random(3),
     )
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def open_files():

@@ -10,9 +10,9 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from benchmarks.ports import free_port
 from edge.errors import PlanError
 from tests.edge.field_rig import HOST, Close, Instrument, Wait, Watch, in_virtual_time, one_device
-from tests.edge.test_bus import free_port
 from wire import Quality, Reason, quality_code
 
 GOOD = quality_code(Quality.GOOD)
@@ -40,6 +40,27 @@ def simulated():
     return SimDevice(id=1, simdata=(bits, bits, registers, registers))
 
 
+class Running:
+    """A field side in real time, whose reads are awaited and not timed."""
+
+    def __init__(self, watch):
+        self._watch = watch
+
+    async def __aenter__(self):
+        self._task = asyncio.create_task(self._watch.for_s(90))
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def until(self, met):
+        async with asyncio.timeout(40):
+            while not met():
+                assert not self._task.done()
+                await asyncio.sleep(0.02)
+
+
 @pytest.mark.fault("F10")
 def test_pymodbus_gives_every_type_and_only_the_address_it_has_not_is_bad():
     async def scenario():
@@ -48,7 +69,8 @@ def test_pymodbus_gives_every_type_and_only_the_address_it_has_not_is_bad():
         serving = asyncio.create_task(server.serve_forever(), name="pymodbus")
         watch = Watch(one_device(points=POINTS, ports=[port], period_s=0.1))
         try:
-            await watch.for_s(0.8)
+            async with Running(watch) as running:
+                await running.until(lambda: watch.field.latest()[2].tolist() == [GOOD] * 7 + [CONFIG])
         finally:
             await server.shutdown()
             await asyncio.gather(serving, return_exceptions=True)
@@ -65,23 +87,19 @@ def test_pymodbus_stopped_and_started_again_is_bad_and_then_good_again():
     async def scenario():
         port = free_port()
         watch = Watch(one_device(points=POINTS[:2], ports=[port], period_s=0.1, timeout_s=0.2))
-        running = asyncio.create_task(watch.for_s(10))
+        async with Running(watch) as running:
 
-        async def until(code):
-            async with asyncio.timeout(8):
-                while not watch.scans or watch.codes(0)[-1] != code:
-                    await asyncio.sleep(0.02)
+            async def until(code):
+                await running.until(lambda: watch.scans and watch.codes(0)[-1] == code)
 
-        await until(COMM)
-        for _ in range(2):
-            server = ModbusTcpServer(simulated(), address=(HOST, port))
-            serving = asyncio.create_task(server.serve_forever(), name="pymodbus")
-            await until(GOOD)
-            await server.shutdown()
-            await asyncio.gather(serving, return_exceptions=True)
             await until(COMM)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+            for _ in range(2):
+                server = ModbusTcpServer(simulated(), address=(HOST, port))
+                serving = asyncio.create_task(server.serve_forever(), name="pymodbus")
+                await until(GOOD)
+                await server.shutdown()
+                await asyncio.gather(serving, return_exceptions=True)
+                await until(COMM)
         assert all(math.isnan(value) == (code < 64) for _, value, code in watch.of(0))
 
     asyncio.run(scenario())

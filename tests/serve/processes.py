@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 
+from benchmarks.ports import free_port
 from config import SiteConfig, dump_site
 from gateway.core import HEARTBEAT_NAME, LEDGER_NAME, LedgerReader
 from gateway.serve import SERVE_FOLDER, WHERE_NAME, Role, TokenStore
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL, Edge, site
 from tests.system.chain import CLI, Part, read_json, wait_until
-from tests.system.site import free_port
 
 SECRET = "whsec_" + "A" * 40
 

@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ports import free_port
 from config import SiteConfig, dump_edge, dump_site, export_edge
 from edge import SpooledSample, read_spool
 from gateway.core import HEARTBEAT_NAME, LEDGER_NAME, LedgerReader
 from simulators import read_json_lines
 from tests.brokers import Broker
-from tests.system.site import RECEIVERS, bound, free_port, restless_site
+from tests.system.site import RECEIVERS, bound, restless_site
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S_MAX = 40.0

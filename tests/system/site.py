@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.ports import free_port
 from config import SiteConfig, rebind
 
 EDGES = ("E1", "E2")
@@ -14,14 +14,6 @@ RECEIVERS = {"CITY": "HAZARDGATE_SYSTEM_CITY", "PARK": "HAZARDGATE_SYSTEM_PARK"}
 PERIOD_S = 0.2
 GUIDANCE = "Look at the tank before anything else."
 NAME = {"zh": "甲", "en": "A"}
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _limit(setpoint: float, deadband: float, grade: str, **more: Any) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from config import DEMO_SITE, dump_site, load_site, rebind
 from tests.system.books import delivered_all, settle, stop_edges
 from tests.system.chain import CLI, Chain, Part, read_json, refused, wait_until
-from tests.system.site import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 
