@@ -35,12 +35,14 @@ STATES: Final = {
 }
 _STANDING: Final = "state IN ('ACTIVE_UNACKED', 'ACTIVE_ACKED')"
 _OPEN: Final = "state IN ('ACTIVE_UNACKED', 'ACTIVE_ACKED', 'RETURNED_UNACKED', 'RETURNED_ACKED')"
-_ORDER: Final = f"{_STANDING} DESC, grade DESC, start_ms DESC, id"
+_UNACKED: Final = "state IN ('ACTIVE_UNACKED', 'RETURNED_UNACKED')"
+_ORDER: Final = f"{_OPEN} DESC, {_UNACKED} DESC, grade DESC, {_STANDING} DESC, start_ms DESC, id DESC"
+"""The order of the API and of `hazardgate watch`, closed ones last."""
 
 
 @dataclass(slots=True)
 class Listing:
-    """Alarms as the ledger has them: what stands before what returned, then the gravest, then the newest.
+    """Alarms as the ledger has them: what nobody has acknowledged first, then the gravest, what stands, the newest.
 
     `alarms` holds the first of `total`; `standing` counts all that stand, by grade; `start_values` has what they showed
     when they were raised, by id, where that is no longer what their record says.
@@ -82,10 +84,12 @@ def alarms_command(data: Path, *, closed: bool, as_json: bool) -> None:
         return
     print(standing_in_words(listing.standing))
     titles = (say("编号", "id"), say("级别", "grade"), say("对象", "subject"), say("限值", "limit"),
-              say("状态", "state"), say("开始", "start"), say("报警值", "value at start"), say("恢复值", "at return"))  # fmt: skip
+              say("状态", "state"), say("开始", "start"), say("报警值", "value at start"), say("恢复值", "at return"),
+              say("原因", "cause"))  # fmt: skip
     lines = [
         (alarm["id"], grade_name(Grade(alarm["grade"])), alarm["tag"], alarm["limit"], state_in_words(alarm["state"]),
-         local_time(alarm["start_ms"], zone), *values_in_words(alarm, listing.start_values))
+         local_time(alarm["start_ms"], zone), *values_in_words(alarm, listing.start_values),
+         say(alarm["cause_zh"], alarm["cause_en"]))
         for alarm in listing.alarms
     ]  # fmt: skip
     table = [tuple(escaped(cell) for cell in line) for line in (titles, *lines)] if lines else []

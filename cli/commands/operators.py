@@ -36,15 +36,15 @@ def watch(
 
 
 @operators_app.command(help=say(
-    "列出未结束的报警：只读账本，报警中的在前，再按级别和时间",
-    "List the open alarms: from the ledger, what stands first, then the gravest and newest.",
+    "列出未结束的报警：只读账本，未确认的在前，再按级别和时间，与值班画面同序",
+    "List the open alarms, from the ledger: unacknowledged first, then the gravest and newest, as watch does.",
 ))  # fmt: skip
 def alarms(
     data: DataPath = DEFAULT_DATA,
     closed: Annotated[bool, typer.Option("--all", help=say("也列出已销警的", "closed alarms too"))] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the open alarms: from the ledger, what stands first, then the gravest and newest."""
+    """List the open alarms, from the ledger: unacknowledged first, then the gravest and newest, as watch does."""
     from cli.alarms import alarms_command
 
     alarms_command(data, closed=closed, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sqlite3
@@ -12,8 +13,12 @@ import pytest
 
 from alerting import AlarmState, Category, State
 from cli import alarms
+from cli.watch.answers import read_alarm
+from cli.watch.model import Model
 from gateway.core import LEDGER_NAME
 from gateway.core.schema import TABLES
+from gateway.serve.answers import alarm_answer, json_of
+from gateway.serve.models import AlarmView
 from tests.cli.invoking import run
 
 HOUR_MS = 3_600_000
@@ -55,7 +60,8 @@ def data(tmp_path: Path) -> Path:
         state(3, 4, State.ACTIVE_UNACKED, START_MS + HOUR_MS),
         state(4, 4, State.RETURNED_UNACKED, START_MS + HOUR_MS, revision=2),
         state(5, 4, State.CLOSED, START_MS + 2 * HOUR_MS),
-        state(6, 1, State.ACTIVE_UNACKED, START_MS, tag="EDGE.E1.OFFLINE", limit="SYSTEM", value=None, unit=""),
+        state(6, 1, State.ACTIVE_UNACKED, START_MS, tag="EDGE.E1.OFFLINE", limit="SYSTEM", value=None, unit="",
+              cause_zh="采集终端离线", cause_en="edge offline"),
     )
     raised = {"alarm": state(4, 4, State.ACTIVE_UNACKED, START_MS + HOUR_MS, value=9.5).to_json()}
     db = sqlite3.connect(tmp_path / "core" / LEDGER_NAME, isolation_level=None)
@@ -71,28 +77,43 @@ def ids(output: str) -> list[int]:
     return [int(line.split()[0], 16) for line in output.splitlines()[2:]]
 
 
+def test_alarms_stand_in_the_order_of_the_screen(tmp_path: Path) -> None:
+    """What a person finds in one place must be where he looks for it in the other."""
+    kinds = itertools.product((stands for stands in State if stands is not State.CLOSED), (1, 4), (5_000, 7_000))
+    alarms = [state(number, grade, stands, at_ms) for number, (stands, grade, at_ms) in enumerate(kinds, 1)]
+    enter(tmp_path, *alarms, state(99, 4, State.CLOSED, 9_000))
+    screen = Model()
+    screen.alarms = {
+        alarm.id: read_alarm(json.loads(json_of(alarm_answer(AlarmView(alarm, "", "", "", "", "", "", "", None)))))
+        for alarm in alarms
+    }
+    order = [int(alarm.id, 16) for alarm in screen.in_order()]
+    assert ids(run("alarms", "--data", tmp_path).output) == order
+    assert ids(run("alarms", "--data", tmp_path, "--all").output) == [*order, 99]
+
+
 def test_open_alarms_stand_in_order_of_weight(data: Path) -> None:
     result = run("alarms", "--data", data)
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert lines[0] == "standing: red 2 orange 0 yellow 1 blue 1"
     assert re.split(r"  +", lines[1]) == [
-        "id", "grade", "subject", "limit", "state", "start", "value at start", "at return"
+        "id", "grade", "subject", "limit", "state", "start", "value at start", "at return", "cause"
     ]  # fmt: skip
-    assert ids(result.output) == [3, 2, 1, 6, 4]
+    assert ids(result.output) == [3, 4, 1, 6, 2]
     at = "2026-11-18 19:06:40 CST"
     assert lines[4] == f"{1:032x}  yellow  CL103.LEVEL      H       standing, unacked  {at}  3.142 m"
-    assert lines[6].endswith("CST  9.5 m           3.142 m")  # started at 9.5, returned at 3.142
-    assert lines[5].endswith(f"blue    EDGE.E1.OFFLINE  SYSTEM  standing, unacked  {at}")
+    assert lines[3].endswith("CST  9.5 m           3.142 m")  # started at 9.5, returned at 3.142
+    assert lines[5].endswith(f"blue    EDGE.E1.OFFLINE  SYSTEM  standing, unacked  {at}{' ' * 29}edge offline")
 
 
 def test_all_shows_closed_ones_too(data: Path) -> None:
-    assert ids(run("alarms", "--data", data, "--all").output) == [3, 2, 1, 6, 5, 4]
+    assert ids(run("alarms", "--data", data, "--all").output) == [3, 4, 1, 6, 2, 5]
 
 
 def test_json_is_the_alarms_as_the_ledger_has_them(data: Path) -> None:
     told = json.loads(run("alarms", "--data", data, "--json").output)
-    assert [AlarmState.from_json(body).id for body in told] == [f"{number:032x}" for number in (3, 2, 1, 6, 4)]
+    assert [AlarmState.from_json(body).id for body in told] == [f"{number:032x}" for number in (3, 4, 1, 6, 2)]
 
 
 def test_it_speaks_chinese(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
