@@ -14,7 +14,7 @@ import pytest
 from config import ConfigErrors, load_edge, load_site
 from config.yaml_tree import FILE_BYTES_MAX, PROBLEMS_TOLD_MAX
 
-REFUSED_S_MAX = 5.0  # on a busy machine; every file here takes well under a second on an idle one
+REFUSED_S_MAX = 5.0  # of the processor's time; every file here takes well under a second
 LAUGHS = 'a0: &a0 ["ha", "ha", "ha", "ha", "ha", "ha", "ha", "ha", "ha", "ha"]\n' + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
@@ -62,10 +62,10 @@ HOSTILE: list[Any] = [
 def test_a_hostile_file_is_refused_soon_and_does_nothing(tmp_path: Path, make: Make, load: Callable[[Path], Any]) -> None:
     mark, path = tmp_path / "it-ran", tmp_path / "site.yaml"
     path.write_bytes(make(mark))
-    began_s = time.monotonic()
+    began_s = time.thread_time()
     with pytest.raises(ConfigErrors) as refused:
         load(path)
-    assert time.monotonic() - began_s < REFUSED_S_MAX
+    assert time.thread_time() - began_s < REFUSED_S_MAX
     assert not mark.exists()
     told = [str(problem) for problem in refused.value.problems]
     assert 1 <= len(told) <= PROBLEMS_TOLD_MAX

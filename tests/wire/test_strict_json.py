@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import cpu_s
 from wire import JsonRefusedError, parse_json, parse_json_object
 
 BYTES_MAX = 1_000_000
@@ -45,10 +46,14 @@ HOSTILE = [
 @pytest.mark.fault("F54")
 @pytest.mark.parametrize("raw", HOSTILE)
 def test_hostile_json_is_refused_at_once(raw: bytes) -> None:
-    began_s = time.perf_counter()
     with pytest.raises(JsonRefusedError) as refused:
         parse_json(raw, BYTES_MAX)
-    assert time.perf_counter() - began_s < REFUSED_S_MAX
+
+    def again() -> None:
+        with contextlib.suppress(JsonRefusedError):
+            parse_json(raw, BYTES_MAX)
+
+    assert cpu_s(again) < REFUSED_S_MAX
     assert len(str(refused.value)) < 80, "it quotes nothing of what came"
     assert str(refused.value).isprintable()
 
