@@ -21,6 +21,7 @@ import uvloop
 
 import wire.mqtt_aiomqtt as shell
 from tests import brokers
+from tests.patience import GUARD_S
 from wire import (
     AioMqttConnector,
     BrokerAddress,
@@ -37,12 +38,19 @@ CONNACK_YES = b"\x20\x02\x00\x00"
 Answer = Callable[[int, bytes], bytes | None]  # packet type and body in, bytes out; None closes the connection
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is late because this machine is; a test of a limit sets its own."""
+    for limit in ("CONNECT_S_MAX", "ANSWER_S_MAX"):
+        monkeypatch.setattr(shell, limit, GUARD_S)
+
+
 @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], None]:
     """Runs a dialogue on one kind of loop; fails if it leaves a task or an open socket of ours behind."""
     def runner(dialogue: Callable[[], Awaitable[Any]]) -> None:
         async def watched() -> None:
-            await asyncio.wait_for(dialogue(), 30.0)
+            await asyncio.wait_for(dialogue(), GUARD_S)
             left = asyncio.all_tasks() - {asyncio.current_task()}
             assert not left, f"tasks left behind: {left}"
         with asyncio.Runner(loop_factory=request.param) as loop:
@@ -84,12 +92,12 @@ class Script:
 
 
 @contextlib.asynccontextmanager
-async def scripted(answer: Answer) -> AsyncIterator[tuple[Script, AioMqttConnector]]:
+async def scripted(answer: Answer, keepalive_s: int = 60) -> AsyncIterator[tuple[Script, AioMqttConnector]]:
     script = Script(answer)
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield script, AioMqttConnector(BrokerAddress("127.0.0.1", port, keepalive_s=1))
+        yield script, AioMqttConnector(BrokerAddress("127.0.0.1", port, keepalive_s=keepalive_s))
     finally:
         server.close()
         for writer in script.writers:
@@ -121,9 +129,17 @@ def test_nobody_listening_is_told_at_once_with_the_address(run: Any) -> None:
     run(dialogue)
 
 
-def test_a_name_without_address_is_unavailable(run: Any) -> None:
+def test_a_name_without_address_is_unavailable(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def dialogue() -> None:
         await refused_entry(AioMqttConnector(BrokerAddress("no-such-host.invalid")))
+    asked = socket.getaddrinfo
+
+    def unknown(host: Any, *more: Any, **named: Any) -> Any:
+        if host == "no-such-host.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return asked(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a machine without network may ask for its name server for minutes
     run(dialogue)
 
 
@@ -135,8 +151,8 @@ def test_a_listener_that_says_nothing_is_given_up_after_the_limit(run: Any,
         async with scripted(lambda kind, body: b"") as (script, connector):
             began = time.monotonic()
             error = await refused_entry(connector)
-            assert 0.25 < time.monotonic() - began < 2.0
-            assert "no answer" in error.reason
+            assert time.monotonic() - began > 0.25
+            assert "no answer within 0.3 s" in error.reason
             while script.open:  # nothing of the attempt stays connected
                 await asyncio.sleep(0.01)
     run(dialogue)
@@ -145,9 +161,7 @@ def test_a_listener_that_says_nothing_is_given_up_after_the_limit(run: Any,
 def test_a_listener_that_closes_is_given_up_at_once(run: Any) -> None:
     async def dialogue() -> None:
         async with scripted(lambda kind, body: None) as (_, connector):
-            began = time.monotonic()
-            await refused_entry(connector)
-            assert time.monotonic() - began < 1.0
+            assert "no answer within" not in (await refused_entry(connector)).reason
     run(dialogue)
 
 
@@ -163,10 +177,12 @@ def test_a_refusal_is_an_error_of_its_own_with_the_reason(run: Any, code: int, w
 
 
 @pytest.mark.parametrize("run", [None], indirect=True, ids=["asyncio"])
-def test_garbage_instead_of_mqtt_is_unavailable(run: Any) -> None:
+def test_garbage_instead_of_mqtt_is_unavailable(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "CONNECT_S_MAX", 1.0)
+
     async def dialogue() -> None:
         async with scripted(lambda kind, body: b"HTTP/1.1 400 Bad Request\r\n\r\n") as (_, connector):
-            await asyncio.wait_for(refused_entry(connector), 8.0)
+            await refused_entry(connector)
     run(dialogue)
 
 
@@ -193,6 +209,8 @@ def test_one_attempt_opens_one_connection(run: Any) -> None:
         async with scripted(polite) as (script, connector):
             async with connector.connect("edge"):
                 assert script.connections == 1
+            while script.open:  # it may still have to read the goodbye
+                await asyncio.sleep(0.01)
             assert [kind for kind, _ in script.packets] == [CONNECT, DISCONNECT]
             connect = script.packets[0][1]
             assert connect[:7] == b"\x00\x04MQTT\x04", "MQTT 3.1.1"
@@ -252,7 +270,7 @@ def test_a_topic_that_is_not_text_costs_one_message_and_not_the_link(run: Any) -
 
         async with scripted(send_both) as (_, connector), connector.connect("edge") as link:
             await link.subscribe([("#", 0)])
-            message = await asyncio.wait_for(anext(link.messages()), 5.0)
+            message = await anext(link.messages())
             assert (message.topic, message.payload) == ("t", b"y")
             assert link.dropped == 1
     run(dialogue)
@@ -261,11 +279,9 @@ def test_a_topic_that_is_not_text_costs_one_message_and_not_the_link(run: Any) -
 @pytest.mark.parametrize("run", [uvloop.new_event_loop], indirect=True, ids=["uvloop"])
 def test_a_broker_that_falls_silent_is_noticed_by_keepalive(run: Any) -> None:
     async def dialogue() -> None:
-        async with scripted(polite) as (_, connector), connector.connect("edge") as link:
-            began = time.monotonic()
+        async with scripted(polite, keepalive_s=1) as (_, connector), connector.connect("edge") as link:
             with pytest.raises(LinkLostError):
-                await asyncio.wait_for(anext(link.messages()), 10.0)
-            assert time.monotonic() - began < 5.0, "keepalive 1 s: noticed within about twice that"
+                await asyncio.wait_for(anext(link.messages()), GUARD_S / 2)
     run(dialogue)
 
 
@@ -276,13 +292,14 @@ def test_a_message_leaves_in_the_turn_of_the_loop_that_publishes_it(run: Any) ->
             entering = asyncio.create_task(attempt.__aenter__())
             peer, _ = await asyncio.to_thread(server.accept)
             with peer:
+                peer.settimeout(GUARD_S / 4)
                 peer.sendall(CONNACK_YES)
                 link = await entering
                 await asyncio.to_thread(peer.recv, 1000)  # CONNECT
                 for message in (b"first", b"second"):
                     publishing = asyncio.create_task(link.publish("t", message))
                     await asyncio.sleep(0)  # one turn, in which nothing but the publisher has run
-                    assert message in peer.recv(1000, socket.MSG_DONTWAIT)
+                    assert message in peer.recv(1000)  # the loop stands still: only the kernel may take its time
                     await publishing
             await attempt.__aexit__(None, None, None)
     run(dialogue)
@@ -333,7 +350,7 @@ def test_a_full_socket_ends_the_link_instead_of_growing_a_queue(run: Any,
                 peer.sendall(CONNACK_YES)  # and never reads again
                 link = await entering
                 with pytest.raises(LinkLostError):
-                    await asyncio.wait_for(fill(link), 10.0)
+                    await asyncio.wait_for(fill(link), GUARD_S / 2)
                 await attempt.__aexit__(None, None, None)
     run(dialogue)
 
@@ -372,13 +389,15 @@ def test_nats_server_refuses_a_wrong_password(run: Any, tmp_path: Path) -> None:
 def test_a_frozen_broker_is_lost_and_its_return_does_not_confuse_a_new_link(run: Any, tmp_path: Path) -> None:
     async def dialogue() -> None:
         with brokers.running("nats-server", tmp_path / "nats") as broker:
-            connector = AioMqttConnector(BrokerAddress(broker.host, broker.port, keepalive_s=1))
-            async with connector.connect("edge") as link:
+            def connector(keepalive_s: int) -> AioMqttConnector:
+                return AioMqttConnector(BrokerAddress(broker.host, broker.port, keepalive_s=keepalive_s))
+
+            async with connector(1).connect("edge") as link:
                 broker.freeze()
                 with pytest.raises(LinkLostError):
-                    await asyncio.wait_for(anext(link.messages()), 10.0)
+                    await asyncio.wait_for(anext(link.messages()), GUARD_S / 2)
             broker.thaw()
-            async with connector.connect("edge") as link:
+            async with connector(60).connect("edge") as link:
                 await link.subscribe([("t", 0)])
                 await link.publish("t", b"x")
                 assert (await anext(link.messages())).payload == b"x"
@@ -407,7 +426,7 @@ def test_a_link_over_tls_is_checked_and_carries_messages(run: Any, tmp_path: Pat
             await link.publish("t", bytes(200_000))
             reader = link.messages()
             for _ in range(50):
-                assert (await asyncio.wait_for(anext(reader), 5.0)).payload == b"y"
+                assert (await anext(reader)).payload == b"y"
         with contextlib.suppress(ZeroDivisionError):
             async with AioMqttConnector(BrokerAddress("127.0.0.1", port, tls=known)).connect("edge"):
                 raise ZeroDivisionError

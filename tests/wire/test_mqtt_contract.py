@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Protocol
@@ -15,7 +14,9 @@ from typing import Any, Protocol
 import pytest
 import uvloop
 
+import wire.mqtt_aiomqtt as shell
 from tests import brokers
+from tests.patience import GUARD_S
 from wire import (
     AioMqttConnector,
     BrokerAddress,
@@ -29,7 +30,7 @@ from wire import (
     Will,
 )
 
-PATIENCE_S = 10.0
+PATIENCE_S = GUARD_S / 3
 QUIET_S = 0.3
 
 
@@ -57,7 +58,7 @@ class MemoryBench:
 class RealBench:
     def __init__(self, broker: brokers.Broker) -> None:
         self.broker = broker
-        self.connector: MqttConnector = AioMqttConnector(BrokerAddress(broker.host, broker.port, keepalive_s=5))
+        self.connector: MqttConnector = AioMqttConnector(BrokerAddress(broker.host, broker.port, keepalive_s=600))
 
     def kill(self) -> None:
         self.broker.kill()
@@ -81,6 +82,13 @@ def real_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         yield get
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is late because this machine is."""
+    for limit in ("CONNECT_S_MAX", "ANSWER_S_MAX"):
+        monkeypatch.setattr(shell, limit, GUARD_S)
+
+
 @pytest.fixture(params=[
     "memory", "nats-server", pytest.param("mosquitto", marks=pytest.mark.needs("mosquitto")),
 ])
@@ -94,7 +102,7 @@ def run(dialogue: Callable[[], Awaitable[Any]],
         loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
     """Run one dialogue; fail if it leaves a task behind."""
     async def watched() -> None:
-        await asyncio.wait_for(dialogue(), 40.0)
+        await asyncio.wait_for(dialogue(), GUARD_S)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -292,9 +300,7 @@ def test_a_killed_broker_is_noticed_at_once_by_reader_and_publisher(bench: Bench
                 await link.publish(place, b"before")
                 await ear.until(1)
                 bench.kill()
-                killed = time.monotonic()
-                await ear.until_lost()
-                assert time.monotonic() - killed < 1.0
+                await ear.until_lost()  # no answer is awaited, and none is due for minutes
                 for call in (lambda: link.publish(place, b"x"), lambda: link.publish(place, b"x", qos=1),
                              lambda: link.subscribe([(place, 0)])):
                     with pytest.raises(LinkLostError):
@@ -324,7 +330,7 @@ def test_a_publisher_that_waits_is_told_when_the_broker_dies(bench: Bench) -> No
             publishers = [asyncio.create_task(publish_for_ever(link)) for _ in range(5)]
             await asyncio.sleep(0.05)
             bench.kill()
-            done, _ = await asyncio.wait(publishers, timeout=2.0)
+            done, _ = await asyncio.wait(publishers, timeout=PATIENCE_S)
             assert [type(task.exception()) for task in done] == [LinkLostError] * 5
     run(dialogue)
 
