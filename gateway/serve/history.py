@@ -8,27 +8,17 @@ of the rollups that are kept beside the samples.
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypeVar
-from zoneinfo import ZoneInfo
+from collections.abc import Sequence
+from typing import Any, Final
 
-from config import SiteConfig
-from gateway.core import LEDGER_NAME
 from gateway.historian.events import events_of_ledger
 from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples, concatenated
-from gateway.historian.segments.board import Board
-from gateway.historian.segments.folder import Ancestor, Snapshot
-from gateway.historian.segments.gone import gone, pruned_pos
-from gateway.historian.segments.names import FOLDER_NAME, STATUS_NAME, TEMPORARY, day_ms
-from gateway.historian.segments.query import ParquetReader
-from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together, within
-from gateway.historian.segments.store import refuse_missing, windows_in
-from gateway.historian.store import AlarmEvent, QueryTimeError, QueryTooLargeError, StoreAwayError
+from gateway.historian.segments.missing import Missing, refuse_missing, within
+from gateway.historian.segments.moments import together
+from gateway.historian.segments.names import STATUS_NAME, day_ms
+from gateway.historian.segments.store import windows_in
+from gateway.historian.store import AlarmEvent, QueryTooLargeError, StoreAwayError
 from gateway.historian.windows import ROLLUP_MS, Rollups, between, combined
 from gateway.serve.downsample import (
     bucket_width_ms,
@@ -41,81 +31,23 @@ from gateway.serve.downsample import (
     with_damaged,
 )
 from gateway.serve.history_answers import cut_to, points_of, tag_windows
-from gateway.serve.history_ledger import LedgerPast, Subject, Unsealed, joined_parts
+from gateway.serve.history_ledger import Unsealed
+from gateway.serve.history_state import DEADLINE_S_MAX, StateReader, Taken
 from gateway.serve.models import History, HistoryStretch, TagWindows, WindowList
-from gateway.serve.recent import RecentFrames
-from gateway.serve.turnstile import Turnstile
-from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError, UnknownTagError
-from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
+from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError
 
 RANGE_MS_MAX: Final = 400 * 86_400_000
 POINTS_MAX: Final = 10_000
 RAW_ROWS_MAX: Final = 1_000_000  # beyond this the picture comes from rollups
 GAP_ROWS_MAX: Final = 200_000  # samples read to tell exactly where gaps over a long range begin and end
 OPENED_ROWS_MAX: Final = 2_500_000_000  # in files opened to show a few samples of a long range one by one
-DEADLINE_S_MAX: Final = 5.0
-AT_ONCE: Final = 2
 GAPS_MAX: Final = 1_000
-TRIES: Final = 4
 UNKNOWN_SILENCE_MS: Final = 60_000  # of a tag that the site has no more
-PLACES_ROWS_MAX: Final = 50_000  # rows of the log in which the place of such a tag is looked for
 STATUS_BYTES_MAX: Final = 1_000_000
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What one question is asked of: the segments, and the ledger from where they end."""
-
-    segments: Snapshot
-    file: LedgerFile
-    ledger_id: str
-    cursor: int
-    give_up_at: float
-    gone: tuple[Missing, ...] = ()  # neither in the ledger any more nor in the segments
-
-
-@dataclass(frozen=True, slots=True)
-class _Tag:
-    """What is known of a tag; of one that the site has no more, its name. number: in the ledger, -1: not there."""
-
-    unit: str
-    low: float
-    high: float
-    number: int
-
-
-class HistoryReader:
+class HistoryReader(StateReader):
     """Answers questions about the past, at most two at a time. Any thread may ask."""
-
-    def __init__(
-        self, site: SiteConfig, core_folder: Path, recent: RecentFrames | None = None,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, turnstile: Turnstile | None = None,
-        historian: Path | None = None, board: Board | None = None,
-    ) -> None:  # fmt: skip
-        """`recent` is the view's, so that the newest minutes cost no disk; without it all comes from the ledger.
-
-        `turnstile` is the view's too, who opens and closes it. `historian` is the folder of segments, by default beside core's.
-        `board` is the keeper's of this process.
-        """
-        path = core_folder / LEDGER_NAME
-        gate = Turnstile(log_of(path)) if turnstile is None else turnstile
-        self._site, self._wall_ms, self._zone = site, wall_ms, ZoneInfo(site.timezone)
-        self._pool = LedgerPool(lambda: LedgerFile(path, site.site, gate), AT_ONCE)
-        self._place = {
-            point.tag: (edge.id, device.id) for edge in site.edges for device in edge.devices for point in device.points
-        }
-        self._ledger = LedgerPast(recent or RecentFrames())
-        self._board = board or Board()
-        self._folder = historian or core_folder.parent / FOLDER_NAME
-        self._parquet = ParquetReader(self._folder / TEMPORARY)
-        self._segments = SegmentReader(self._folder, self._parquet, board)
-
-    def close(self) -> None:
-        """Let go of the ledger and the segments."""
-        self._pool.close()
-        self._parquet.close()
 
     # -- questions --
 
@@ -146,7 +78,7 @@ class HistoryReader:
             StoreAwayError: there is no ledger to read. SegmentDamagedError: some samples are stored and cannot be read.
         """
 
-        def ask(taken: _Taken) -> Samples:
+        def ask(taken: Taken) -> Samples:
             unsealed = self._unsealed(taken, tag, from_ms, to_ms)
             if unsealed.cut:
                 raise out_of_time("ledger", deadline_s) if unsealed.cut == "time" else too_many(rows_max)
@@ -179,7 +111,7 @@ class HistoryReader:
         if width_ms >= ROLLUP_MS:
             from_ms, width_ms = from_ms // ROLLUP_MS * ROLLUP_MS, -(-width_ms // ROLLUP_MS) * ROLLUP_MS
 
-        def ask(taken: _Taken) -> WindowList:
+        def ask(taken: Taken) -> WindowList:
             unsealed = [self._unsealed(taken, tag, from_ms, to_ms) for tag in tag_ids]
             more = concatenated([each.samples for each in unsealed])
             found, missing = windows_in(
@@ -216,76 +148,14 @@ class HistoryReader:
             return None
         return loaded if isinstance(loaded, dict) else None
 
-    # -- one state of segments and ledger --
-
-    def knows(self, tag_id: str, deadline_s: float = DEADLINE_S_MAX) -> bool:
-        """Whether the site has a tag, or the ledger has had it.
-
-        Raises:
-            LedgerAwayError, OutOfTimeError.
-        """
-        if tag_id in self._site.tag_index:
-            return True
-        with self._pool.lend(min(deadline_s, DEADLINE_S_MAX)) as file:
-            return _tag_number(file, tag_id) >= 0
-
-    def _tag(self, file: LedgerFile, tag_id: str) -> _Tag:
-        at, number = self._site.tag_index.get(tag_id), _tag_number(file, tag_id)
-        if at is None and number < 0:
-            raise UnknownTagError(tag_id)
-        if at is None:
-            return _Tag("", -math.inf, math.inf, number)
-        config = self._site.tags[at]
-        span = config.span()
-        return _Tag(config.unit or "", span.low, span.high, number)
-
     @staticmethod
     def _check(from_ms: int, to_ms: int) -> None:
         if to_ms - from_ms > RANGE_MS_MAX:
             raise HistoryTooLargeError(to_ms - from_ms, RANGE_MS_MAX)
 
-    def _of_one_state(self, deadline_s: float, ask: Callable[[_Taken], T]) -> T:
-        """Ask; once more if rows were sealed meanwhile, for core may have removed them before they were read."""
-        deadline_s = min(deadline_s, DEADLINE_S_MAX)
-        give_up_at = time.monotonic() + deadline_s
-        with self._pool.lend(deadline_s) as file:
-            ledger_id, ancestry = file.ledger_id(), _ancestry(file)
-            for last in (*[False] * (TRIES - 1), True):
-                pruned = pruned_pos(file.rows)  # first: what leaves later is in the segments taken
-                segments = self._segments.taken()
-                cursor = segments.cursor(ledger_id, ancestry, pruned)
-                lost = tuple(
-                    Missing(each.from_ms, each.to_ms + 1, each.file, each.why)
-                    for each in gone(segments, ledger_id, ancestry, file.rows, pruned)
-                )
-                try:
-                    answer = ask(_Taken(segments, file, ledger_id, cursor, give_up_at, lost))
-                except QueryTimeError:
-                    raise OutOfTimeError from None
-                except MovedError:
-                    if last:
-                        raise OutOfTimeError from None
-                    continue
-                if last or self._segments.taken().cursor(ledger_id, ancestry, pruned) == cursor:
-                    return answer
-        raise AssertionError("the last try returns or raises")
-
-    def _unsealed(self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int) -> Unsealed:
-        tag = self._tag(taken.file, tag_id)
-        known = self._place.get(tag_id)
-        places = [known] if known else _places(taken.file, taken.cursor) or [("", "")]
-        parts = [
-            self._ledger.samples(
-                taken.file, taken.ledger_id, Subject(tag_id, tag.low, tag.high, *place, tag.number), from_ms, to_ms, taken.cursor,
-                taken.give_up_at,
-            )
-            for place in places
-        ]  # fmt: skip
-        return parts[0] if len(parts) == 1 else joined_parts(parts)
-
     # -- history --
 
-    def _history(self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int) -> History:
+    def _history(self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int) -> History:
         unsealed = self._unsealed(taken, tag_id, from_ms, to_ms)
         from_rollups = bucket_width_ms(from_ms, to_ms, points_max) >= ROLLUP_MS
         if not from_rollups:
@@ -299,7 +169,7 @@ class HistoryReader:
             raise OutOfTimeError from None
 
     def _from_samples(
-        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int, unsealed: Unsealed
+        self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int, unsealed: Unsealed
     ) -> History:
         begin = unsealed.covered_ms
         sealed, missing = self._segments.samples(taken.segments, tag_id, begin, to_ms, RAW_ROWS_MAX, taken.give_up_at)
@@ -315,7 +185,7 @@ class HistoryReader:
         )  # fmt: skip
 
     def _from_rollups(
-        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int, unsealed: Unsealed
+        self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, points_max: int, unsealed: Unsealed
     ) -> History:
         begin, silence_ms = unsealed.covered_ms, self._silence_ms(tag_id)
         rows, missing = self._segments.rollups(taken.segments, (tag_id,), begin, to_ms, taken.give_up_at, unsealed.samples)
@@ -337,7 +207,7 @@ class HistoryReader:
         )  # fmt: skip
 
     def _unclear_samples(
-        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, rows: Rollups, unsealed: Unsealed
+        self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, rows: Rollups, unsealed: Unsealed
     ) -> Samples | None:
         """Return the samples of the rows that alone do not tell where gaps begin and end, None if they are too many."""
         vague = rows.take(unclear(rows, self._silence_ms(tag_id)))
@@ -356,7 +226,7 @@ class HistoryReader:
         return _together(sealed, inside)
 
     def _told(
-        self, taken: _Taken, tag_id: str, from_ms: int, to_ms: int, unsealed: Unsealed, found: list[HistoryStretch], **more: Any
+        self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, unsealed: Unsealed, found: list[HistoryStretch], **more: Any
     ) -> History:
         gaps, left_out = longest(found, GAPS_MAX)
         unit = self._tag(taken.file, tag_id).unit
@@ -373,7 +243,7 @@ class HistoryReader:
         """What is not yet is no gap; but an edge's clock may be ahead of ours."""
         return min(to_ms, max(newest_ms, self._wall_ms()))
 
-    def _oldest_ms(self, taken: _Taken) -> int | None:
+    def _oldest_ms(self, taken: Taken) -> int | None:
         if taken.segments.kept_from:
             return day_ms(taken.segments.kept_from)
         oldest = self._ledger.oldest_frame(taken.file, taken.ledger_id)
@@ -387,24 +257,3 @@ def _together(sealed: Samples, unsealed: Samples) -> Samples:
 
 def _stretches_of(missing: Sequence[Missing]) -> list[tuple[int, int]]:
     return [(each.from_ms, each.to_ms) for each in missing]
-
-
-def _ancestry(file: LedgerFile) -> tuple[Ancestor, ...]:
-    """Return which ledgers this one was restored from, as core noted it."""
-    rows = file.rows("SELECT value FROM meta WHERE key = 'ancestry'")
-    return tuple(Ancestor(str(owner), int(pos)) for owner, pos in json.loads(rows[0][0])) if rows else ()
-
-
-def _tag_number(file: LedgerFile, tag: str) -> int:
-    rows = file.rows("SELECT id FROM tag WHERE name = ?", (tag,))
-    return int(rows[0][0]) if rows else -1
-
-
-def _places(file: LedgerFile, after: int) -> list[tuple[str, str]]:
-    """Return whose frames were logged last, after a position; blocks speak for their node's devices."""
-    rows = file.rows(
-        "SELECT DISTINCT node, device FROM (SELECT node, device FROM log WHERE pos > ? AND kind IN ('F', 'B', 'H')"
-        " ORDER BY pos DESC LIMIT ?)", (after, PLACES_ROWS_MAX),
-    )  # fmt: skip
-    devices = [(str(node), str(device)) for node, device in rows if device]
-    return sorted(devices + [(str(node), "") for node, device in rows if not device and node not in {each for each, _ in devices}])

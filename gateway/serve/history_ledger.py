@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.historian.samples import Samples, concatenated
-from gateway.historian.segments.reading import in_moments
+from gateway.historian.segments.moments import in_moments
 from gateway.serve.history_blocks import BlockCache
 from gateway.serve.history_streams import NEVER_POS, Finder, KnownStreams, StreamPart
 from gateway.serve.recent import RecentFrames, StoredFrame

@@ -25,7 +25,8 @@ from gateway.historian.segments.files import connect, write_samples
 from gateway.historian.segments.folder import SegmentFolder, Snapshot
 from gateway.historian.segments.names import KEPT_FROM_NAME, Stem, manifest_path, samples_path
 from gateway.historian.segments.query import SPILL_BYTES_MAX, ParquetReader
-from gateway.historian.segments.reading import MovedError, SegmentReader
+from gateway.historian.segments.reading import SegmentReader
+from gateway.historian.segments.reading_files import MovedError
 from gateway.historian.segments.seal import seal, sorted_samples
 from gateway.historian.segments.store import EmbeddedHistorian
 from gateway.historian.store import QueryTimeError, SegmentDamagedError

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,9 +29,12 @@ from gateway.historian.segments.durable import make_folder, write_durably
 from gateway.historian.segments.folder import Snapshot
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.manifest import ManifestError
+from gateway.historian.segments.missing import Missing, refuse_missing
+from gateway.historian.segments.moments import together
 from gateway.historian.segments.names import TEMPORARY
 from gateway.historian.segments.query import STORE, SUMMABLE, ParquetReader
-from gateway.historian.segments.reading import Missing, MovedError, SegmentReader, together
+from gateway.historian.segments.reading import SegmentReader
+from gateway.historian.segments.reading_files import MovedError
 from gateway.historian.segments.spill import open_database
 from gateway.historian.store import (
     DEADLINE_S_MAX,
@@ -288,27 +291,6 @@ def _one_of_moment(samples: Samples) -> Samples:
         return samples
     last = np.append((np.diff(samples.tag) != 0) | (np.diff(samples.source_ms) != 0), True)
     return samples if last.all() else samples.take(last)
-
-
-def refuse_missing(missing: Sequence[Missing], zone: tzinfo = UTC) -> None:
-    """Raise SegmentDamagedError where something could not be read, with times of the zone."""
-    if missing:
-        first = missing[0]
-        begin, end = (_moment(at_ms, zone) for at_ms in first.whole or (first.from_ms, first.to_ms))
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise SegmentDamagedError(
-            f"{first.file}{more}: {first.why}; samples from {begin} until {end} are stored and cannot be read:"
-            " restore the file from a backup",
-            f"{first.file}{f' 等 {len(missing)} 个文件' if len(missing) > 1 else ''}：{first.why}；"
-            f"{begin} 至 {end}（不含）的数据已存但无法读取，请从备份恢复该文件",
-        )
-
-
-def _moment(at_ms: int, zone: tzinfo) -> str:
-    try:
-        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)).astimezone(zone).isoformat(timespec="milliseconds")
-    except OverflowError:
-        return f"{at_ms} ms since 1970"
 
 
 def _away(where: Path, error: Exception) -> StoreAwayError:

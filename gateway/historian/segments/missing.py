@@ -1,0 +1,58 @@
+"""What of an answer is missing: stretches of time whose samples are stored and cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+
+from gateway.historian.store import SegmentDamagedError
+
+MISSING_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Samples of [from_ms, to_ms) that are stored and cannot be read: neither a gap nor calm.
+
+    `whole`: the file's stretch, where this is cut to what was asked for.
+    """
+
+    from_ms: int
+    to_ms: int
+    file: str
+    why: str
+    whole: tuple[int, int] | None = None
+
+
+def within(missing: Sequence[Missing], from_ms: int, to_ms: int) -> list[Missing]:
+    """Return what is missing of a range, cut to it, each stretch once."""
+    cut = [
+        replace(
+            each, from_ms=max(each.from_ms, from_ms), to_ms=min(each.to_ms, to_ms), whole=each.whole or (each.from_ms, each.to_ms)
+        )
+        for each in missing if each.from_ms < to_ms and each.to_ms > from_ms
+    ]  # fmt: skip
+    return list(dict.fromkeys(cut))[:MISSING_MAX]
+
+
+def refuse_missing(missing: Sequence[Missing], zone: tzinfo = UTC) -> None:
+    """Raise SegmentDamagedError where something could not be read, with times of the zone."""
+    if missing:
+        first = missing[0]
+        begin, end = (_moment(at_ms, zone) for at_ms in first.whole or (first.from_ms, first.to_ms))
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SegmentDamagedError(
+            f"{first.file}{more}: {first.why}; samples from {begin} until {end} are stored and cannot be read:"
+            " restore the file from a backup",
+            f"{first.file}{f' 等 {len(missing)} 个文件' if len(missing) > 1 else ''}：{first.why}；"
+            f"{begin} 至 {end}（不含）的数据已存但无法读取，请从备份恢复该文件",
+        )
+
+
+def _moment(at_ms: int, zone: tzinfo) -> str:
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)).astimezone(zone).isoformat(timespec="milliseconds")
+    except OverflowError:
+        return f"{at_ms} ms since 1970"
