@@ -24,6 +24,7 @@ from urllib3.util import make_headers
 
 from config import TimeSeriesStoreConfig
 from gateway.historian.influx.answers import Away, Decision, Refused, judged, short
+from gateway.historian.influx.bounded import DeadlineError, Timed, TimedTls, Until
 from gateway.historian.store import StoreAwayError, StoreRefusedError
 
 ERROR_BYTES_MAX: Final = 64 * 1024
@@ -46,10 +47,6 @@ class Reply:
     body: bytes
 
 
-class DeadlineError(Exception):
-    """The time given to a request is over."""
-
-
 class Link:
     """Requests to one store. For one thread at a time; `close` from any."""
 
@@ -64,9 +61,11 @@ class Link:
         context: ssl.SSLContext | None = None
         if parts.scheme == "https":
             context = _context(config, base_dir)
+        self._until = Until()
         self._pool = urllib3.connection_from_url(
-            config.url, maxsize=CONNECTIONS, retries=False, **({"ssl_context": context} if context else {})
+            config.url, maxsize=CONNECTIONS, retries=False, until=self._until, **({"ssl_context": context} if context else {})
         )
+        self._pool.ConnectionCls = TimedTls if context else Timed
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "hazardgate", **_credentials(config, secret)}
         self._zip = parts.hostname not in _LOCAL
         self._v2: Any = None
@@ -90,7 +89,7 @@ class Link:
             response = self._open(method, path, body, headers, by)
             with response:
                 pieces, size = [], 0
-                for piece in _pieces(response, by):
+                for piece in self._pieces(response, by):
                     pieces.append(piece[: bytes_max - size])
                     size += len(pieces[-1])
                     if size >= bytes_max:
@@ -113,11 +112,11 @@ class Link:
         try:
             with self._open("POST", path, urlencode(fields).encode(), headers, by) as response:
                 if response.status != 200:
-                    body = b"".join(_pieces(response, by, ERROR_BYTES_MAX))
+                    body = b"".join(self._pieces(response, by, ERROR_BYTES_MAX))
                     response.close()
                     raise AnswerError(_reply(response, body))
                 rest = b""
-                for piece in _pieces(response, by):
+                for piece in self._pieces(response, by):
                     *whole, rest = (rest + piece).split(b"\n")
                     yield from whole
                     if len(rest) > LINE_BYTES_MAX:
@@ -167,13 +166,23 @@ class Link:
     def _open(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, by: float
     ) -> urllib3.BaseHTTPResponse:
-        left = by - time.monotonic()
-        if left <= 0:
-            raise DeadlineError
+        self._until.by = by
         return self._pool.urlopen(
             method, path, body, {**self._headers, **(headers or {})}, retries=False, redirect=False,
-            timeout=urllib3.Timeout(total=left), preload_content=False, decode_content=False,
+            timeout=urllib3.Timeout(total=self._until.left()), preload_content=False, decode_content=False,
         )  # fmt: skip
+
+    def _pieces(self, response: urllib3.BaseHTTPResponse, by: float, bytes_max: int | None = None) -> Iterator[bytes]:
+        """Yield a body as it comes. Raises DeadlineError."""
+        size = 0
+        while bytes_max is None or size < bytes_max:
+            self._until.by = by  # another request may have been asked while this answer was read
+            self._until.left()
+            piece = response.read1(CHUNK_BYTES)
+            if not piece:
+                return
+            size += len(piece)
+            yield piece
 
     def _within(self, deadline_s: float | None) -> float:
         return min(deadline_s, self.config.timeout_s) if deadline_s is not None else self.config.timeout_s
@@ -214,19 +223,6 @@ class AnswerError(Exception):
 
 def _reply(response: urllib3.BaseHTTPResponse, body: bytes) -> Reply:
     return Reply(response.status, response.reason or "", {name.lower(): value for name, value in response.headers.items()}, body)
-
-
-def _pieces(response: urllib3.BaseHTTPResponse, by: float, bytes_max: int | None = None) -> Iterator[bytes]:
-    """Yield a body as it comes. A peer that sends byte by byte meets the deadline all the same."""
-    size = 0
-    while bytes_max is None or size < bytes_max:
-        if time.monotonic() >= by:
-            raise DeadlineError
-        piece = response.read1(CHUNK_BYTES)
-        if not piece:
-            return
-        size += len(piece)
-        yield piece
 
 
 def _credentials(config: TimeSeriesStoreConfig, secret: str | None) -> dict[str, str]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from config import TimeSeriesStoreConfig
 from gateway.historian.influx.answers import Refused, refusal, told
-from gateway.historian.influx.http import AnswerError, DeadlineError, Link
+from gateway.historian.influx.bounded import DeadlineError
+from gateway.historian.influx.http import AnswerError, Link
 from gateway.historian.influx.line import (
     ALARMS,
     ID_FIELDS,

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from config import TimeSeriesStoreConfig
 from gateway.historian.influx.answers import refusal, told
-from gateway.historian.influx.http import AnswerError, DeadlineError
+from gateway.historian.influx.bounded import DeadlineError
+from gateway.historian.influx.http import AnswerError
 from gateway.historian.influx.line import (
     ALARMS,
     EVENT,

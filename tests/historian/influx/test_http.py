@@ -14,7 +14,8 @@ import pytest
 
 from config import TimeSeriesStoreConfig
 from gateway.historian.influx.answers import Away, Refused, Stored
-from gateway.historian.influx.http import ERROR_BYTES_MAX, DeadlineError, Link
+from gateway.historian.influx.bounded import DeadlineError
+from gateway.historian.influx.http import ERROR_BYTES_MAX, Link
 from gateway.historian.store import StoreAwayError, StoreRefusedError
 
 Serve = Callable[[socket.socket, bytes], None]
@@ -22,8 +23,8 @@ KINDS = ("influxdb1", "influxdb2", "influxdb3", "victoriametrics")
 
 
 @contextmanager
-def peer(serve: Serve) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that reads one request a connection, and answers as it is told."""
+def peer(serve: Serve, *, reads: bool = True) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that reads one request a connection (or leaves that to `serve`), and answers as it is told."""
     requests: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         ended = threading.Event()
@@ -37,7 +38,7 @@ def peer(serve: Serve) -> Iterator[tuple[str, list[bytes]]]:
                 with line:
                     line.settimeout(5.0)
                     try:
-                        requests.append(_request(line))
+                        requests.append(_request(line) if reads else b"")
                         serve(line, requests[-1])
                     except OSError:
                         pass
@@ -114,6 +115,47 @@ def test_one_byte_a_moment_meets_the_deadline(kind: str) -> None:
         assert isinstance(decision, Away)
         assert "timeout_s" in decision.reason
         assert time.monotonic() - began < 4.0
+
+
+DRIBBLED = {
+    "status": b"HTTP/1.1 204 No Content" + b" and so on" * 100,
+    "headers": b"HTTP/1.1 204 No Content\r\n" + b"X-Told: slowly, byte by byte\r\n" * 40,
+    "interim": b"HTTP/1.1 100 Continue\r\n\r\n" * 40,
+    "chunks": b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100,
+}
+
+
+@pytest.mark.parametrize("what", DRIBBLED)
+@pytest.mark.parametrize("kind", ["influxdb1", "influxdb2"])
+def test_an_answer_that_dribbles_anywhere_meets_the_one_deadline_of_its_request(kind: str, what: str) -> None:
+    """Each byte comes well within the time; all of them together never do."""
+
+    def dribble(line: socket.socket, _: bytes) -> None:
+        for byte in DRIBBLED[what]:
+            line.sendall(bytes([byte]))
+            time.sleep(0.05)
+        line.recv(1)
+
+    with peer(dribble) as (url, _):
+        began = time.monotonic()
+        decision = link(url, kind).write(b"m v=1 1", "ms")
+        assert isinstance(decision, Away)
+        assert "timeout_s" in decision.reason
+        assert time.monotonic() - began < 10, "it would take half a minute"
+
+
+def test_a_question_whose_answer_dribbles_meets_its_deadline() -> None:
+    def dribble(line: socket.socket, _: bytes) -> None:
+        for byte in DRIBBLED["headers"]:
+            line.sendall(bytes([byte]))
+            time.sleep(0.05)
+        line.recv(1)
+
+    with peer(dribble) as (url, _):
+        began = time.monotonic()
+        with pytest.raises(DeadlineError):
+            list(link(url).lines("/query", {"q": "x"}, 0.5))
+        assert time.monotonic() - began < 10
 
 
 def test_who_does_not_answer_at_all_meets_it_too() -> None:
