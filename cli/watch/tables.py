@@ -82,14 +82,15 @@ def alarm_details(look: Look, id_: str) -> list[Line]:
     lines: list[Line] = [
         [Cell(f" {words.grade_long(alarm.grade)} ", words.GRADE_STYLES[alarm.grade]),
          Cell(f" {plain(alarm.tag_name)}  {plain(alarm.tag)}", STRONG)],
-        [Cell(say("先做：", "Do first: "), WARN), Cell(guidance, STRONG)],
     ]  # fmt: skip
+    if plain(alarm.guidance) or alarm.category != "system":  # the name of a system's condition is a sentence that says it
+        lines.append([Cell(say("先做：", "Do first: "), WARN), Cell(guidance, STRONG)])
     if tag is not None:
         began = words.amount(alarm.value, alarm.unit) or say("无值", "no value")
         before = say(f"限值 {crossed}，报警时 {began}，现在 ", f"limit {crossed}, at start {began}, now ")
         lines.append([Cell(before), Cell(value_in_full(look, tag), _trust(look, tag))])
     lines.append([Cell(_times_of(look, alarm))])
-    if plain(alarm.cause):
+    if plain(alarm.cause) not in ("", plain(alarm.tag_name)):
         lines.append([Cell(say("原因：", "Cause: ")), Cell(plain(alarm.cause))])
     if alarm.late:
         lines.append([Cell(say(
@@ -147,7 +148,7 @@ def tag_cells(look: Look, id_: str) -> Line:
         Cell(words.amount(tag.value, tag.unit) or say("无", "none"), trust),
         Cell(words.quality(tag, core_turns=look.model.values_hold), trust),
         Cell(_age(look, tag), trust or DIM),
-        Cell(words.why(tag), trust),
+        Cell(_why(look, tag), trust),
         Cell(_source(look, tag.hazard_source), DIM),
     ]
 
@@ -175,7 +176,8 @@ def tag_details(look: Look, id_: str) -> list[Line]:
 def value_in_full(look: Look, tag: Tag) -> str:
     """Return a tag's value, its quality, why, and how old it is."""
     value = words.amount(tag.value, tag.unit) or say("无值", "no value")
-    reason = f" {words.why(tag)}" if words.why(tag) else ""
+    why = _why(look, tag)
+    reason = f" {why}" if why else ""
     age = _age(look, tag)
     return f"{value} {words.quality(tag, core_turns=look.model.values_hold)}{reason}" + (
         say(f"（{age}前）", f" ({age} ago)") if age else ""
@@ -335,6 +337,14 @@ def _trust(look: Look, tag: Tag | None) -> str:
     if tag is None or (tag.quality == "GOOD" and look.model.values_hold):
         return ""
     return WARN if tag.quality == "UNCERTAIN" and look.model.values_hold else BAD
+
+
+def _why(look: Look, tag: Tag) -> str:
+    """Say why a value is not good; what two boxes under one id bring into doubt is no fault of a configuration."""
+    doubted = tag.quality == "UNCERTAIN" and any(
+        edge.id == tag.edge and "IDENTITY" in edge.conditions for edge in look.model.edges
+    )
+    return say("编号冲突", "two boxes") if doubted else words.why(tag)
 
 
 def _age(look: Look, tag: Tag) -> str:

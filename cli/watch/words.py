@@ -52,6 +52,8 @@ _REASONS: Final = {
     "heartbeat.other_ledger": ("心跳属于另一账本", "the heartbeat is another ledger's"),
     "receiver.down": ("有接收方断开", "a receiver is down"),
     "edge.offline": ("有采集终端离线", "an edge is offline"),
+    "edge.unknown": ("有采集终端从未上线", "an edge was never heard"),
+    "edge.doubted": ("两台设备同一终端编号，其点位存疑", "two boxes use one edge id: its tags are doubted"),
     "behind": ("读取落后于核心", "reading lags behind core"),
     "alarms.too_many": ("报警过多，未全部读入", "too many alarms to hold all"),
 }

@@ -74,7 +74,8 @@ class Health:
         degraded: something is not as it must be; `reasons` names what, as short words: `core.gone`, `ledger.missing`,
             `broker.disconnected`, `unjournaled`, `overflow`, `config.differs`, `heartbeat.other_ledger`,
             `receiver.down`, `edge.offline`,
-            `edge.unknown` (never heard), `behind`, `alarms.too_many`.
+            `edge.unknown` (never heard), `edge.doubted` (two boxes under its id: its tags stay UNCERTAIN until a person
+            closes its IDENTITY alarm), `behind`, `alarms.too_many`.
         heartbeat_age_ms: by this machine's clock; None without a heartbeat.
         cycles, engine_ms, connected, samples_committed, unjournaled, overflow, commit_ms_p50, commit_ms_p99: as core
             said last. `connected` is core's link to the broker.

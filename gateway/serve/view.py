@@ -320,6 +320,7 @@ class LedgerView:
             if isinstance(receivers, dict) else False,
             "edge.offline": offline,
             "edge.unknown": any(node.online is None for node in self._tail.nodes.values()),
+            "edge.doubted": any("IDENTITY" in self._standing.conditions_of(edge.id) for edge in self._site.edges),
             "behind": self._behind or self._monotonic() - self._current_s > SILENT_S_MAX,
             "alarms.too_many": self._standing.too_many,
         }  # fmt: skip

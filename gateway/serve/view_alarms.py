@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from alerting import AlarmState, Category, Transition, TransitionKind
 from config import SiteConfig
-from gateway.core.conditions import SENTENCES
+from gateway.core.conditions import system_condition
 from gateway.serve.models import AlarmListing, AlarmPage, AlarmView, Position
 from gateway.serve.view_errors import BadCursorError
 from gateway.serve.view_ledger import LedgerFile
@@ -111,7 +111,8 @@ class AlarmWords:
         guidance_zh, guidance_en = (guidance.zh, guidance.en) if guidance is not None else ("", "")
         kind = _KINDS.get(str(alarm.limit), str(alarm.limit))
         if index is None:
-            zh, en = SENTENCES.get(alarm.tag.rsplit(".", 1)[-1], (alarm.tag, alarm.tag))
+            told = system_condition(alarm.tag, None, {})
+            zh, en = told.cause_zh or alarm.tag, told.cause_en or alarm.tag
             return AlarmView(alarm, zh, en, kind, guidance_zh, guidance_en, "", "", value_at_start, transitions)
         tag = self._site.tags[index]
         source = self._site.hazard_source_of.get(tag.equipment, "")

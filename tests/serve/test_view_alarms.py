@@ -11,7 +11,7 @@ from typing import Any, cast
 import apsw
 import pytest
 
-from alerting import Act, ActKind, AlarmState, State
+from alerting import Act, ActKind, AlarmState, Category, State
 from alerting.delivery import Attempt
 from cli.watch.answers import read_alarm
 from cli.watch.model import Model
@@ -161,6 +161,27 @@ def test_a_system_alarm_is_told_in_words(chain: Chain) -> None:
     (edge,) = (each for each in chain.view.edges() if each.edge == "E1")
     assert (edge.online, edge.conditions) == (False, ("OFFLINE",))
     assert "edge.offline" in chain.view.health().reasons
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [("CORE.HISTORIAN.SPACE", "30 days"), ("CORE.STORE-influx.BEHIND", "time-series store"), ("CORE.LEDGER.SPACE", "its cap")],
+)
+def test_an_alarm_of_a_part_of_core_has_that_parts_words(key: str, word: str) -> None:
+    view = AlarmWords(SITE).view(alarm_state(tag=key, limit="SYSTEM", category=Category.SYSTEM), None)
+    assert word in view.tag_name_en
+    assert view.tag_name_zh != key
+
+
+def test_two_boxes_under_one_id_degrade_the_chain_until_a_person_closes_that(chain: Chain) -> None:
+    chain.bench.loop.fact("EDGE.E1.IDENTITY", True)
+    chain.run()
+    health = chain.view.health()
+    assert "edge.doubted" in health.reasons
+    assert health.degraded
+    chain.bench.loop.fact("EDGE.E1.IDENTITY", False)
+    chain.run()
+    assert "edge.doubted" not in chain.view.health().reasons
 
 
 def test_changes_name_the_alarms(chain: Chain) -> None:

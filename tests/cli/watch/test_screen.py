@@ -225,6 +225,28 @@ def test_why_values_are_stale_fits_80_cells(lang: str, monkeypatch: pytest.Monke
     play(story, gateway)
 
 
+def test_two_boxes_under_one_id_are_told_as_such_and_until_when() -> None:
+    gateway = FakeGateway()
+    cause = "two boxes use one edge id: all its tags stay UNCERTAIN until a person has settled it and closes this alarm"
+    gateway.alarms = [
+        fake.alarm("a1", tag="EDGE.E1.IDENTITY", tag_name_en=cause, cause_en=cause, limit="SYSTEM", category="system",
+                   setpoint=None, value_at_start=None, guidance_zh="", guidance_en="", equipment="", hazard_source=""),
+    ]  # fmt: skip
+    gateway.tags = [fake.tag("CL101.LEVEL", quality="UNCERTAIN", reason="CONFIG", code=68)]
+    gateway.edges = [fake.edge("E1", conditions=["IDENTITY"])]
+    gateway.health = fake.health(degraded=True, reasons=["edge.doubted"])
+
+    async def story(seen: Watched) -> None:
+        await seen.shows("Note: two boxes use one edge id: its tags are doubted", "red  two boxes use one edge id", "closes this alarm")
+        assert seen.text.count("closes this alarm") == 1
+        assert "Do first" not in seen.text
+        await seen.press("2")
+        await seen.shows("2.35 m UNCER two boxes")
+        assert "configuration error" not in seen.text
+
+    play(story, gateway)
+
+
 def test_all_the_reasons_fit_two_lines() -> None:
     gateway = FakeGateway()
     gateway.health = fake.health(degraded=True, reasons=["broker.disconnected", "unjournaled", "receiver.down"])

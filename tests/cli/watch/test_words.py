@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from cli.watch import words
 from cli.watch.lines import wrapped
 from cli.watch.rows import Column, column_widths, fitted
 from cli.watch.words import Times, lasting, number, plain
+from gateway.serve.models import CoreState, Health, LedgerState
 
 AT = 1_763_000_000_000  # 2025-11-13 02:13:20 UTC
 
@@ -116,3 +120,18 @@ def test_words_the_gateway_may_learn_later_are_shown_as_they_are(lang: str, monk
     monkeypatch.setenv("HAZARDGATE_LANG", lang)
     for word in (words.reason, words.outcome, words.role, words.lane):
         assert word("new.word\n") == "new.word\\n"
+
+
+NAMED = (Health.__doc__ or "").partition("degraded:")[2].partition("heartbeat_age_ms:")[0]
+REASONS = {
+    *(word for word in re.findall(r"`([a-z._]+)`", NAMED) if word != "reasons"),
+    *(f"core.{state}" for state in get_args(CoreState) if state != "running"),
+    *(f"ledger.{state}" for state in get_args(LedgerState) if state != "ok"),
+}
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_reason_of_the_gateway_has_words(reason: str, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    assert words.reason(reason) != reason
