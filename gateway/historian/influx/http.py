@@ -9,6 +9,7 @@ for all endpoints); influxdb, influxdb3_types/src/http.rs (the compatible endpoi
 
 from __future__ import annotations
 
+import base64
 import gzip
 import ssl
 import time
@@ -20,7 +21,6 @@ from urllib.parse import urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
-from urllib3.util import make_headers
 
 from config import TimeSeriesStoreConfig
 from gateway.historian.influx.answers import Away, Decision, Refused, judged, short
@@ -31,6 +31,8 @@ ERROR_BYTES_MAX: Final = 64 * 1024
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 LISTED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Of 3 Core's answer to a write: it repeats every line that it did not take."""
+HIDDEN_CHARS_MIN: Final = 8
+"""A credential shorter than that stands in any answer by chance, and says nothing there."""
 CONNECTIONS: Final = 2
 CHUNK_BYTES: Final = 64 * 1024
 _PRECISION_3: Final = {"ms": "millisecond", "ns": "nanosecond"}
@@ -54,7 +56,7 @@ class Link:
         """Nothing is connected yet.
 
         Raises:
-            StoreRefusedError: `ca_file` cannot be used.
+            StoreRefusedError: `ca_file` cannot be used, or the secret cannot be a token.
         """
         self.config = config
         parts = urlsplit(config.url)
@@ -66,7 +68,9 @@ class Link:
             config.url, maxsize=CONNECTIONS, retries=False, until=self._until, **({"ssl_context": context} if context else {})
         )
         self._pool.ConnectionCls = TimedTls if context else Timed
-        self._headers = {"Accept-Encoding": "identity", "User-Agent": "hazardgate", **_credentials(config, secret)}
+        scheme, self._credential = _credential(config, secret)
+        own = {"authorization": f"{scheme} {self._credential}"} if scheme else {}
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "hazardgate", **own}
         self._zip = parts.hostname not in _LOCAL
         self._v2: Any = None
 
@@ -95,9 +99,9 @@ class Link:
                     if size >= bytes_max:
                         break
                 else:
-                    return _reply(response, b"".join(pieces))
+                    return self._reply(response, b"".join(pieces))
                 response.close()  # what follows is not wanted: this connection is not used again
-                return _reply(response, b"".join(pieces))
+                return self._reply(response, b"".join(pieces))
         except (HTTPError, OSError, DeadlineError) as error:
             raise self._failed(error) from error
 
@@ -114,7 +118,7 @@ class Link:
                 if response.status != 200:
                     body = b"".join(self._pieces(response, by, ERROR_BYTES_MAX))
                     response.close()
-                    raise AnswerError(_reply(response, body))
+                    raise AnswerError(self._reply(response, body))
                 rest = b""
                 for piece in self._pieces(response, by):
                     *whole, rest = (rest + piece).split(b"\n")
@@ -184,6 +188,14 @@ class Link:
             size += len(piece)
             yield piece
 
+    def _reply(self, response: urllib3.BaseHTTPResponse, body: bytes) -> Reply:
+        """Return an answer. Who answers with what it was asked must not get our secret into a message."""
+        if len(self._credential) >= HIDDEN_CHARS_MIN:
+            body = body.replace(self._credential.encode(), b"***")
+        return Reply(
+            response.status, response.reason or "", {name.lower(): value for name, value in response.headers.items()}, body
+        )
+
     def _within(self, deadline_s: float | None) -> float:
         return min(deadline_s, self.config.timeout_s) if deadline_s is not None else self.config.timeout_s
 
@@ -221,17 +233,20 @@ class AnswerError(Exception):
         super().__init__(f"status {reply.status}")
 
 
-def _reply(response: urllib3.BaseHTTPResponse, body: bytes) -> Reply:
-    return Reply(response.status, response.reason or "", {name.lower(): value for name, value in response.headers.items()}, body)
-
-
-def _credentials(config: TimeSeriesStoreConfig, secret: str | None) -> dict[str, str]:
+def _credential(config: TimeSeriesStoreConfig, secret: str | None) -> tuple[str, str]:
+    """Return scheme and credential of the header that says who we are, both empty without a secret."""
     if config.username is not None:
-        return make_headers(basic_auth=f"{config.username}:{secret or ''}")
+        return "Basic", base64.b64encode(f"{config.username}:{secret or ''}".encode()).decode()
     if secret is None:
-        return {}
-    scheme = "Token" if config.kind == "influxdb2" else "Bearer"
-    return {"authorization": f"{scheme} {secret}"}
+        return "", ""
+    if not (secret.isascii() and secret.isprintable()):
+        place = f"{config.secret_file or config.secret_env}"
+        raise StoreRefusedError(
+            f"storage.stores.{config.id}: what {place} holds cannot be a token: it has more than one line, or characters beyond ASCII;"
+            " put the token alone there",
+            f"storage.stores.{config.id}：{place} 的内容不可能是令牌：多于一行，或含非 ASCII 字符；请只写入令牌",
+        )
+    return "Token" if config.kind == "influxdb2" else "Bearer", secret
 
 
 def _context(config: TimeSeriesStoreConfig, base_dir: Path) -> ssl.SSLContext:
