@@ -16,6 +16,7 @@ from gateway.core import ActsSocketError, send_act
 from gateway.core.acts import REQUEST_BYTES_MAX, TEXT_CHARS_MAX, ActsSocket
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL, Edge, address, node_death
+from tests.patience import GUARD_S
 from wire import MessageKind
 
 Story = Callable[[Path, Bench], Coroutine[Any, Any, None]]
@@ -35,7 +36,7 @@ def serve(tmp_path: Path, story: Story, *, commit: bool = True) -> Bench:
         await socket.start()
         turning = asyncio.ensure_future(turn())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(GUARD_S):
                 await story(path, bench)
         finally:
             turning.cancel()

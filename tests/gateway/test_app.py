@@ -23,10 +23,11 @@ from gateway.core.snapshots import Snapshot, newest_position, write_snapshot
 from gateway.core.stall import StallNote
 from gateway.core.writer import Ballast, GroupCommit, OnCommitted, OnTrouble
 from tests.gateway.field import LEVEL, Edge, site
+from tests.patience import GUARD_S
 from wire import MemoryBroker, MemoryConnector, decode_command
 
 Story = Callable[["World"], Coroutine[Any, Any, None]]
-START_S_MAX = 10.0
+START_S_MAX = GUARD_S
 
 
 class World:

@@ -13,6 +13,7 @@ import pytest
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL
 from tests.gateway.flooded_core import MIB
+from tests.patience import GUARD_S
 from tests.system.chain import ROOT
 
 BOUND_MIB = 8
@@ -24,7 +25,7 @@ SLACK = 8 * MIB  # what Python and numpy take once, whatever waits
 def test_memory_is_bounded_and_what_was_committed_survives_the_kill(tmp_path: Path, kind: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.gateway.flooded_core", str(tmp_path / "core"), kind, str(BOUND_MIB)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=2 * GUARD_S,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     told = json.loads(done.stdout)

@@ -18,6 +18,7 @@ from gateway.core.snapshots import Snapshot, newest_position, write_snapshot
 from tests.gateway.bench import Bench, words
 from tests.gateway.field import GAS, LEVEL, TEMP, Edge, address, device_birth, device_frame, node_birth
 from tests.gateway.test_replay import assert_journal_is_sound, stored_frames
+from tests.patience import GUARD_S
 from wire import MessageKind
 
 Story = Callable[[Bench], Coroutine[Any, Any, None]]
@@ -532,7 +533,7 @@ def test_the_loop_cycles_at_least_every_tick_and_stops_when_told(tmp_path: Path)
         stop = asyncio.Event()
         task = asyncio.ensure_future(bench.loop.run(stop))
         before = bench.loop.counters.cycles
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD_S):
             while bench.loop.counters.cycles < before + 3:
                 await asyncio.sleep(0.01)
         stop.set()

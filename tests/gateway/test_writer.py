@@ -14,8 +14,9 @@ from gateway.core import writer as writer_file
 from gateway.core.entries import Entry, EntryKind
 from gateway.core.ledger import Batch, Committed, Ledger
 from gateway.core.writer import Ballast, Writer
+from tests.patience import GUARD_S
 
-WAIT_S = 10.0
+WAIT_S = GUARD_S
 
 
 def batch(pos: int) -> Batch:

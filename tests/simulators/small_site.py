@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from config import SiteConfig
+from tests.patience import GUARD_S
 
 GUIDANCE = "Check the detector and the area around it."
 
@@ -114,7 +115,7 @@ def small_site() -> SiteConfig:
 FREE_PORTS = {("E1", "B1"): 0, ("E1", "B2"): 0}
 
 
-def real_loop(scenario: Callable[[], Coroutine[Any, Any, None]], timeout_s: float = 20.0) -> None:
+def real_loop(scenario: Callable[[], Coroutine[Any, Any, None]], timeout_s: float = GUARD_S) -> None:
     """Run an async test on a real loop, with a deadline of its own."""
 
     async def within() -> None:

@@ -17,6 +17,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from simulators import NotLoopbackError, PlatformSettings, PortTakenError, run_platform
+from tests.patience import GUARD_S
 from tests.simulators.small_site import real_loop
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -77,7 +78,7 @@ async def platform(directory: Path, secrets: tuple[str, ...] = (SECRET,)) -> Asy
     serving = asyncio.create_task(run_platform(settings, stop, started), name="platform")
     url = await started
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=5) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=GUARD_S) as client:
             yield Sender(client)
     finally:
         stop.set()
@@ -222,9 +223,9 @@ def test_status_with_retry_after_for_a_number_of_requests(tmp_path: Path) -> Non
 def test_a_failure_ends_after_its_time_and_spares_other_receivers(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with platform(tmp_path) as sender:
-            await sender.fail(status=500, for_s=0.2)
+            await sender.fail(status=500, for_s=1.0)
             assert (await sender.send(notice(), "n1")).status_code == 500
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(GUARD_S):
                 while (await sender.send(notice(), "n1")).status_code != 200:
                     await asyncio.sleep(0.02)
             await sender.fail(status=500, receiver="province")

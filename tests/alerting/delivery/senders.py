@@ -14,6 +14,7 @@ import async_solipsism
 
 from alerting.delivery import Answer, Courier, NoAnswerError, Notice, OutboxRow, Post, SiteWords, notice_id
 from config import ReceiverConfig
+from tests.patience import GUARD_S
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 WORDS = SiteWords("DEMO", ("示范园区", "demo park"), ZoneInfo("Asia/Shanghai"), {})
@@ -136,7 +137,7 @@ def virtual(scenario: Coroutine[Any, Any, None]) -> None:
         runner.run(scenario)
 
 
-async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], within_s: float = GUARD_S) -> None:
     """Wait on a real loop until something holds."""
     async with asyncio.timeout(within_s):
         while not condition():

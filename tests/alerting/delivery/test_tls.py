@@ -12,6 +12,7 @@ import pytest
 
 from alerting.delivery import HttpPost, NoAnswerError
 from tests.alerting.delivery.senders import receiver
+from tests.patience import GUARD_S
 
 HERE = Path(__file__).parent / "certificates"  # made by make.sh there
 RULES = receiver().address_rules()
@@ -44,7 +45,7 @@ async def attempt(url: str, ca_file: Path | None) -> int | str:
     """Return the status, or the reason and detail of the failure."""
     post = HttpPost(url, RULES, ca_file=ca_file)
     try:
-        return (await post.post({}, b"{}", 5.0)).status
+        return (await post.post({}, b"{}", GUARD_S)).status
     except NoAnswerError as error:
         return str(error)
     finally:

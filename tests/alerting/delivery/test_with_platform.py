@@ -16,6 +16,7 @@ import pytest
 from alerting.delivery import LANES, Notice, number
 from simulators import PlatformSettings, run_platform
 from tests.alerting.delivery.senders import SECRET, Running, notice, receiver, running, until
+from tests.patience import GUARD_S
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ async def platform(directory: Path) -> AsyncIterator[Platform]:
     serving = asyncio.create_task(run_platform(settings, stop, started), name="platform")
     url = await started
     try:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=GUARD_S) as client:
             yield Platform(url, client)
     finally:
         stop.set()
@@ -89,7 +90,7 @@ def test_whatever_fails_all_arrive_in_order_and_without_a_gap(failure: dict[str,
             urgent = [found for found in a_mixed_hundred() if found.lane in ("red", "orange")]
             rows, _ = number(urgent, "L1", {})
             at_work.courier.offer(rows)
-            await until(lambda: not at_work.courier.status()["CITY"].due, 15)
+            await until(lambda: not at_work.courier.status()["CITY"].due)
             seen = await city.summary()
             assert (seen["unique"], seen["gaps"], seen["out_of_order"]) == (len(rows), 0, 0)
             assert (seen["rejected"], seen["sequence_conflicts"]) == (0, 0)
@@ -103,7 +104,7 @@ def test_all_lanes_at_once_arrive_without_a_gap(tmp_path: Path) -> None:
         async with both(tmp_path) as (at_work, city):
             rows, _ = number(a_mixed_hundred(), "L1", {})
             at_work.courier.offer(rows)
-            await until(lambda: not at_work.courier.status()["CITY"].due, 15)
+            await until(lambda: not at_work.courier.status()["CITY"].due)
             seen = await city.summary()
             assert (seen["unique"], seen["gaps"], seen["out_of_order"], seen["duplicates"]) == (100, 0, 0, 0)
             assert seen["heartbeats"] == 1
