@@ -26,6 +26,7 @@ from simulators import (
 from simulators.errors import ControlRefusedError
 from simulators.layout import Layout
 from simulators.plant import Plant
+from tests.patience import GUARD_S
 from tests.simulators.small_site import FREE_PORTS, real_loop, small_site
 
 READ_INPUT = bytes.fromhex("0001 0000 0006 01 04 0000 0002")
@@ -38,7 +39,7 @@ def bank_of(directory: Path | None = None) -> InstrumentBank:
     return bank
 
 
-async def exchange(address: tuple[str, int], request: bytes, wait_s: float = 0.3) -> bytes | None:
+async def exchange(address: tuple[str, int], request: bytes, wait_s: float = GUARD_S / 2) -> bytes | None:
     """Send raw bytes; return what came, b"" for a closed connection, None for silence."""
     reader, writer = await asyncio.open_connection(*address)
     try:
@@ -191,7 +192,8 @@ def test_each_fault_shows_and_heals(fault: InstrumentFault, check: object) -> No
         assert good is not None
         assert len(good) == 13
         bank.set_fault("GAS", fault)
-        assert check(await exchange(address, READ_INPUT), good)  # type: ignore[operator]
+        silent = fault.kind is FaultKind.NO_ANSWER or fault.delay_s > 1
+        assert check(await exchange(address, READ_INPUT, *([0.3] if silent else [])), good)  # type: ignore[operator]
         bank.set_fault("GAS", None)
         assert await exchange(address, READ_INPUT) == good
         await bank.stop()
