@@ -20,6 +20,7 @@ from gateway.serve.api_export import api_export
 from gateway.serve.api_history import api_history
 from gateway.serve.api_stream import api_stream
 from gateway.serve.asking import Parts
+from gateway.serve.faults_zh import fault_zh
 from gateway.serve.problems import MEDIA_TYPE, Fault, Kind, RefusedError, not_found, problem_response
 from gateway.serve.view_errors import (
     BadCursorError,
@@ -65,8 +66,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = tuple(
-        Fault(where=".".join(map(str, fault["loc"]))[:100], message=str(fault["msg"])[:200]) for fault in error.errors()[:20]
-    )
+        Fault(
+            where=".".join(map(str, fault["loc"]))[:100], message=str(fault["msg"])[:200],
+            message_zh=fault_zh(fault["type"], fault.get("ctx", {}), str(fault["msg"]))[:200],
+        )
+        for fault in error.errors()[:20]
+    )  # fmt: skip
     refused = RefusedError(Kind.INVALID, "see errors for what is wrong where", "见 errors 所列各处", faults)
     return problem_response(refused, request.scope["path"])
 

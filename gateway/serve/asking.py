@@ -127,7 +127,10 @@ async def known_parameters(request: Request) -> None:
     names = _names_of(request.scope["route"])
     unknown = sorted(set(request.query_params) - names)
     if unknown:
-        faults = tuple(Fault(where=f"query.{name}"[:100], message="there is no such parameter here") for name in unknown[:20])
+        faults = tuple(
+            Fault(where=f"query.{name}"[:100], message_zh="没有此参数", message="there is no such parameter here")
+            for name in unknown[:20]
+        )
         raise RefusedError(Kind.INVALID, "see errors for parameters that are not known here", "见 errors 所列未知参数", faults)
 
 

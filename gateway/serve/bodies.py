@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from gateway.serve.faults_zh import reason_zh
 from gateway.serve.problems import Kind, RefusedError
 from wire import JsonRefusedError, parse_json_object
 
@@ -37,7 +38,7 @@ class StrictRequest(Request):
                 parse_json_object(body, BODY_BYTES_MAX)
             except JsonRefusedError as error:
                 raise RefusedError(
-                    Kind.MALFORMED, f"the body is refused: {error}", f"请求体不是规范的 JSON 对象（{error}）"
+                    Kind.MALFORMED, f"the body is refused: {error}", f"请求体不是规范的 JSON 对象：{reason_zh(str(error))}"
                 ) from None
             self._checked = body
         return self._checked

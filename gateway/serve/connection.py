@@ -3,6 +3,8 @@
 uvicorn bounds the size of a request's head and the time between requests, but neither the time a head takes nor the
 time a client may leave an answer unread. Where more than half of the places are taken, a head has less time: who says
 nothing must not keep those out who ask.
+
+What uvicorn itself would refuse in plain text (a head that is no HTTP, no place free) is told as a problem, too.
 """
 
 from __future__ import annotations
@@ -10,7 +12,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import h11
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gateway.serve.gate import HEADERS, HEADERS_TLS
+from gateway.serve.problems import Kind, RefusedError, busy, problem_response
 
 HEAD_S_MAX: Final = 10.0
 HEAD_S_MAX_CROWDED: Final = 3.0
@@ -24,6 +32,43 @@ class TimedProtocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _head_since_s = 0.0
     _unread_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Take over the limit on places: uvicorn's own answer beyond it is plain text."""
+        super().__init__(*arguments, **named)
+        assert self.limit_concurrency is not None, "how many places there are"
+        self._places, self.limit_concurrency = self.limit_concurrency, None
+
+    @property
+    def app(self) -> Any:
+        """What answers the next request."""
+        full = len(self.connections) >= self._places or len(self.tasks) >= self._places
+        return self._no_place if full else self._app
+
+    @app.setter
+    def app(self, app: Any) -> None:
+        self._app = app
+
+    async def _no_place(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._told(busy(), scope["path"])(scope, receive, send)
+
+    def _told(self, refused: RefusedError, path: str) -> Response:
+        """Return a refusal that never reaches the gate, with the gate's headers; the connection ends with it."""
+        response = problem_response(refused, path)
+        response.raw_headers += [*HEADERS, *(HEADERS_TLS if self.scheme == "https" else ()), (b"connection", b"close")]
+        return response
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell a client that what it sent is no HTTP, where an answer can still begin."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            refused = RefusedError(Kind.MALFORMED, "this is no HTTP/1.1 request", "这不是 HTTP/1.1 请求")
+            response = self._told(refused, "")
+            for event in (
+                h11.Response(status_code=response.status_code, headers=response.raw_headers),
+                h11.Data(data=bytes(response.body)), h11.EndOfMessage(),
+            ):  # fmt: skip
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def connection_made(self, transport: Any) -> None:
         """A client connected: its first request's head is due."""
@@ -63,8 +108,7 @@ class TimedProtocol(H11Protocol):
         """A request that is being answered has its own limits; between requests nobody may dawdle."""
         if self.cycle is not None and not self.cycle.response_complete:
             return
-        assert self.limit_concurrency is not None, "how many places there are"
-        crowded = 2 * len(self.connections) > self.limit_concurrency
+        crowded = 2 * len(self.connections) > self._places
         if self.loop.time() - self._head_since_s >= (HEAD_S_MAX_CROWDED if crowded else HEAD_S_MAX):
             self.transport.abort()
         else:

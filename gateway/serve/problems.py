@@ -17,18 +17,19 @@ class Fault(BaseModel):
     """One thing wrong in a request."""
 
     where: str = Field(description="the parameter or the field of the body")
-    message: str = Field(description="what is wrong with it, in English")
+    message_zh: str = Field(description="what is wrong with it, in Chinese")
+    message: str = Field(description="the same in English")
 
 
 class Problem(BaseModel):
     """Why a request was not done, after RFC 9457."""
 
     type: str = Field(description="names the kind of problem: urn:hazardgate:problem:…")
-    title: str
-    title_zh: str
     status: int
-    detail: str = Field(description="what happened here and what to do next")
-    detail_zh: str
+    title_zh: str
+    detail_zh: str = Field(description="what happened here and what to do next")
+    title: str
+    detail: str = Field(description="the same in English")
     instance: str = Field(description="the path that was asked for")
     errors: list[Fault] = Field(default_factory=list)
 
@@ -74,8 +75,8 @@ def problem_response(refused: RefusedError, path: str) -> Response:
     """Return the answer for a refusal."""
     kind = refused.kind
     body: dict[str, Any] = {
-        "type": f"urn:hazardgate:problem:{kind.slug}", "title": kind.title, "title_zh": kind.title_zh,
-        "status": kind.status, "detail": refused.detail, "detail_zh": refused.detail_zh, "instance": path[:200],
+        "type": f"urn:hazardgate:problem:{kind.slug}", "status": kind.status, "title_zh": kind.title_zh,
+        "detail_zh": refused.detail_zh, "title": kind.title, "detail": refused.detail, "instance": path[:200],
         "errors": [fault.model_dump() for fault in refused.errors],
     }  # fmt: skip
     headers = dict(refused.headers)

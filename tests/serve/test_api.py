@@ -44,6 +44,10 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     assert told["status"] == status
     for field in ("title_zh", "detail_zh"):
         assert any("\u4e00" <= char <= "\u9fff" for char in told[field]) or "errors" in told[field]
+    for fault in told["errors"]:
+        assert any("\u4e00" <= char <= "\u9fff" for char in fault["message_zh"]), fault
+        assert "无效（" not in fault["message_zh"], f"this kind has no words: {fault}"
+    assert "无效（" not in told["detail_zh"], f"this reason has no words: {told['detail_zh']}"
     return told
 
 

@@ -101,3 +101,8 @@ def test_no_request_makes_a_server_error_and_every_answer_is_as_documented(case:
     if response.status_code == 503 and case.path == "/healthz":
         return
     case.validate_response(response, checks=CHECKS, headers=headers)
+    if response.status_code >= 400:
+        told = response.json()
+        said = [told["title_zh"], told["detail_zh"], *(fault["message_zh"] for fault in told["errors"])]
+        assert all(any("\u4e00" <= char <= "\u9fff" for char in text) for text in said if text != "见 errors"), told
+        assert not [text for text in said if "无效（" in text], told

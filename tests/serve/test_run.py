@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.serve import SERVE_FOLDER, WHERE_NAME, Role, ServeError, ServeSettings, TokenStore, run_serve
+from gateway.serve.problems import Problem
 from tests.gateway.field import site
 from tests.serve.processes import now_ms
 
@@ -173,6 +174,17 @@ async def raw(port: int, sent: bytes) -> bytes:
 CLOSE = b"Connection: close\r\n\r\n"
 
 
+def told(answer: bytes) -> dict[str, Any]:
+    """Return the problem of a raw answer, in the one shape that all refusals have."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert b"content-type: application/problem+json" in lines, head
+    assert {b"cache-control: no-store", b"x-content-type-options: nosniff", b"connection: close"} <= set(lines), head
+    problem: dict[str, Any] = json.loads(body)
+    assert Problem.model_validate(problem).status == int(head.split()[1])
+    return problem
+
+
 @pytest.mark.fault("F65")
 def test_what_is_no_http_is_cut_and_the_next_is_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     headers = viewer(tmp_path)
@@ -186,7 +198,9 @@ def test_what_is_no_http_is_cut_and_the_next_is_served(tmp_path: Path, caplog: p
             b"GET /api/v1/me HTTP/1.1\r\nHost: evil/healthz?\r\n" + CLOSE,
             b"GET /api/v1/me HTTP/1.1\r\n" + CLOSE,
         ):
-            assert (await raw(port, refused)).startswith((b"HTTP/1.1 400", b"HTTP/1.1 421")), refused[:60]
+            answer = await raw(port, refused)
+            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 421")), refused[:60]
+            assert told(answer)["title_zh"] in ("请求无法读取", "本服务不以此主机名应答")
         smuggled = (
             b"POST /api/v1/alarms/x/close HTTP/1.1\r\n" + host + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"0\r\n\r\nGET /healthz HTTP/1.1\r\n" + host + CLOSE
@@ -248,7 +262,12 @@ def test_connections_that_say_nothing_keep_nobody_out(tmp_path: Path, monkeypatc
     async def story(url: str, port: int) -> None:
         async def status() -> int:
             async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
-                return (await http.get("/api/v1/me")).status_code
+                answer = await http.get("/api/v1/me")
+            if answer.status_code == 503:
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["retry-after"] == "2"
+                assert Problem.model_validate_json(answer.content).title_zh == "请求过多"
+            return answer.status_code
 
         async with contextlib.AsyncExitStack() as stack:
             readers: list[asyncio.StreamReader] = []
