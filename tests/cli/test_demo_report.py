@@ -26,6 +26,15 @@ def test_whole_books_miss_nothing(books: HandMadeBooks) -> None:
     assert in_words(report)[-1] == "nothing is missing"
 
 
+def test_what_the_demo_brings_about_by_stopping_is_in_neither_count(books: HandMadeBooks) -> None:
+    """Its own edges go offline when it stops them: alarms after the end, and webhooks about them."""
+    before = books.report()
+    books.alarm("a2", "H", at_ms=ENDED_MS + 1)
+    after = books.report()
+    assert (after["alarms"], after["missing"]) == (before["alarms"], [])
+    assert after["webhooks_verified"] == before["webhooks_verified"]
+
+
 def test_a_second_crossing_needs_a_second_alarm(books: HandMadeBooks) -> None:
     books.cross("H", at_ms=20_000, over=False)
     books.cross("H", at_ms=30_000)
