@@ -14,7 +14,7 @@ from typing import Any, Final
 from gateway.historian.events import events_of_ledger
 from gateway.historian.limits import out_of_time, too_many
 from gateway.historian.samples import Samples, concatenated
-from gateway.historian.segments.missing import Missing, refuse_missing, within
+from gateway.historian.segments.missing import Missing, refuse_missing, stretches_of, within
 from gateway.historian.segments.moments import together
 from gateway.historian.segments.names import STATUS_NAME, day_ms
 from gateway.historian.segments.store import windows_in
@@ -117,7 +117,7 @@ class HistoryReader(StateReader):
             found, missing = windows_in(
                 self._segments, taken.segments, tag_ids, from_ms, to_ms, width_ms, taken.give_up_at, more, columns
             )
-            damaged = [(each.from_ms, each.to_ms) for each in [*missing, *within(taken.gone, from_ms, to_ms)]]
+            damaged = stretches_of([*missing, *within(taken.gone, from_ms, to_ms)])
             items: list[TagWindows] = [
                 tag_windows(tag, self._tag(taken.file, tag).unit, found[tag], columns, damaged)
                 for tag in dict.fromkeys(tag_ids)
@@ -179,7 +179,7 @@ class HistoryReader(StateReader):
         found = stretches(samples, begin, until_ms, self._silence_ms(tag_id))
         few, width_ms = len(samples) <= points_max, bucket_width_ms(from_ms, to_ms, points_max)
         return self._told(
-            taken, tag_id, from_ms, to_ms, unsealed, with_damaged(found, _stretches_of(missing)),
+            taken, tag_id, from_ms, to_ms, unsealed, with_damaged(found, stretches_of(missing)),
             points=points_of(samples) if few else (), buckets=() if few else bucketed(samples, from_ms, width_ms),
             bucket_ms=width_ms, samples=len(samples), late_samples=int(samples.late.sum()),
         )  # fmt: skip
@@ -197,28 +197,34 @@ class HistoryReader(StateReader):
         width_ms = -(-bucket_width_ms(origin, to_ms, points_max) // ROLLUP_MS) * ROLLUP_MS
         windows = combined(rows, width_ms, origin)
         until_ms = self._until(to_ms, int(rows.to_ms.max()) if count else from_ms)
-        seen = self._unclear_samples(taken, tag_id, begin, to_ms, rows, unsealed)
+        seen = self._unclear_samples(taken, tag_id, begin, to_ms, rows, unsealed, missing)
         found = stretches_of_rows(rows, seen, begin, until_ms, silence_ms)
         buckets = [bucket for each in windows.values() for bucket in buckets_of(each)]
         return self._told(
-            taken, tag_id, from_ms, to_ms, unsealed, with_damaged(found, _stretches_of(missing)),
+            taken, tag_id, from_ms, to_ms, unsealed, with_damaged(found, stretches_of(missing)),
             points=(), buckets=cut_to(buckets, from_ms, to_ms), bucket_ms=width_ms, samples=count,
             late_samples=int(rows.late.sum()), gaps_within_ms=0 if seen is not None else ROLLUP_MS,
         )  # fmt: skip
 
     def _unclear_samples(
-        self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, rows: Rollups, unsealed: Unsealed
+        self, taken: Taken, tag_id: str, from_ms: int, to_ms: int, rows: Rollups, unsealed: Unsealed, missing: list[Missing]
     ) -> Samples | None:
-        """Return the samples of the rows that alone do not tell where gaps begin and end, None if they are too many."""
+        """Return the samples of the rows that alone do not tell where gaps begin and end, None if they are too many.
+
+        Or if some of them cannot be read (`missing` says so then): their rows still tell the worst that they hold.
+        """
         vague = rows.take(unclear(rows, self._silence_ms(tag_id)))
         if int(vague.samples.sum()) > GAP_ROWS_MAX:
             return None
         own, starts = unsealed.samples, sorted(set(vague.start_ms.tolist()))
         try:
-            sealed, _ = self._segments.samples_in_windows(
+            sealed, lost = self._segments.samples_in_windows(
                 taken.segments, (tag_id,), [(0, start) for start in starts], (from_ms, to_ms), GAP_ROWS_MAX, taken.give_up_at
             )
         except QueryTooLargeError:
+            return None
+        if lost:
+            missing += lost
             return None
         held = set(starts)
         mine = [start in held for start in (own.source_ms // ROLLUP_MS * ROLLUP_MS).tolist()]
@@ -253,7 +259,3 @@ class HistoryReader(StateReader):
 
 def _together(sealed: Samples, unsealed: Samples) -> Samples:
     return together([sealed, unsealed]) if len(unsealed) else sealed
-
-
-def _stretches_of(missing: Sequence[Missing]) -> list[tuple[int, int]]:
-    return [(each.from_ms, each.to_ms) for each in missing]

@@ -20,7 +20,7 @@ from gateway.core import LEDGER_NAME
 from gateway.historian.segments.board import Board
 from gateway.historian.segments.folder import Ancestor, Snapshot
 from gateway.historian.segments.gone import gone, pruned_pos
-from gateway.historian.segments.missing import Missing
+from gateway.historian.segments.missing import Missing, of_hole
 from gateway.historian.segments.names import FOLDER_NAME, TEMPORARY
 from gateway.historian.segments.query import ParquetReader
 from gateway.historian.segments.reading import SegmentReader
@@ -124,10 +124,7 @@ class StateReader:
                 pruned = pruned_pos(file.rows)  # first: what leaves later is in the segments taken
                 segments = self._segments.taken()
                 cursor = segments.cursor(ledger_id, ancestry, pruned)
-                lost = tuple(
-                    Missing(each.from_ms, each.to_ms + 1, each.file, each.why)
-                    for each in gone(segments, ledger_id, ancestry, file.rows, pruned)
-                )
+                lost = tuple(map(of_hole, gone(segments, ledger_id, ancestry, file.rows, pruned)))
                 try:
                     answer = ask(Taken(segments, file, ledger_id, cursor, give_up_at, lost))
                 except QueryTimeError:

@@ -291,6 +291,26 @@ def test_rows_that_are_sealed_and_removed_while_a_question_is_asked_are_not_miss
 
 
 @pytest.mark.fault("F73")
+def test_a_bad_stretch_does_not_go_with_the_samples_that_tell_where_it_begins(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rollups of a file are whole and say that something was bad; its samples would say when."""
+    chain.born()
+    for at in range(12):
+        chain.scan({LEVEL: math.nan if at == 6 else 3.0}, 100_000)
+    folder = tmp_path / "historian"
+    seal_up_to(chain.bench.site, chain.folder / LEDGER_NAME, folder, [chain.bench.loop.counters.committed_pos])
+    (live,) = SegmentFolder(folder).snapshot().files()
+    samples_path(folder, live.stem, live.file.day).write_bytes(b"torn")
+    monkeypatch.setattr(HistoryReader, "_silence_ms", lambda *_: 3_600_000)
+    with closing(HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms, historian=folder)) as reader:
+        told = reader.history(LEVEL, BEGIN, END, 3, 5.0)
+    assert sum(bucket.bad for bucket in told.buckets) == 1
+    assert {"bad", "damaged"} <= {gap.kind for gap in told.gaps}
+    assert any(gap.kind == "bad" and gap.from_ms <= T0_MS + 700_000 <= gap.to_ms for gap in told.gaps)
+
+
+@pytest.mark.fault("F73")
 @pytest.mark.parametrize("harm", ["gone", "torn", "flipped head", "rollup gone", "manifest torn"])
 def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: Chain, tmp_path: Path, harm: str) -> None:
     eventful(chain)

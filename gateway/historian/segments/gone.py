@@ -33,7 +33,10 @@ def gone(taken: Snapshot, ledger_id: str, ancestry: Sequence[Ancestor], rows: Ro
     late has older times of its own, which nobody knows any more. A stretch that retention would have removed is left out.
     """
     found = []
-    for first, last in taken.missing_upto(ledger_id, ancestry, pruned)[:HOLES_MAX]:
+    holes = taken.missing_upto(ledger_id, ancestry, pruned)
+    if len(holes) > HOLES_MAX:  # the last of those told reaches over the rest
+        holes = [*holes[: HOLES_MAX - 1], (holes[HOLES_MAX - 1][0], holes[-1][1])]
+    for first, last in holes:
         from_ms, to_ms = _received(rows, first, last)
         if to_ms and taken.kept_from and to_ms < day_ms(taken.kept_from):
             continue

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
+from gateway.historian.segments.folder import Problem
 from gateway.historian.store import SegmentDamagedError
 
-MISSING_MAX: Final = 100
+TIME_MS_MAX: Final = 1 << 62  # beyond every time
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class Missing:
     whole: tuple[int, int] | None = None
 
 
+def of_hole(hole: Problem) -> Missing:
+    """Return what has left the ledger and is in no manifest; where nobody knows when it was, it may be of any time."""
+    known = (hole.from_ms, hole.to_ms) != (0, 0)
+    return Missing(hole.from_ms if known else -TIME_MS_MAX, hole.to_ms + 1 if known else TIME_MS_MAX, hole.file, hole.why)
+
+
 def within(missing: Sequence[Missing], from_ms: int, to_ms: int) -> list[Missing]:
     """Return what is missing of a range, cut to it, each stretch once."""
     cut = [
@@ -34,7 +41,18 @@ def within(missing: Sequence[Missing], from_ms: int, to_ms: int) -> list[Missing
         )
         for each in missing if each.from_ms < to_ms and each.to_ms > from_ms
     ]  # fmt: skip
-    return list(dict.fromkeys(cut))[:MISSING_MAX]
+    return list(dict.fromkeys(cut))
+
+
+def stretches_of(missing: Sequence[Missing]) -> list[tuple[int, int]]:
+    """Return the stretches of time [from, to), oldest first, joined where they touch."""
+    found: list[tuple[int, int]] = []
+    for lo, hi in sorted((each.from_ms, each.to_ms) for each in missing):
+        if found and lo <= found[-1][1]:
+            found[-1] = (found[-1][0], max(hi, found[-1][1]))
+        else:
+            found.append((lo, hi))
+    return found
 
 
 def refuse_missing(missing: Sequence[Missing], zone: tzinfo = UTC) -> None:

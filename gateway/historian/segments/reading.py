@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from gateway.historian.samples import DAY_MS, Samples
 from gateway.historian.segments.folder import Snapshot
-from gateway.historian.segments.missing import Missing
+from gateway.historian.segments.missing import TIME_MS_MAX, Missing, within
 from gateway.historian.segments.names import ROLLUPS, SAMPLES
 from gateway.historian.segments.query import UnreadableError, by_halves
 from gateway.historian.segments.reading_rollups import RollupsReader
 from gateway.historian.store import ROWS_MAX
-
-TIME_MS_MAX: Final = 1 << 62  # beyond every time
 
 
 class SegmentReader(RollupsReader):
@@ -46,18 +42,24 @@ class SegmentReader(RollupsReader):
                 found[number] = max(to_ms, found.get(number, to_ms))
         spans = [(number, to_ms, to_ms + 1) for number, to_ms in found.items()]
         samples, lost = self.samples_of(taken, names, spans, ROWS_MAX, give_up_at)
-        return samples, missing + lost
+        # Only what reaches beyond what was found may hold a newer one.
+        oldest = min(found.values()) if len(found) == len(names) else -TIME_MS_MAX
+        missing += self._manifests_missing(taken, oldest, TIME_MS_MAX)
+        return samples, list(dict.fromkeys([*within(missing, oldest + 1, TIME_MS_MAX), *lost]))
 
     def days(self, taken: Snapshot, give_up_at: float) -> list[int]:
         """Return the beginnings of the UTC days that hold samples, also of those that cannot be read."""
         found = {each.from_ms for each in self._manifests_missing(taken, -TIME_MS_MAX, TIME_MS_MAX)}
-        for live in taken.files():
-            lo, hi = live.file.from_ms // DAY_MS, live.file.to_ms // DAY_MS
+        held = [(self._paths([live], SAMPLES), live.file.from_ms, live.file.to_ms) for live in taken.files()]
+        when = self._evidence_spans()
+        held += [(self._evidence_paths([day]), *when[day]) for day in self._evidence(taken, -TIME_MS_MAX, TIME_MS_MAX) if day in when]
+        for paths, from_ms, to_ms in held:
+            lo, hi = from_ms // DAY_MS, to_ms // DAY_MS
             if lo == hi:
                 found.add(lo * DAY_MS)
             else:  # stamps of lost clocks share one file
                 try:
-                    found.update(day * DAY_MS for day in self._parquet.days(self._paths([live], SAMPLES), give_up_at))
+                    found.update(day * DAY_MS for day in self._parquet.days(paths, give_up_at))
                 except UnreadableError:
                     found.update((lo * DAY_MS, hi * DAY_MS))
         return sorted(found)
@@ -75,4 +77,10 @@ class SegmentReader(RollupsReader):
         ):  # fmt: skip
             for tag, count in told:
                 rows[tag] = rows.get(tag, 0) + count
-        return sorted(rows.items()), missing
+        for told in by_halves(
+            self._evidence(taken, from_ms, to_ms), lambda some: self._parquet.tags(self._evidence_paths(some), give_up_at),
+            lambda one, error: missing.append(self._evidence_missing(one, error)),
+        ):  # fmt: skip
+            for tag, count in told:
+                rows[tag] = rows.get(tag, 0) + count
+        return sorted(rows.items()), within(missing, from_ms, to_ms)

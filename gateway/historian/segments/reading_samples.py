@@ -18,7 +18,7 @@ from gateway.historian.segments.folder import LiveFile, Snapshot
 from gateway.historian.segments.missing import Missing, within
 from gateway.historian.segments.moments import each_once, order_in_moments, same_names, together
 from gateway.historian.segments.names import EVIDENCE, SAMPLES, day_ms
-from gateway.historian.segments.query import ParquetReader, Spans, by_halves
+from gateway.historian.segments.query import ParquetReader, Spans, UnreadableError, by_halves
 from gateway.historian.segments.reading_files import FilesReader
 from gateway.historian.windows import ROLLUP_MS
 
@@ -95,8 +95,8 @@ class SamplesReader(FilesReader):
             found = found.take(each_once(found, rank if order is None else rank[order], loaded))
         if evidence and (aside := self._evidence(taken, lo_ms, hi_ms)):
             parts = by_halves(
-                aside, lambda some: ask([evidence_path(self.folder, day) for day in some]),
-                lambda day, error: missing.append(Missing(day_ms(day), day_ms(day) + DAY_MS, f"{EVIDENCE}/{day}.parquet", str(error))),
+                aside, lambda some: ask(self._evidence_paths(some)),
+                lambda day, error: missing.append(self._evidence_missing(day, error)),
             )
             found = same_names(names, [found, *(each for each, _ in parts)])
         return together([found]), within(missing, lo_ms, hi_ms)
@@ -119,12 +119,21 @@ class SamplesReader(FilesReader):
         unread: list[str] = []
         days = evidence_days(self.folder)
         told = by_halves(
-            days, lambda some: list(zip(some, self._parquet.spans(
-                [evidence_path(self.folder, day) for day in some], time.monotonic() + SPANS_S
-            ), strict=True)),
+            days, lambda some: list(zip(
+                some, self._parquet.spans(self._evidence_paths(some), time.monotonic() + SPANS_S), strict=True
+            )),
             lambda day, _: unread.append(day),
         )  # fmt: skip
         spans = {day: span for part in told for day, span in part} | {day: (day_ms(day), day_ms(day) + DAY_MS - 1) for day in unread}
         with self._lock:
             self._aside = (0 if unread else mark, spans)
         return spans
+
+    def _evidence_paths(self, days: Sequence[str]) -> list[Path]:
+        return [evidence_path(self.folder, day) for day in days]
+
+    def _evidence_missing(self, day: str, error: UnreadableError) -> Missing:
+        """Of when its samples were is known what was read of it before; else it is the day it left with."""
+        with self._lock:
+            lo, hi = self._aside[1].get(day, (day_ms(day), day_ms(day) + DAY_MS - 1))
+        return Missing(lo, hi + 1, f"{EVIDENCE}/{day}.parquet", str(error))

@@ -44,12 +44,14 @@ from gateway.historian.store import (
     StoreAwayError,
     Windows,
     Written,
+    rejected_of,
 )
 from gateway.historian.windows import ROLLUP_MS, columns_for, combined, no_windows, rolled_up
 
 EVENTS: Final = "events"
 DAY_ROWS_MAX: Final = 20_000_000
 WRITE_ROWS: Final = 4_000_000
+TIME_MS_MAX: Final = 1 << 53  # what a manifest can name
 _GROUP_ROWS: Final = 1_000_000
 
 T = TypeVar("T")
@@ -92,12 +94,16 @@ class EmbeddedHistorian:
     # -- writing --
 
     def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
-        """Commit samples as parts of a load; of one tag and millisecond the newest write counts.
+        """Commit samples as parts of a load; of one tag and millisecond the newest write counts. Times beyond 2**53 are refused.
 
         Raises:
             StoreAwayError: the disk would not; nothing is known to be stored beyond parts committed before.
         """
         given = len(samples)
+        odd = np.abs(samples.source_ms.astype(np.float64)) > TIME_MS_MAX
+        if odd.any():
+            rejected = tuple(rejected_of(samples, row, "a time that no calendar has") for row in np.flatnonzero(odd).tolist())
+            return Written(self.write(samples.take(~odd), deadline_s).rows, rejected)
         with self._writing:
             try:
                 for piece in in_pieces(one_a_moment(samples), WRITE_ROWS):

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from gateway.core.ledger import Batch
 from gateway.core.retention import Removable
 from gateway.core.sealed import SealedSegments
-from gateway.historian.segments.folder import SegmentFolder
-from tests.historian.segments.journal import T0_MS, TAGS, Journal, everything, owner_of, settle, status_of
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "ledger.sqlite3")
-    yield made
-    made.close()
+from gateway.historian.segments.folder import SegmentFolder, Snapshot
+from gateway.historian.segments.gone import gone
+from gateway.historian.segments.missing import of_hole
+from tests.historian.segments.journal import T0_MS, TAGS, Journal, everything, run, status_of
 
 
 def frames(journal: Journal, count: int) -> None:
     for _ in range(count):
         at_ms = T0_MS + journal.pos * 1000
         journal.frame(at_ms, [(TAGS[0], at_ms, 1.0, 192)])
-
-
-def run(folder: Path, journal: Journal, after_s: int) -> None:
-    owner = owner_of(folder, journal.path, T0_MS + after_s * 1000, seal_s=1.0, samples_max=10)
-    owner.begin()
-    settle(owner)
-    owner.close()
 
 
 def prune(journal: Journal, upto: int) -> None:
@@ -57,7 +45,7 @@ def test_the_ledger_remembers_what_it_let_go(journal: Journal) -> None:
 def test_a_historian_taken_away_is_a_hole_and_what_follows_is_sealed_behind_it(tmp_path: Path, journal: Journal, harm: str) -> None:
     folder = tmp_path / "h"
     frames(journal, 30)
-    run(folder, journal, 60)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
     assert core(folder, journal).look(journal.ledger.reader, 0, T0_MS + 60_000, ()).cursor == 30
     prune(journal, 20)
     if harm == "all of it":
@@ -68,9 +56,8 @@ def test_a_historian_taken_away_is_a_hole_and_what_follows_is_sealed_behind_it(t
             path.unlink()
         hole = (11, 20)
     frames(journal, 5)
-    run(folder, journal, 120)
+    run(folder, journal, T0_MS + 120_000, samples_max=10)
     damaged = status_of(folder)["damaged"]
-    assert isinstance(damaged, list)
     (told,) = [each for each in damaged if each["file"].startswith("manifests")]
     assert told["why"].startswith(f"log positions {hole[0]} to {hole[1]} have left the ledger and no manifest holds them")
     assert T0_MS <= told["from_ms"] <= told["to_ms"] == T0_MS + 19_000
@@ -89,12 +76,29 @@ def test_a_historian_taken_away_is_a_hole_and_what_follows_is_sealed_behind_it(t
     assert not held - journal.rows
 
 
+class _Holes:
+    """A folder of whose positions every other is missing."""
+
+    kept_from = ""
+
+    def missing_upto(self, *_: object) -> list[tuple[int, int]]:
+        return [(at, at) for at in range(1, 200, 2)]
+
+
+@pytest.mark.fault("F73")
+def test_however_many_holes_there_are_what_is_told_reaches_over_all() -> None:
+    found = gone(cast(Snapshot, _Holes()), "ledger", (), lambda *_: [], 200)
+    assert len(found) == 50
+    assert "log positions 99 to 199 have left" in found[-1].why
+    assert [of_hole(each).from_ms < T0_MS < of_hole(each).to_ms for each in found] == [True] * 50, "nobody knows when"
+
+
 def test_a_whole_historian_has_no_hole(tmp_path: Path, journal: Journal) -> None:
     folder = tmp_path / "h"
     frames(journal, 30)
-    run(folder, journal, 60)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
     prune(journal, 30 - 5)
-    run(folder, journal, 120)
+    run(folder, journal, T0_MS + 120_000, samples_max=10)
     assert status_of(folder)["damaged"] == []
     found = core(folder, journal).look(journal.ledger.reader, 25, T0_MS + 180_000, ())
     assert [told.standing for told in found.told if told.key == "CORE.HISTORIAN.DAMAGED"] == [False]
