@@ -6,18 +6,19 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.ports import free_port
-from config import DEMO_SITE, dump_site, load_site, rebind
+from config import DEMO_SITE, Grade, SiteConfig, dump_site, load_site, rebind
+from tests.patience import fair_clock
 from tests.system.books import delivered_all, settle, stop_edges
 from tests.system.chain import CLI, Chain, Part, read_json, refused, wait_until
+from tests.system.site import restless_site
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 DEMO_END_S_MAX = 5.0
 
@@ -31,8 +32,28 @@ def chain(tmp_path: Path) -> Iterator[Chain]:
 
 
 @pytest.mark.fault("F34")
-def test_parts_started_in_the_wrong_order_wait_say_so_once_and_find_each_other(chain: Chain) -> None:
+def test_parts_started_in_the_wrong_order_wait_say_so_once_and_find_each_other(tmp_path: Path) -> None:
     """Core and edges first; then the broker, the receiver and the instruments, one after the other."""
+    chain = Chain(tmp_path / "chain", site=urgent_site())
+    try:
+        in_the_wrong_order(chain)
+    finally:
+        chain.end()
+
+
+def urgent_site() -> SiteConfig:
+    """Every notice is tried again within a minute: the others rest for five once they were refused twice."""
+    site = restless_site()
+    tags = tuple(
+        tag.model_copy(update={"fault_grade": Grade.RED}) if tag.id.endswith(".GAS") else tag for tag in site.tags
+    )
+    receivers = tuple(
+        receiver.model_copy(update={"grades": (Grade.RED, Grade.ORANGE)}) for receiver in site.receivers
+    )
+    return site.model_copy(update={"tags": tags, "receivers": receivers})
+
+
+def in_the_wrong_order(chain: Chain) -> None:
     chain.core.start()
     for edge in chain.edges.values():
         edge.start()
@@ -121,16 +142,17 @@ def test_ctrl_c_ends_the_demo_in_time_and_leaves_nothing_running(tmp_path: Path)
             beat = read_json(folder / "core" / "heartbeat.json")
             return int(beat["samples_committed"]) if beat and all(node["online"] for node in beat["nodes"]) else 0
 
-        first = wait_until(committed, "the demo's chain is up", 40)
+        first = wait_until(committed, "the demo's chain is up")
         wait_until(lambda: committed() > first + 60, "the demo runs")
         children = _children(demo.pid)
         assert len(children) >= 5
-        began = time.monotonic()
-        os.kill(demo.pid, signal.SIGINT)
-        demo.wait_end(DEMO_END_S_MAX + 10)
-        took_s = time.monotonic() - began
+        with fair_clock() as now_s:
+            os.kill(demo.pid, signal.SIGINT)
+            demo.wait_end()
+            took_s = now_s()
+        print(f"ended after {took_s:.1f} s")
         assert took_s < DEMO_END_S_MAX
-        assert [pid for pid in children if _runs(pid)] == []
+        wait_until(lambda: not any(map(_runs, children)), "nothing of it runs any more")
         said = demo.log_path.read_text("utf-8")
         assert str(folder) in said
         assert "Traceback" not in said

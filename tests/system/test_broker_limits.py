@@ -34,9 +34,9 @@ from wire import (
     encode_state,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.needs("mosquitto"), pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.system, pytest.mark.needs("mosquitto"), pytest.mark.timeout(300)]
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 ACL = Path(__file__).parents[2] / "deploy" / "mosquitto" / "acl.example"
 OWN_USER = f"user {getpass.getuser()}"  # else one started by root becomes nobody, who may not read this folder again
 PASSWORDS = {"gateway": "correct horse", "E1": "battery staple", "E2": "tape measure"}
@@ -146,7 +146,7 @@ def test_a_broker_that_takes_no_more_blocks_the_transport_and_loses_nothing(
             committed = core.loop.counters.frames_committed
             for number in range(12):
                 yard.hand.give(LEVEL, 12.0, T0_MS + 1_000 * number)
-            await yard.until(lambda: yard.status()["transport_blocked_since_ms"] is not None, "the edge says so", 9)
+            await yard.until(lambda: yard.status()["transport_blocked_since_ms"] is not None, "the edge says so")
             assert (yard.status()["connected"], yard.status()["live"]) == (True, True)
             kept = sum(span["last"] - span["first"] + 1 for span in yard.status()["unfinished"])
             assert kept >= 12, "and keeps every frame"
@@ -177,7 +177,7 @@ def test_under_the_documented_acl_ours_work_and_an_edge_can_speak_for_nobody_els
     acl.chmod(0o600)
     passwords.touch(0o600)
     for user, password in PASSWORDS.items():
-        subprocess.run(["mosquitto_passwd", "-b", passwords, user, password], check=True, timeout=10)
+        subprocess.run(["mosquitto_passwd", "-b", passwords, user, password], check=True, timeout=60)
 
     async def story(broker: Broker) -> None:
         yard = Yard(tmp_path, broker, accounts=True)

@@ -65,7 +65,7 @@ def _sleep_until(moment_s: float) -> None:
     time.sleep(max(0.0, moment_s - time.monotonic()))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.fault("F30")
 @pytest.mark.fault("F32")
 @pytest.mark.parametrize("seed", [SEED])

@@ -11,7 +11,7 @@ from edge import SpooledSample
 from tests.system.books import nothing_missing, settle, stop_edges
 from tests.system.chain import running_chain, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
 @pytest.mark.needs("mosquitto")

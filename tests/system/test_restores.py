@@ -16,7 +16,7 @@ from tests.system.books import wait_deliveries
 from tests.system.chain import Chain, running_chain, wait_until
 from tests.system.oracle import Committed, Frame, committed, missing_samples, read_journal, read_log, sequence_faults
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 LEDGER_FILES = (LEDGER_NAME, f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm")
 ENDLESS = {
@@ -112,9 +112,7 @@ def test_a_ledger_restored_from_an_older_copy_names_what_it_lost_and_repeats_no_
             refused_without_restored(chain)
         chain.core.start("--restored")
         chain.wait_healed()
-        wait_until(
-            lambda: all(loss_alarms(chain, node) for node in chain.edges), "both edges' losses are told", 15
-        )
+        wait_until(lambda: all(loss_alarms(chain, node) for node in chain.edges), "both edges' losses are told")
         more_frames(chain, 60)
         wait_deliveries(chain)
 
@@ -189,7 +187,7 @@ def test_an_edge_disk_restored_from_an_older_copy_is_told_and_reuses_no_number(t
         chain.broker.start()
         edge.start()
         chain.wait_healed()
-        wait_until(lambda: loss_alarms(chain, "E1"), "the restored disk is told", 15)
+        wait_until(lambda: loss_alarms(chain, "E1"), "the restored disk is told")
         more_frames(chain, 40)
 
         with chain.ledger() as reader:

@@ -19,14 +19,14 @@ from tests.system.chain import Chain, wait_until
 from tests.system.sparkplug.peers import Peer, PeersMissingError, install
 from wire import Quality, Reason, quality_code
 
-pytestmark = [pytest.mark.system, pytest.mark.needs("node"), pytest.mark.needs("npm"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.needs("node"), pytest.mark.needs("npm"), pytest.mark.timeout(600)]
 
 REORDER_S = 0.5
 OURS, THEIRS = "E1", "E2"
 GOOD, BAD = quality_code(Quality.GOOD), Quality.BAD
 STALE = quality_code(Quality.BAD, Reason.STALE)
-SENT_MS_MAX = 10_000  # a busy machine; a wrong time zone would be hours
-OLD_MS_MAX = 60_000  # a birth repeats what was read since the start
+SENT_MS_MAX = 300_000  # a busy machine; a wrong time zone would be hours
+OLD_MS_MAX = 600_000  # a birth repeats what was read since the start
 FRAMES_COMPARED_MIN = 40
 Alarms = dict[tuple[str, str], dict[str, Any]]
 
@@ -180,8 +180,8 @@ def test_an_edge_node_that_others_wrote_is_heard_asked_alarmed_and_mourned(stage
 
     before = theirs.count(lambda line: line.get("why") == "asked")
     theirs.order("lose")
-    theirs.order("data", device=f"{THEIRS}D1", values={counter: 8})
     began = time.monotonic()
+    theirs.order("data", device=f"{THEIRS}D1", values={counter: 8})
     theirs.wait(lambda: theirs.count(lambda line: line.get("why") == "asked") > before, "a rebirth was asked for and given")
     assert time.monotonic() - began >= REORDER_S * 0.8, "not before the site's reorder timeout"
     asked = [line for line in theirs.lines if line["event"] == "command"]
