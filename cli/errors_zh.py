@@ -43,6 +43,8 @@ SENTENCES: Final = {
     "UnfinishedFolderError": "{message_zh}",
     "NewerFolderError": "{message_zh}",
     "NoDataFolderError": "{folder}：没有这个目录；请用 --data 指定核心的数据目录；新站点请先在该目录上启动核心",
+    "NoCoreFolderError": "{folder}：其中没有 core/，核心没有在此目录上运行过；请用 --data 指定核心的数据目录，或先在该目录上启动核心；"
+    "确要在核心首次启动之前运行，请加 --wait",
     "ServeError": "查询服务无法启动：{text}",
     # simulators
     "NotLoopbackError": "仿真只在本机回环地址监听，不能用 {host!r}；请用 127.0.0.1 或 ::1",

@@ -22,14 +22,14 @@ NICENESS: Final = 10
 CORE_FOLDER: Final = "core"
 
 
-def serve_command(site: SiteConfig, data: Path, settings: ServeSettings, base_dir: Path = Path()) -> None:
-    """Serve until SIGTERM or Ctrl-C. Relative files that the site names start from `base_dir`."""
+def serve_command(site: SiteConfig, data: Path, settings: ServeSettings, base_dir: Path, *, wait: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C. Relative files that the site names start from `base_dir`; `wait` for core's first start."""
     give_large_back()
     os.nice(NICENESS)
     with contextlib.suppress(OSError):  # a container may forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # to wake up takes the processor from nobody
     try:
-        run_until_stopped(lambda stop: run_serve(site, data, stop, settings, base_dir=base_dir))
+        run_until_stopped(lambda stop: run_serve(site, data, stop, settings, base_dir=base_dir, wait_for_core=wait))
     except ServeError as error:
         raise refuse(error) from None
     except OSError as error:

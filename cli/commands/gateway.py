@@ -79,6 +79,9 @@ def serve(
             "MB of memory for the newest data; older history is read from the ledger",
         )),
     ] = 128,
+    wait: Annotated[
+        bool, typer.Option("--wait", help=say("核心在此目录上首次启动之前也先运行", "start even where no core has run yet"))
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Serve the HTTP API beside core: tags, alarms, history, live stream; acts go through core."""
@@ -87,7 +90,7 @@ def serve(
 
     set_up_logging(verbose=verbose)
     settings = ServeSettings(host, port, tls_cert, tls_key, tuple(name or ()), recent_mb * 2**20)
-    serve_command(loaded_site(site), data, settings, base_dir_of(site))
+    serve_command(loaded_site(site), data, settings, base_dir_of(site), wait=wait)
 
 
 @openapi_app.command(help=say("输出接口的 OpenAPI 文档", "Print the OpenAPI document of the API."))

@@ -31,7 +31,13 @@ from gateway.serve.application import create_app
 from gateway.serve.asking import Parts
 from gateway.serve.audit import Audit
 from gateway.serve.connection import TimedProtocol
-from gateway.serve.errors import NewerFolderError, NoDataFolderError, ServeFolderBusyError, UnfinishedFolderError
+from gateway.serve.errors import (
+    NewerFolderError,
+    NoCoreFolderError,
+    NoDataFolderError,
+    ServeFolderBusyError,
+    UnfinishedFolderError,
+)
 from gateway.serve.feeding import Feeding
 from gateway.serve.gate import Gate
 from gateway.serve.heap import give_holes_back
@@ -51,6 +57,7 @@ from wire import notify_systemd
 
 log = logging.getLogger(__name__)
 
+CORE_FOLDER: Final = "core"
 SERVE_FOLDER: Final = "serve"
 WHERE_NAME: Final = "serve.json"
 READ_THREADS: Final = 2
@@ -116,7 +123,7 @@ class Serve:
         self._turns = 0
         self._tokens, self._audit = TokenStore(self._folder, wall_ms), Audit(self._folder, wall_ms)
         self._hub = Hub(time.monotonic, wall_ms())
-        core_folder = data_dir / "core"
+        core_folder = data_dir / CORE_FOLDER
         self._view = LedgerView(site, core_folder, wall_ms, recent=RecentFrames(settings.recent_bytes))
         board = Board()
         self._historian = HistoryReader(site, core_folder, self._view.recent, turnstile=self._view.turnstile, board=board)
@@ -209,9 +216,12 @@ class Serve:
 
 async def run_serve(
     site: SiteConfig, data_dir: Path, stop: asyncio.Event, settings: ServeSettings, *,
-    wall_ms: Callable[[], int] = wall_clock_ms, base_dir: Path = Path(),
+    wall_ms: Callable[[], int] = wall_clock_ms, base_dir: Path = Path(), wait_for_core: bool = False,
 ) -> None:  # fmt: skip
     """Serve `data_dir`/core until `stop` is set. Relative secret files of stores start from `base_dir`.
+
+    Args:
+        wait_for_core: start on a folder on which no core has run yet, too.
 
     Raises:
         ServeError: it cannot start; the message says why and what to do.
@@ -220,17 +230,19 @@ async def run_serve(
     begun = unfinished(data_dir)
     if begun is not None:
         raise UnfinishedFolderError(*begun)
-    _check_folder(data_dir)
+    _check_folder(data_dir, wait_for_core=wait_for_core)
     folder = data_dir / SERVE_FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(_lock_folder(folder)), contextlib.closing(listen(settings)) as listening:
         await Serve(site, data_dir, settings, listening, wall_ms, base_dir).run(stop)
 
 
-def _check_folder(data_dir: Path) -> None:
-    """Refuse a folder that is not there, and one in which a newer program has gone on."""
+def _check_folder(data_dir: Path, *, wait_for_core: bool) -> None:
+    """Refuse a folder that is not there or nobody's, and one in which a newer program has gone on."""
     if not data_dir.exists():
         raise NoDataFolderError(data_dir)
+    if data_dir.is_dir() and not (data_dir / CORE_FOLDER).is_dir() and not wait_for_core:
+        raise NoCoreFolderError(data_dir)
     try:
         refuse_unreadable(data_dir)
     except NewerDataError as error:

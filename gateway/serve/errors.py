@@ -90,6 +90,17 @@ class NoDataFolderError(ServeError):
         )
 
 
+class NoCoreFolderError(ServeError):
+    """The folder is there, but no core ever ran on it: another slip of `--data`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(
+            f"{folder}: holds no core/, so no core has run on it; name core's data folder with --data, start core on it first, "
+            f"or give --wait to serve before core has ever run"
+        )
+
+
 class TokenStoreError(ServeError):
     """The token file cannot be read or written."""
 

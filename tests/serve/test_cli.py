@@ -106,6 +106,7 @@ REFUSALS = [
     pytest.param(("token", "list", "--data", "{broken}"), "cannot be used", id="a broken token file"),
     pytest.param(("serve", SITE, "--data", "{broken}", "--port", "0"), "cannot be used", id="serve: a broken token file"),
     pytest.param(("serve", "{tmp}/absent.yaml", "--data", "{tmp}"), "cannot be read", id="serve: no site"),
+    pytest.param(("serve", SITE, "--data", "{empty}", "--port", "0"), "holds no core/", id="serve: no core ran here"),
     pytest.param(("serve", SITE, "--data", "{file}"), "cannot be used", id="serve: data is a file"),
     pytest.param(("serve", SITE, "--data", "{tmp}", "--host", "0.0.0.0"), "without TLS", id="serve: in clear"),
     pytest.param(("serve", SITE, "--data", "{tmp}", "--host", "::", "--port", "0"), "without TLS", id="serve: in clear, IPv6"),
@@ -118,13 +119,16 @@ REFUSALS = [
 def places(tmp_path: Path) -> Iterator[dict[str, str]]:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "core").mkdir()
-    (tmp_path / "broken" / "serve").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken" / "core").mkdir(parents=True)
+    (tmp_path / "broken" / "serve").mkdir()
     (tmp_path / "broken" / "serve" / "tokens.json").write_text("{", encoding="utf-8")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         yield {
             "tmp": str(tmp_path), "file": str(tmp_path / "file"), "broken": str(tmp_path / "broken"),
+            "empty": str(tmp_path / "empty"),
             "taken": str(taken.getsockname()[1]),
         }  # fmt: skip
 

@@ -25,7 +25,7 @@ Story = Callable[[str, int], Coroutine[Any, Any, None]]
 @contextlib.asynccontextmanager
 async def running(folder: Path, settings: ServeSettings) -> AsyncIterator[tuple[str, asyncio.Event]]:
     stop = asyncio.Event()
-    task = asyncio.create_task(run_serve(site(), folder, stop, settings))
+    task = asyncio.create_task(run_serve(site(), folder, stop, settings, wait_for_core=True))
     where = folder / SERVE_FOLDER / WHERE_NAME
     try:
         while not await asyncio.to_thread(where.exists):
@@ -81,7 +81,7 @@ def test_a_bug_in_the_refresher_ends_the_server(tmp_path: Path, monkeypatch: pyt
 
     async def main() -> None:
         async with asyncio.timeout(10):
-            await run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=0))
+            await run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=0), wait_for_core=True)
 
     with pytest.raises(BaseExceptionGroup) as caught:
         asyncio.run(main())
@@ -137,14 +137,15 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
+        settings = ServeSettings(port=taken.getsockname()[1])
         with pytest.raises(ServeError, match="end the program that holds the port"):
-            asyncio.run(run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=taken.getsockname()[1])))
+            asyncio.run(run_serve(site(), tmp_path, asyncio.Event(), settings, wait_for_core=True))
 
 
 def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
     async def story(_: str, __: int) -> None:
         with pytest.raises(ServeError, match="another serve runs on this data folder"):
-            await run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=0))
+            await run_serve(site(), tmp_path, asyncio.Event(), ServeSettings(port=0), wait_for_core=True)
 
     run(tmp_path, story)
     run(tmp_path, no_story)

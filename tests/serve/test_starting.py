@@ -38,6 +38,16 @@ def test_a_data_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
+def test_a_folder_on_which_no_core_has_run_is_another_slip(tmp_path: Path) -> None:
+    (tmp_path / "wrong").mkdir()
+    told = refused(tmp_path / "wrong")
+    assert told.startswith(f"{tmp_path / 'wrong'}: holds no core/")
+    assert "--data" in told
+    assert "--wait" in told
+    assert not list((tmp_path / "wrong").iterdir()), "nothing is made there"
+    started(tmp_path / "wrong", wait_for_core=True)
+
+
 def test_a_ledger_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     data = whole(tmp_path / "data")
     db = apsw.Connection(str(data / LEDGER))
@@ -54,6 +64,7 @@ def test_a_manifest_of_a_newer_program_is_refused(tmp_path: Path) -> None:
 
 
 def test_tokens_of_a_newer_program_are_not_to_be_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
     store = TokenStore(tmp_path / SERVE_FOLDER, now_ms)
     store.new("li", Role.VIEWER, 1)
     path = tmp_path / SERVE_FOLDER / "tokens.json"
@@ -81,19 +92,19 @@ def test_a_full_disk_is_no_reason_not_to_start(
 
     monkeypatch.setattr(Path, "write_text", full)
     with caplog.at_level(logging.INFO):
-        started(tmp_path)
+        started(tmp_path, wait_for_core=True)
     (warning,) = [record.getMessage() for record in caplog.records if WHERE_NAME in record.getMessage()]
     assert "No space left on device" in warning
     assert "http://127.0.0.1:" in caplog.text, "the address is in the log"
 
 
-def started(data: Path) -> None:
+def started(data: Path, *, wait_for_core: bool = False) -> None:
     """Serve runs until it is asked to stop, and ends in good order."""
 
     async def story() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(0.3, stop.set)
         async with asyncio.timeout(20):
-            await run_serve(site(), data, stop, ServeSettings(port=0))
+            await run_serve(site(), data, stop, ServeSettings(port=0), wait_for_core=wait_for_core)
 
     asyncio.run(story())
