@@ -80,7 +80,7 @@ class Feed:
         self._cursors: Cursors | None = None
         self._kept: Cursors | None = None
         self._settling: deque[tuple[float, Cursors]] = deque()
-        self._process = ""
+        self._restarted: Callable[[], bool] | None = None  # tells whether the store's process is another one
         self._quarantine: feed_files.Quarantine | None = None
         self._pace = Pace(config.catch_up_rows_per_s)
         self._failures, self._not_before_s, self._saved_s = 0, 0.0, -SAVE_S
@@ -158,7 +158,9 @@ class Feed:
             return NO_LEDGER_S
         if self._store is None:
             self._store = self._open_store()
-            self._process = self._process_of_store()
+            self._restarted = getattr(self._store, "restarted", None) if self._settle_s else None
+            if self._restarted is not None:
+                self._restarted()  # from now on it knows
         did = self._send_live(source, self._store)
         did = self._send_events(source, self._store) or did
         try:
@@ -280,7 +282,7 @@ class Feed:
         if self._settle_s:
             safe = self._kept
             if self._settling and now_s - self._settling[0][0] >= self._settle_s:
-                if self._process_of_store() != self._process:
+                if self._restarted is not None and self._restarted():
                     raise StoreAwayError(
                         f"storage.stores.{self.config.id}: it was started anew; what it had not on its disk is sent again",
                         f"storage.stores.{self.config.id}：已重新启动；其尚未落盘的数据将重新发送",
@@ -291,11 +293,6 @@ class Feed:
             return
         feed_files.save(self._folder, self.config.id, safe)
         self._kept, self._saved_s = safe, now_s
-
-    def _process_of_store(self) -> str:
-        """Return what tells a store's process from the one after it, where that matters."""
-        started_at: Callable[[], str] | None = getattr(self._store, "started_at", None) if self._settle_s else None
-        return started_at() if started_at is not None else ""
 
     def _forget(self) -> None:
         """Go back to what the store is known to keep: what it was sent since may be lost with it."""

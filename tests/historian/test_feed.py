@@ -632,7 +632,7 @@ class Forgetful(Store):
 
     def __init__(self, clock: Any) -> None:
         super().__init__()
-        self.clock, self.process = clock, 1
+        self.clock, self.process, self.first = clock, 1, 0
         self.fresh: list[tuple[float, Samples]] = []
 
     def write(self, samples: Samples, deadline_s: float = 30.0) -> Written:
@@ -649,8 +649,12 @@ class Forgetful(Store):
         self.fresh.clear()
         self.process += 1
 
-    def started_at(self) -> str:
-        return str(self.process)
+    def close(self) -> None:
+        self.first = 0  # the next that is opened looks anew
+
+    def restarted(self) -> bool:
+        self.first = self.first or self.process
+        return self.first != self.process
 
 
 @pytest.mark.parametrize("kills", [(3,), (1, 2), (5, 20, 21), (0, 7, 14, 28)])

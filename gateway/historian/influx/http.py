@@ -13,6 +13,7 @@ import base64
 import gzip
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ HIDDEN_CHARS_MIN: Final = 8
 """A credential shorter than that stands in any answer by chance, and says nothing there."""
 CONNECTIONS: Final = 2
 CHUNK_BYTES: Final = 64 * 1024
+ANSWERED_S: Final = 5.0
+"""VictoriaMetrics tells what it has counted up to a second late."""
 _PRECISION_3: Final = {"ms": "millisecond", "ns": "nanosecond"}
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -73,6 +76,8 @@ class Link:
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "hazardgate", **own}
         self._zip = parts.hostname not in _LOCAL
         self._v2: Any = None
+        self._answered, self._answers = 0, deque[float]()
+        self.clock = time.monotonic
 
     def close(self) -> None:
         """Close the connections."""
@@ -146,7 +151,17 @@ class Link:
             return Away(str(error), error.message_zh)
         except StoreRefusedError as error:
             return Refused(str(error), error.message_zh)
+        self._answers.append(self.clock())
+        self.answered()
         return judged(self.config.id, reply.status, reply.headers, reply.body, time.time())
+
+    def answered(self) -> int:
+        """Return how many writes were answered, whatever the answer was, up to some seconds ago (`ANSWERED_S`)."""
+        before = self.clock() - ANSWERED_S
+        while self._answers and self._answers[0] <= before:
+            self._answers.popleft()
+            self._answered += 1
+        return self._answered
 
     def _write(self, body: bytes, encoding: str, precision: str, deadline_s: float | None) -> Reply:
         config = self.config

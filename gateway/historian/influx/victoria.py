@@ -13,15 +13,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config import TimeSeriesStoreConfig
-from gateway.historian.influx.answers import refusal, told
+from gateway.historian.influx.answers import refusal, short, told
 from gateway.historian.influx.bounded import DeadlineError
-from gateway.historian.influx.http import AnswerError
+from gateway.historian.influx.http import AnswerError, Reply
 from gateway.historian.influx.line import (
     ALARMS,
     EVENT,
@@ -45,6 +44,7 @@ from gateway.historian.store import (
     RANGE_MS_MAX,
     ROWS_MAX,
     AlarmEvent,
+    HistorianError,
     StoreAwayError,
     StoreRefusedError,
 )
@@ -53,6 +53,8 @@ LATEST_AT_ONCE: Final = 100
 DAY_AT_ONCE: Final = 32
 LINE_ROWS: Final = 100_000
 ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
+_STARTED: Final = b"vm_app_start_timestamp"
+_WRITES: Final = b'vm_http_requests_total{path="/influx/write", protocol="influx"}'
 _FIELDS: Final = (VALUE, QUALITY, RAW, LATE)
 _Series = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -63,6 +65,7 @@ class VictoriaHistorian(InfluxHistorian):
     def __init__(self, config: TimeSeriesStoreConfig, site: str, secret: str | None = None, base_dir: Path = Path()) -> None:
         """Nothing is connected yet. Raises StoreRefusedError."""
         super().__init__(config, site, secret, base_dir)
+        self._first: tuple[bytes, int] | None = None  # its start, and how much more than our writes it had counted
 
     def latest(self, tags: Sequence[str], deadline_s: float = DEADLINE_S_MAX) -> Samples:
         """Return the newest sample of each tag, none older than 400 days."""
@@ -230,13 +233,35 @@ class VictoriaHistorian(InfluxHistorian):
             refused = refusal(self.name, error.reply.status, said)
             raise StoreRefusedError(refused.reason, refused.reason_zh) from None
 
-    def started_at(self, deadline_s: float = 5.0) -> str:
-        """Return when its process started, in its own words: another one has lost what was not on its disk."""
-        reply = self.link.send("GET", f"/metrics?{urlencode({})}", deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX)
-        for line in reply.body.splitlines():
-            if line.startswith(b"vm_app_start_timestamp"):
-                return line.split()[-1].decode("ascii", "replace")
-        return ""
+    def restarted(self, deadline_s: float = 5.0) -> bool:
+        """Return whether another process answers than at the first call: it has lost what was not on its disk.
+
+        It tells its start in whole seconds. One that was started anew within the second has counted fewer writes than were answered.
+
+        Raises:
+            StoreAwayError: no answer. StoreRefusedError: it does not tell, so that a loss could not be seen.
+        """
+        answered = self.link.answered()
+        reply = self.link.send("GET", "/metrics", deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX)
+        found = dict(line.rsplit(None, 1) for line in reply.body.splitlines() if line.startswith((_STARTED, _WRITES)))
+        if reply.status != 200 or _STARTED not in found:
+            raise self._does_not_tell(reply)
+        started, writes = found[_STARTED], int(float(found.get(_WRITES, b"0")))
+        if self._first is None:
+            self._first = started, writes - answered
+        counted = _WRITES not in found or writes - answered >= self._first[1]
+        return started != self._first[0] or not counted
+
+    def _does_not_tell(self, reply: Reply) -> HistorianError:
+        why = f"{reply.status}: {short(told(reply.body))}" if reply.status != 200 else _STARTED.decode()
+        if reply.status >= 500:
+            return StoreAwayError(f"stores.{self.name}: /metrics answers {why}", f"时序库 {self.name}：/metrics 返回 {why}")
+        return StoreRefusedError(
+            f"storage.stores.{self.name}: /metrics does not tell when VictoriaMetrics was started ({why}), so that what a kill of it"
+            " loses could not be seen; let us read /metrics there (without -metricsAuthKey), and name the store itself in url",
+            f"storage.stores.{self.name}：/metrics 未给出 VictoriaMetrics 的启动时间（{why}），无法发现其异常重启丢失的数据；"
+            "请允许读取 /metrics（不设 -metricsAuthKey），且 url 直接指向该库",
+        )
 
 
 def _event(level: tuple[Mapping[str, str], int, float], late: tuple[Mapping[str, str], int, float] | None) -> AlarmEvent:

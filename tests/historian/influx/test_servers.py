@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config import TimeSeriesStoreConfig
 from gateway.historian.influx import health, open_store, set_up
 from gateway.historian.influx.answers import Partial, Stored
 from gateway.historian.influx.line import name_of, sample_lines
@@ -20,6 +22,7 @@ from gateway.historian.influx.writing import store_lines
 from gateway.historian.samples import DAY_MS, concatenated
 from gateway.historian.store import StoreAwayError, StoreRefusedError
 from tests.historian.influx.running import flush
+from tests.historian.influx.test_http import peer, says
 from tests.historian.reference import Row, samples_of
 from tests.stores import (
     INFLUXD,
@@ -209,17 +212,75 @@ def test_victoria_needs_no_set_up_and_tells_its_processes_apart(tmp_path: Path) 
         assert "-retentionPeriod=400d" in done.text_zh
         assert not done.changed
         assert health(store).database is None
-        first = store.started_at()
-        assert first
-        assert store.started_at() == first
-        server.kill()
-        with pytest.raises(StoreAwayError):
-            store.started_at()
-        while int(time.time()) <= int(first):  # it tells whole seconds
-            time.sleep(0.01)
-        server.start()
-        assert store.started_at() != first
+        assert not store.restarted()
+        for _ in range(2):
+            store.write(samples_of([Row("T", T0, 1.0)]))
+            assert not store.restarted()
+            store.link.clock = lambda: time.monotonic() + 10.0
+            server.kill()
+            with pytest.raises(StoreAwayError):
+                store.restarted()
+            server.start()  # often within the second, which is what it tells of its start
+            assert store.restarted()
+            assert store.restarted()
+            store.close()
+            store = open_store(store_config(server), "demo")
+            assert isinstance(store, VictoriaHistorian)
+            assert not store.restarted()
         store.close()
+
+
+@needs_victoria
+def test_victoria_that_does_not_tell_of_its_starts_is_refused(tmp_path: Path) -> None:
+    """What a kill of it loses could not be seen."""
+    server = StoreServer(VICTORIA, tmp_path, {"metricsAuthKey": "somebody else's"})
+    server.start()
+    store = open_store(store_config(server), "demo")
+    try:
+        assert isinstance(store, VictoriaHistorian)
+        with pytest.raises(StoreRefusedError, match="metricsAuthKey") as refused:
+            store.restarted()
+        assert "401" in refused.value.message_zh
+    finally:
+        store.close()
+        server.stop()
+
+
+METRICS = """vm_app_start_timestamp {}
+vm_http_requests_total{{path="/influx/query", protocol="influx"}} 9
+vm_http_requests_total{{path="/influx/write", protocol="influx"}} {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "restarted"),
+    [
+        pytest.param((1_700_000_000, 0), (1_700_000_000, 2), False, id="the same, and counted what we wrote"),
+        pytest.param((1_700_000_000, 5), (1_700_000_000, 40), False, id="others write, too"),
+        pytest.param((1_700_000_000, 0), (1_700_000_001, 2), True, id="another second"),
+        pytest.param((1_700_000_000, 0), (1_700_000_000, 1), True, id="in the same second, with one of our two writes"),
+        pytest.param((1_700_000_000, 5), (1_700_000_000, 2), True, id="in the same second, with both, but none of what was before"),
+    ],
+)
+def test_a_victoria_started_anew_within_the_second_is_told_by_what_it_counted(
+    before: tuple[int, int], after: tuple[int, int], restarted: bool
+) -> None:
+    told = [before]
+
+    def serve(line: socket.socket, request: bytes) -> None:
+        is_write = b"/api/v2/write" in request
+        says("204 No Content" if is_write else "200 OK", b"" if is_write else METRICS.format(*told[0]).encode())(line, request)
+
+    with peer(serve) as (url, _):
+        store = VictoriaHistorian(TimeSeriesStoreConfig(id="plant", kind="victoriametrics", url=url), "demo")
+        assert not store.restarted()
+        for _ in range(2):
+            store.write(samples_of([Row("T", T0, 1.0)]))
+        assert not store.restarted(), "what it counted just now it may tell later"
+        now_s = time.monotonic()
+        store.link.clock = lambda: now_s + 10.0
+        told[0] = after
+        assert store.restarted() is restarted
 
 
 @needs_influxd
