@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from cli import demo
 from cli.children import Child
 from cli.demo import HURRY_S_MAX, Ending, StartError
+from tests.patience import GUARD_S
 
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
 
 def child(tmp_path: Path, program: str, **more: object) -> Child:
@@ -24,7 +26,7 @@ def child(tmp_path: Path, program: str, **more: object) -> Child:
 
 
 async def until_up(part: Child) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(GUARD_S):
         while "up" not in part.last_lines():
             await asyncio.sleep(0.01)
 
@@ -32,8 +34,9 @@ async def until_up(part: Child) -> None:
 def test_without_a_hurry_a_step_has_its_own_limit() -> None:
     async def scenario() -> None:
         ending = Ending()
-        now_s = time.monotonic()
-        assert ending.within(10.0, 1.0)() == pytest.approx(now_s + 10.0, abs=0.5)
+        before_s = time.monotonic()
+        found_s = ending.within(10.0, 1.0)()
+        assert before_s + 10.0 <= found_s <= time.monotonic() + 10.0
 
     asyncio.run(scenario())
 
@@ -42,10 +45,11 @@ def test_a_hurry_gives_all_steps_one_deadline_and_pressing_again_none_later() ->
     async def scenario() -> None:
         ending = Ending()
         step = ending.within(10.0, 1.5)  # begun before the hurry
+        before_s = time.monotonic()
         ending.hurry()
         first_s = ending.end_s
+        assert before_s + HURRY_S_MAX <= first_s <= time.monotonic() + HURRY_S_MAX
         assert step() == first_s - 1.5
-        assert first_s == pytest.approx(time.monotonic() + HURRY_S_MAX, abs=0.5)
         ending.hurry()
         assert ending.end_s == first_s
 
@@ -65,11 +69,11 @@ def test_a_part_that_hangs_is_killed_at_the_deadline_even_when_that_moves_closer
         part.start()
         await until_up(part)
         ending = Ending()
-        stopping = asyncio.create_task(part.stop(ending.within(60.0)))
+        stopping = asyncio.create_task(part.stop(ending.within(10 * GUARD_S)))
         await asyncio.sleep(0.1)
         assert part.alive
         ending.end_s = time.monotonic() + 0.1
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(GUARD_S):
             await stopping
         assert part.exit_code == -signal.SIGKILL
 
@@ -83,7 +87,7 @@ def test_a_part_does_not_see_what_it_must_not(tmp_path: Path, monkeypatch: pytes
     async def scenario(part: Child) -> object:
         part.start()
         await until_up(part)
-        await part.stop(lambda: time.monotonic() + 5.0)
+        await part.stop(lambda: time.monotonic() + GUARD_S)
         return json.loads(part.last_lines(1).split()[0])
 
     assert asyncio.run(scenario(child(tmp_path, program, without=frozenset({"SIGNING"})))) is None
@@ -104,7 +108,7 @@ def test_ctrl_c_is_heard_while_starting() -> None:
         waiting = asyncio.create_task(demo._unless_ended(ending, start()))
         await begun.wait()
         ending.hurry()
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(GUARD_S):
             with pytest.raises(StartError):
                 await waiting
 
@@ -115,9 +119,9 @@ def test_an_account_that_hangs_does_not_hold_up_the_end() -> None:
     async def scenario() -> None:
         ending = Ending()
         ending.end_s = time.monotonic() + 0.2
-        began_s = time.monotonic()
-        assert await demo._in_time(ending, lambda: time.sleep(3) or {}) is None
-        assert time.monotonic() - began_s < 2.0
+        held = threading.Event()
+        assert await demo._in_time(ending, lambda: {"hung": held.wait(GUARD_S)}) is None
+        held.set()
         ending.end_s = float("inf")
         assert await demo._in_time(ending, lambda: {"missing": []}) == {"missing": []}
         with pytest.raises(ZeroDivisionError):

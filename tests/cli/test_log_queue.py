@@ -17,11 +17,12 @@ import pytest
 
 from cli.log_queue import FLUSH_S_MAX, FileDescriptorHandler, LogQueue
 from cli.running import LOG_FORMAT, OneLineFormatter
+from tests.patience import GUARD_S
 from tests.system.chain import ROOT
 
 PIPE_BYTES = 4_096
 LINES_MAX = 50
-WAIT_S = 10.0
+WAIT_S = GUARD_S
 
 
 class Pipe:
@@ -75,7 +76,7 @@ def test_a_stderr_that_nobody_reads_holds_nobody_and_what_is_dropped_is_counted_
     began_s = time.monotonic()
     for number in range(20 * LINES_MAX):
         pipe.log.warning("line %d", number)
-    assert time.monotonic() - began_s < 2.0
+    assert time.monotonic() - began_s < WAIT_S
     while len(pipe.text) < PIPE_BYTES:
         pipe.text += os.read(pipe.reading, PIPE_BYTES)
     until_s = time.monotonic() + WAIT_S
@@ -147,7 +148,7 @@ raise SystemExit(3)
 
 
 def test_a_process_writes_its_last_line_before_it_ends() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, "500"], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, "500"], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 500
     assert done.stderr.splitlines()[-1].endswith("line 499")
@@ -159,7 +160,7 @@ def test_a_process_whose_stderr_is_full_ends_all_the_same_and_with_its_own_code(
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, "50000"], cwd=ROOT, stderr=writing)
     os.close(writing)
     try:
-        assert process.wait(30) == 3
+        assert process.wait(WAIT_S) == 3
     finally:
         process.kill()
         os.close(reading)

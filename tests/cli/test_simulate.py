@@ -16,6 +16,7 @@ from cli.simulate import receiver_port
 from config import DEMO_SITE, SiteConfig, load_site, parse_site
 from tests.cli.invoking import run
 from tests.config.documents import SOUND
+from tests.patience import GUARD_S
 
 SECRETS = dict.fromkeys(("HAZARDGATE_SECRET_CITY", "HAZARDGATE_SECRET_PARK"), "whsec_" + "A" * 40)
 
@@ -71,7 +72,7 @@ def first_line(tmp_path: Path, *arguments: str) -> tuple[str, subprocess.Popen[s
 def ended(process: subprocess.Popen[str]) -> str:
     """Stop it; return what else it said."""
     process.send_signal(signal.SIGTERM)
-    return process.communicate(timeout=20)[0]
+    return process.communicate(timeout=GUARD_S)[0]
 
 
 def test_the_platform_says_where_it_is(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_the_platform_says_where_it_is(tmp_path: Path) -> None:
     try:
         url = line.removeprefix("simulated platform: ").partition(",")[0]
         assert line == f"simulated platform: {url}, notices go to {url}/hooks/RECEIVER, counts are at {url}/summary\n"
-        with urllib.request.urlopen(f"{url}/summary", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/summary", timeout=GUARD_S) as answer:
             assert answer.status == 200
     finally:
         assert ended(process) == ""
@@ -92,6 +93,6 @@ def test_the_plant_says_where_its_buses_are(tmp_path: Path) -> None:
         assert set(places) == {f"{edge.id}/{bus.id}" for edge in load_site(DEMO_SITE).edges for bus in edge.buses}
         for place in places.values():
             host, port = place.split(":")
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection((host, int(port)), timeout=GUARD_S).close()
     finally:
         assert ended(process) == ""

@@ -12,8 +12,9 @@ from textual.pilot import Pilot
 from cli.watch.app import WatchApp
 from cli.watch.client import Client
 from tests.cli.watch.fake_server import TOKEN, FakeGateway, serving
+from tests.patience import GUARD_S
 
-SETTLE_S_MAX = 10.0
+SETTLE_S_MAX = GUARD_S
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from cli.watch.command import TOKEN_ENV, checked_url, read_token, trusted
 from tests.cli.watch.fake_server import FakeGateway, serving
+from tests.patience import GUARD_S
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,7 +110,7 @@ def test_a_token_refused_at_the_start_is_one_sentence_and_code_2(tmp_path: Path)
     async def story() -> tuple[int, bytes]:
         told = bytearray()
         asyncio.get_running_loop().add_reader(screen, lambda: told.extend(os.read(screen, 65_536)))
-        async with serving(FakeGateway()) as url, asyncio.timeout(30):
+        async with serving(FakeGateway()) as url, asyncio.timeout(GUARD_S):
             started = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "cli", "watch", "--url", url, "--token-file", str(path),
                 stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT, env=os.environ | {"TERM": "xterm"},
