@@ -85,9 +85,9 @@ def judged(store: str, status: int, headers: Mapping[str, str], body: bytes, now
     if status == 413 or (status == 500 and _TOO_LARGE.search(said)):
         return TooLarge()
     if status in (408, 429) or (status >= 500 and "not found" not in said):
-        busy = " and asks us to slow down" if status in (429, 503) else ""
+        busy, busy_zh = (" and asks us to slow down", "，要求放慢") if status in (429, 503) else ("", "")
         return Away(
-            f"stores.{store} answers {status}{busy}: {said}", f"时序库 {store} 返回 {status}：{said}",
+            f"stores.{store} answers {status}{busy}: {said}", f"时序库 {store} 返回 {status}{busy_zh}：{said}",
             retry_after_s(headers.get("retry-after"), now_s),
         )  # fmt: skip
     return refusal(store, status, said)
@@ -105,7 +105,7 @@ def refusal(store: str, status: int, said: str) -> Refused:
         return Refused(
             f"{key}: we may not do that ({said}); let this user or token read and write {key}.database, or check username and "
             "secret_file",
-            f"{key}：权限不足（{said}）；请授予该用户或令牌读写 database 的权限，或检查 username 与 secret_file",
+            f"{key}：权限不足（{said}）；请授予该用户或令牌读写 {key}.database 的权限，或检查 username 与 secret_file",
         )
     if "not found" in said and "page not found" not in said and status in (200, 404, 500):
         return Refused(

@@ -41,16 +41,21 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
             raise StoreAwayError(decision.reason, decision.reason_zh, decision.retry_after_s)
         if isinstance(decision, Refused):
             raise StoreRefusedError(decision.reason, decision.reason_zh)
-        if isinstance(decision, Partial) and decision.schema and decision.dropped == len(rows) == len(lines):
+        if isinstance(decision, TooLarge):
+            if len(rows) == 1:
+                raise _takes_nothing(store, len(body))
+            waiting += _halves(rows)
+            continue
+        if decision.schema and decision.dropped == len(rows) == len(lines):
             raise StoreRefusedError(
                 f"storage.stores.{store}: the database takes none of our lines ({decision.reason}); give database another name, or "
                 "remove what another program wrote under our measurement's name",
                 f"storage.stores.{store}：数据库不接受我们的任何一行（{decision.reason}）；请换一个 database，"
                 "或删除其他程序以同名 measurement 写入的数据",
             )
-        reason = "too large for the store" if isinstance(decision, TooLarge) else decision.reason
-        asked += isinstance(decision, Partial)
-        named = _named(decision, rows, lines) if isinstance(decision, Partial) else []
+        reason = decision.reason
+        asked += 1
+        named = _named(decision, rows, lines)
         if named and asked <= REQUESTS_MAX:
             refused |= dict.fromkeys(named, reason)
             rest = [row for row in rows if row not in refused]
@@ -58,11 +63,19 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
             waiting.append(rest)
         elif len(rows) == 1:
             refused[rows[0]] = reason
-        elif asked >= REQUESTS_MAX and isinstance(decision, Partial):
+        elif asked >= REQUESTS_MAX:
             refused |= dict.fromkeys(rows, f"one of {len(rows)} lines of which the store says: {reason}")
         else:
             waiting += _halves(rows)
     return refused
+
+
+def _takes_nothing(store: str, size: int) -> StoreRefusedError:
+    return StoreRefusedError(
+        f"storage.stores.{store}: one line of {size} bytes is too large for it (413); raise what the store, or a proxy before it, takes"
+        " in a request (nginx: client_max_body_size)",
+        f"storage.stores.{store}：一行 {size} 字节也被视为过大（413）；请调大该库或其前置代理的请求上限（nginx：client_max_body_size）",
+    )
 
 
 def _halves(rows: list[int]) -> list[list[int]]:

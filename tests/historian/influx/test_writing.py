@@ -69,11 +69,15 @@ def test_a_batch_of_nothing_but_bad_lines_ends(style: str) -> None:
         assert server.requests <= 2 * REQUESTS_MAX
 
 
-def test_a_line_that_is_too_large_alone_is_named() -> None:
-    def post(body: bytes) -> Decision:
-        return TooLarge() if b"bad" in body else Stored()
-
-    assert store_lines(post, ["good", "bad", "good too"]) == {1: "too large for the store"}
+def test_a_store_that_finds_one_line_too_large_is_refused_and_no_sample_is_given_up() -> None:
+    """Our longest line has some 2 KB: the limit is wrong, the store's or that of a proxy before it, and not the line."""
+    server = Server("quotes", lines_max=0)
+    with pytest.raises(StoreRefusedError, match="client_max_body_size") as refused:
+        store_lines(server.post, [f"good {at}" for at in range(5_000)], "plant")
+    for text in (str(refused.value), refused.value.message_zh):
+        assert "storage.stores.plant" in text
+        assert "6 " in text, "how large the line was"
+    assert server.requests < 20
 
 
 @pytest.mark.parametrize(
