@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -159,6 +160,17 @@ def settle(owner: owner_module.Owner, rounds_max: int = 200) -> None:
     raise AssertionError("it never comes to rest")
 
 
+def run(folder: Path, journal: Journal, now_ms: int, *, seal_s: float = 1.0, keep_days: float = 400.0, samples_max: int = 1000) -> None:
+    """Start an owner, let it do all that is due, end it."""
+    owner = owner_of(folder, journal.path, now_ms, seal_s=seal_s, keep_days=keep_days, samples_max=samples_max)
+    owner.begin()
+    try:
+        settle(owner)
+        assert owner.trouble == ""
+    finally:
+        owner.close()
+
+
 def rows_in(paths: Iterable[Path]) -> Counter[Row]:
     """Read Parquet files as any tool would."""
     listed = [str(path) for path in paths]
@@ -178,7 +190,7 @@ def everything(folder: Path) -> Counter[Row]:
     return rows_in(sorted((folder / "samples").glob("*/*.parquet")))
 
 
-def status_of(folder: Path) -> dict[str, object]:
+def status_of(folder: Path) -> dict[str, Any]:
     """Return what status.json says."""
-    loaded: dict[str, object] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     return loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -24,13 +24,6 @@ from tests.historian.segments.journal import (
     settle,
     status_of,
 )
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "ledger.sqlite3")
-    yield made
-    made.close()
 
 
 def days(journal: Journal, owner: Owner, clock: list[int], first: int, last: int) -> None:

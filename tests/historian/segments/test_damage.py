@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,10 @@ from tests.historian.segments.journal import (
     everything,
     owner_of,
     rows_in,
+    run,
     settle,
     status_of,
 )
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "ledger.sqlite3")
-    yield made
-    made.close()
 
 
 @pytest.mark.fault("F72")
@@ -112,10 +105,7 @@ def test_what_the_ledger_still_holds_is_made_anew_byte_for_byte(tmp_path: Path, 
         victim.unlink()
     else:
         victim.write_bytes(whole[victim][:100] + bytes([whole[victim][100] ^ 1]) + whole[victim][101:])
-    owner = owner_of(folder, journal.path, T0_MS + DAY_MS + 9000)
-    owner.begin()
-    settle(owner)
-    owner.close()
+    run(folder, journal, T0_MS + DAY_MS + 9000)
     assert {path: path.read_bytes() for path in folder.glob("*/*/*.parquet")} == whole
     assert status_of(folder)["damaged"] == []
     assert SegmentFolder(folder).verified("ledger-one").cursor == journal.pos
@@ -126,10 +116,7 @@ def sealed(tmp_path: Path, journal: Journal, rows: int = 3000) -> Path:
     for at in range(rows):
         when = T0_MS + at * 1000 + (DAY_MS if at >= rows // 2 else 0)
         journal.frame(T0_MS + DAY_MS, [(TAGS[at % 3], when, (at * 7919 % 4096) / 7, 192)])
-    owner = owner_of(tmp_path / "h", journal.path, T0_MS + DAY_MS + 5000, seal_s=1.0)
-    owner.begin()
-    settle(owner)
-    owner.close()
+    run(tmp_path / "h", journal, T0_MS + DAY_MS + 5000, samples_max=10_000)
     return tmp_path / "h"
 
 
@@ -170,12 +157,8 @@ def test_a_torn_file_is_seen_at_the_first_look(tmp_path: Path, journal: Journal,
     # The ledger has given up one of the rows: nothing can be made anew of what is left.
     with journal.ledger._db:
         journal.ledger._db.execute("DELETE FROM log WHERE pos = 1")
-    owner = owner_of(folder, journal.path, T0_MS + DAY_MS + 9000)
-    owner.begin()
-    settle(owner)
-    owner.close()
+    run(folder, journal, T0_MS + DAY_MS + 9000)
     damaged = status_of(folder)["damaged"]
-    assert isinstance(damaged, list)
     assert [(each["file"], each["day"]) for each in damaged] == [(str(victim.relative_to(folder)), "2025-06-16")]
     assert damaged[0]["from_ms"] == T0_MS
     assert damaged[0]["to_ms"] == T0_MS + 1499 * 1000
@@ -189,7 +172,7 @@ def test_a_damaged_manifest_is_made_anew_while_the_ledger_holds_its_rows(tmp_pat
     manifest = sorted((folder / "manifests").iterdir())[which]
     whole = manifest.read_bytes()
     manifest.write_bytes(whole[:50] + b"X" + whole[51:])
-    begun(folder, journal, T0_MS + 9000)
+    run(folder, journal, T0_MS + 9000, samples_max=10)
     assert manifest.read_bytes() == whole
     assert everything(folder) == journal.rows
     assert status_of(folder)["damaged"] == []
@@ -207,17 +190,17 @@ def test_what_follows_a_damaged_manifest_is_sealed_behind_it_and_counts_once_it_
     manifest.write_bytes(whole[:50] + b"X" + whole[51:])
     given_up(journal, 30)
     journal.frame(T0_MS + 9000, [(TAGS[0], T0_MS + 9000, 5.0, 192)])
-    begun(folder, journal, T0_MS + 20_000)
+    run(folder, journal, T0_MS + 20_000, samples_max=10)
     assert everything(folder) == journal.rows
     taken = SegmentFolder(folder).snapshot()
     assert taken.cursor("ledger-one") == 10 * which
     assert str(taken.chain("ledger-one")[-1].stem) == f"seal-ledger-one-{31:016d}-{31:016d}"
-    assert manifest.name in {each["file"] for each in damaged_of(folder)}
+    assert manifest.name in {each["file"] for each in status_of(folder)["damaged"]}
     manifest.write_bytes(whole)
-    begun(folder, journal, T0_MS + 90_000)
+    run(folder, journal, T0_MS + 90_000, samples_max=10)
     found = SegmentFolder(folder).verified("ledger-one")
     assert (found.cursor, found.problems) == (31, ())
-    assert damaged_of(folder) == []
+    assert status_of(folder)["damaged"] == []
 
 
 @pytest.mark.fault("F73")
@@ -232,10 +215,10 @@ def test_what_has_lost_its_manifest_is_put_away_or_sealed_again_and_never_delete
     for manifest in sorted((folder / "manifests").iterdir())[0 if lost == "all" else 2 :]:
         manifest.unlink()
     journal.frame(T0_MS + 9000, [(TAGS[0], T0_MS + 9000, 5.0, 192)])
-    begun(folder, journal, T0_MS + 20_000)
+    run(folder, journal, T0_MS + 20_000, samples_max=10)
     away = rows_in((folder / "lost").glob("samples/*/*.parquet"))
     assert everything(folder) + away == journal.rows
-    names = [each["file"] for each in damaged_of(folder)]
+    names = [each["file"] for each in status_of(folder)["damaged"]]
     if held:
         assert (away, names) == (Counter(), [])
         assert SegmentFolder(folder).verified("ledger-one").cursor == journal.pos
@@ -252,10 +235,10 @@ def test_a_lost_load_is_put_away(tmp_path: Path, journal: Journal) -> None:
     write_part(db, folder, "old1", 0, samples_of([RowOf(TAGS[0], T0_MS, 1.5)]), T0_MS)
     db.close()
     next((folder / "manifests").iterdir()).unlink()
-    begun(folder, journal, T0_MS)
+    run(folder, journal, T0_MS, samples_max=10)
     assert len(everything(folder)) == 1, "it may have its manifest in a moment"
     journal.tick(T0_MS)
-    begun(folder, journal, 10**13)
+    run(folder, journal, 10**13, samples_max=10)
     assert len(rows_in((folder / "lost").glob("samples/*/*.parquet"))) == 1
 
 
@@ -266,9 +249,9 @@ def test_a_ledger_that_lost_its_end_is_not_sealed(tmp_path: Path, journal: Journ
         journal.ledger._db.execute("DELETE FROM log WHERE pos > 25")
     journal.pos = 25
     journal.frame(T0_MS + 9000, [(TAGS[0], T0_MS + 9000, 5.0, 192)])
-    begun(folder, journal, T0_MS + 20_000)
+    run(folder, journal, T0_MS + 20_000, samples_max=10)
     assert len(SegmentFolder(folder).snapshot().manifests) == 3
-    assert "up to 30, and the ledger ends at 26" in damaged_of(folder)[0]["why"]
+    assert "up to 30, and the ledger ends at 26" in status_of(folder)["damaged"][0]["why"]
 
 
 @pytest.mark.fault("F72")
@@ -339,7 +322,7 @@ def test_what_another_process_spills_is_left_alone_and_what_nobody_uses_goes(tmp
     dead.mkdir()
     (dead / "in-use").touch()
     (temporary / "part-x.parquet.1-1.tmp").touch()
-    begun(tmp_path / "h", journal, T0_MS)
+    run(tmp_path / "h", journal, T0_MS, samples_max=10)
     assert [*temporary.iterdir()] == [mine]
     db = open_database(tmp_path / "h")
     found = db.execute("SELECT current_setting('temp_directory'), current_setting('max_temp_directory_size')").fetchall()
@@ -351,17 +334,9 @@ def three_seals(tmp_path: Path, journal: Journal) -> Path:
     """Seal thirty rows, ten in each."""
     for at in range(30):
         journal.frame(T0_MS + at, [(TAGS[0], T0_MS + at, at * 1.0, 192)])
-    begun(tmp_path / "h", journal, T0_MS + 5000)
+    run(tmp_path / "h", journal, T0_MS + 5000, samples_max=10)
     assert len(SegmentFolder(tmp_path / "h").snapshot().manifests) == 3
     return tmp_path / "h"
-
-
-def begun(folder: Path, journal: Journal, now_ms: int) -> None:
-    """Let an owner begin, do what is due, and end."""
-    owner = owner_of(folder, journal.path, now_ms, seal_s=1.0, samples_max=10)
-    owner.begin()
-    settle(owner)
-    owner.close()
 
 
 def given_up(journal: Journal, upto: int) -> None:
@@ -370,31 +345,18 @@ def given_up(journal: Journal, upto: int) -> None:
         journal.ledger._db.execute("DELETE FROM log WHERE pos <= ?", (upto,))
 
 
-def damaged_of(folder: Path) -> list[Any]:
-    found = status_of(folder)["damaged"]
-    assert isinstance(found, list)
-    return found
-
-
 @pytest.mark.fault("F73")
 def test_data_of_a_lost_manifest_is_never_taken_for_rubbish(tmp_path: Path, journal: Journal) -> None:
     for at in range(30):
         journal.frame(T0_MS + at, [(TAGS[0], T0_MS + at, at * 1.0, 192)])
-    owner = owner_of(tmp_path / "h", journal.path, T0_MS + 5000, seal_s=1.0, samples_max=10)
-    owner.begin()
-    settle(owner)
-    owner.close()
+    run(tmp_path / "h", journal, T0_MS + 5000, samples_max=10)
     lost = sorted((tmp_path / "h" / "manifests").iterdir())[1]
     lost.unlink()
-    owner = owner_of(tmp_path / "h", journal.path, T0_MS + 9000, seal_s=1.0, samples_max=10)
-    owner.begin()
-    settle(owner)
-    owner.close()
+    run(tmp_path / "h", journal, T0_MS + 9000, samples_max=10)
     assert everything(tmp_path / "h") == journal.rows
     taken = SegmentFolder(tmp_path / "h").snapshot()
     assert taken.cursor("ledger-one") == 10
     damaged = status_of(tmp_path / "h")["damaged"]
-    assert isinstance(damaged, list)
     assert "log positions 11 to 20" in damaged[0]["why"]
 
 

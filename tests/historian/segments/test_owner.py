@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -25,29 +24,11 @@ from tests.historian.segments.journal import (
     everything,
     owner_of,
     rows_in,
-    settle,
+    run,
     status_of,
 )
 
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "ledger.sqlite3")
-    yield made
-    made.close()
-
-
-def run(folder: Path, journal: Journal, now_ms: int, *, seal_s: float = 1.0, keep_days: float = 400.0, samples_max: int = 1000) -> None:
-    """Start an owner, let it do all that is due, end it."""
-    owner = owner_of(folder, journal.path, now_ms, seal_s=seal_s, keep_days=keep_days, samples_max=samples_max)
-    owner.begin()
-    try:
-        settle(owner)
-        assert owner.trouble == ""
-    finally:
-        owner.close()
 
 
 # -- what is due ----------------------------------------------------------------------------------------------------

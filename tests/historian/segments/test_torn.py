@@ -28,19 +28,11 @@ from tests.historian.segments.journal import (
     Journal,
     TestPlaces,
     everything,
-    owner_of,
-    settle,
+    run,
     status_of,
 )
 
 FOREIGN = 9_999
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "ledger.sqlite3")
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -206,17 +198,11 @@ def test_the_owner_seals_past_torn_rows_and_tells_of_them(tmp_path: Path, journa
     journal.torn(T0_MS, EntryKind.BLOCK, b"HZB1 and no more")
     journal.frame(T0_MS, [(TAGS[0], T0_MS, 1.0, 192)])
     folder = tmp_path / "h"
-    owner = owner_of(folder, journal.path, T0_MS + 5000, seal_s=1.0)
-    owner.begin()
-    try:
-        settle(owner)
-        assert owner.trouble == ""
-    finally:
-        owner.close()
+    run(folder, journal, T0_MS + 5000)
     assert everything(folder) == journal.rows
     status = status_of(folder)
     assert status["cursor"] == 3
-    assert [one["file"] for one in status["damaged"]] == [quarantine_name(journal.ledger_id, pos) for pos in (1, 2)]  # type: ignore[attr-defined]
+    assert [one["file"] for one in status["damaged"]] == [quarantine_name(journal.ledger_id, pos) for pos in (1, 2)]
 
 
 @pytest.mark.fault("F73")
