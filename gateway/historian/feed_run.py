@@ -98,11 +98,15 @@ class Feed:
         """Begin to feed."""
         self._thread.start()
 
-    def close(self) -> None:
-        """End the thread; what it sends just now is sent again after the next start."""
+    def stop(self) -> None:
+        """Let the thread end after what it does now."""
         self._stop.set()
+
+    def close(self, within_s: float = CLOSE_S_MAX) -> None:
+        """End the thread; what it sends just now is sent again after the next start."""
+        self.stop()
         if self._thread.is_alive():
-            self._thread.join(CLOSE_S_MAX)
+            self._thread.join(max(0.0, within_s))
 
     def status(self) -> dict[str, Any]:
         """Return where the store stands, as `status.json` has it."""

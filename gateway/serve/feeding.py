@@ -9,7 +9,7 @@ from typing import Any
 
 from config import SiteConfig, TimeSeriesStoreConfig
 from gateway.historian.feed_files import FEEDS
-from gateway.historian.feed_run import Clocks, Feed
+from gateway.historian.feed_run import CLOSE_S_MAX, Clocks, Feed
 from gateway.historian.feed_source import FeedSource, LogSource, Reading
 from gateway.historian.store import Historian
 from gateway.serve.sealing import timely
@@ -43,9 +43,12 @@ class Feeding:
             feed.start()
 
     def close(self) -> None:
-        """End the threads. Blocks for a moment."""
+        """End the threads. Blocks for a moment, for all of them together."""
         for feed in self._feeds:
-            feed.close()
+            feed.stop()
+        by = time.monotonic() + CLOSE_S_MAX
+        for feed in self._feeds:
+            feed.close(by - time.monotonic())
 
     def status(self) -> list[dict[str, Any]]:
         """Return where each store stands: `stores` of status.json. From any thread, at once."""

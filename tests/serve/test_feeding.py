@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from config import TimeSeriesStoreConfig
+from gateway.historian.feed_run import CLOSE_S_MAX
 from gateway.historian.influx import open_store, set_up
 from gateway.historian.samples import concatenated
 from gateway.serve.feeding import Feeding
 from tests.historian.feeding import SITE, gateway, same
+from tests.patience import GUARD_S
 from tests.stores import INFLUXD, needs_influxd, running_store, store_config
 
 STATUS = {"id", "kind", "state", "lag_rows", "lag_ms", "cursor", "quarantined", "detail", "detail_zh"}
@@ -30,7 +34,7 @@ def feeding(folder: Path, *stores: TimeSeriesStoreConfig) -> Feeding:
 
 
 def wait(until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + GUARD_S
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -79,3 +83,22 @@ def test_without_a_ledger_it_waits_and_ends_when_told(tmp_path: Path) -> None:
     assert told["lag_rows"] == 0
     feeds.close()
     assert "feed-plant" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_four_stores_that_never_answer_keep_a_stop_waiting_for_one_bound(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(gateway(tmp_path))
+        made.frames(3)
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        feeds = feeding(tmp_path, *(
+            TimeSeriesStoreConfig(id=f"s{number}", kind="influxdb1", url=f"http://127.0.0.1:{line.getsockname()[1]}", timeout_s=60)
+            for number, line in enumerate(silent)
+        ))  # fmt: skip
+        feeds.start()
+        asked = [stack.enter_context(line.accept()[0]) for line in silent]  # each of them waits for its answer
+        began = time.monotonic()
+        feeds.close()
+        assert time.monotonic() - began < 2 * CLOSE_S_MAX
+        for line in asked:
+            line.close()
+        wait(lambda: not any(thread.name.startswith("feed-s") for thread in threading.enumerate()))
