@@ -37,6 +37,7 @@ from gateway.unfinished import unfinished
 from tests.care.folders import LEDGER, LEDGER_ID, contents, ends_at, files, rewritten, steps_of, whole
 from tests.gateway.field import LEVEL, Edge, site
 from tests.gateway.test_ledger import batch
+from tests.patience import GUARD_S
 from wire import MemoryBroker, MemoryConnector, decode_command
 
 NOW_MS = 1_795_000_000_000
@@ -422,7 +423,7 @@ class World:
                         self.edge.acked(stream, upto)
 
             reading = asyncio.ensure_future(acks())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(GUARD_S):
                 while not self.core._source.connected:
                     await asyncio.sleep(0.01)
                 for topic, payload in [*self.edge.born(), *self.edge.scan({LEVEL: 25.0})]:

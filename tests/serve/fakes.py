@@ -51,6 +51,7 @@ from gateway.serve.models import (
 from gateway.serve.stream import Hub
 from gateway.serve.tokens import Role, TokenStore
 from gateway.serve.view_errors import BadCursorError, HistoryTooLargeError, UnknownTagError
+from tests.patience import GUARD_S
 
 NOW_MS = 1_760_000_000_000
 ALARM_ID = "0123456789abcdef0123456789abcdef"
@@ -101,7 +102,7 @@ class FakeView:
 
     def _asked(self) -> None:
         if self.hold is not None:
-            self.hold.wait(20)
+            self.hold.wait(GUARD_S)
         if self.fail is not None:
             raise self.fail
 
@@ -174,7 +175,7 @@ class FakeHistorian:
     def history(self, tag_id: str, from_ms: int, to_ms: int, points_max: int, deadline_s: float) -> History:
         self.asked += 1
         if self.hold is not None:
-            self.hold.wait(20)
+            self.hold.wait(GUARD_S)
         if tag_id not in SITE.tag_index:
             raise UnknownTagError(tag_id)
         if to_ms - from_ms > 10**11:
@@ -214,7 +215,7 @@ class FakeHistorian:
     def range(self, tag: str, from_ms: int, to_ms: int, rows_max: int = 0, deadline_s: float = 0.0) -> Samples:
         self.asked += 1
         if self.hold is not None:
-            self.hold.wait(20)
+            self.hold.wait(GUARD_S)
         return self.kept.range(tag, from_ms, to_ms, rows_max, deadline_s)
 
 

@@ -19,6 +19,7 @@ from gateway.core import HEARTBEAT_NAME, LEDGER_NAME, LedgerReader
 from gateway.serve import SERVE_FOLDER, WHERE_NAME, Role, TokenStore
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL, Edge, site
+from tests.patience import GUARD_S
 from tests.system.chain import CLI, Part, read_json, wait_until
 
 SECRET = "whsec_" + "A" * 40
@@ -70,7 +71,7 @@ def now_ms() -> int:
 
 def client(url: str, token: str | None) -> httpx.Client:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=8.0, trust_env=False)
+    return httpx.Client(base_url=url, headers=headers, timeout=GUARD_S, trust_env=False)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from gateway.serve.bodies import BODY_BYTES_MAX
 from gateway.serve.models import Health
 from gateway.serve.problems import busy
 from gateway.serve.view_errors import AWAY, LedgerAwayError, OutOfTimeError
+from tests.patience import GUARD_S
 from tests.serve.fakes import ALARM_ID, NOW_MS, SITE, TAG, Served, alarm_state, serving, tag_now
 
 Story = Callable[[Served], Coroutine[Any, Any, None]]
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(folder: Path, story: Story) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), serving(folder) as served:
+        async with asyncio.timeout(GUARD_S), serving(folder) as served:
             await story(served)
 
     asyncio.run(main())
@@ -208,7 +209,7 @@ def test_an_act_that_is_done_is_told_as_done_whatever_the_ledger_does(
             raise busy()
 
         def hangs(_: str) -> None:
-            held.wait(20)
+            held.wait(GUARD_S)
 
         if trouble == "full":
             monkeypatch.setattr(served.parts.reads, "run", full)

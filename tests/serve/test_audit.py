@@ -18,6 +18,7 @@ from gateway.serve.audit import FILES_MAX, LINES_WAITING_MAX, TEXT_CHARS_MAX, Au
 from gateway.serve.audit_rate import LINES_A_MINUTE, AuditRate, Tried
 from gateway.serve.audit_rate import WINDOW_S as RATE_S
 from gateway.serve.throttle import ADDRESSES_MAX, FAILURES_MAX, WINDOW_S, Throttle, network_of
+from tests.patience import GUARD_S
 from tests.serve.fakes import Clock
 
 
@@ -79,7 +80,7 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.M
     hold, opened = threading.Event(), os.open
 
     def hang(*arguments: object, **more: object) -> int:
-        hold.wait(10)
+        hold.wait(2 * GUARD_S)
         return opened(*arguments, **more)  # type: ignore[arg-type]
 
     audit = Audit(tmp_path, lambda: 7)
@@ -125,7 +126,7 @@ def test_what_was_held_back_is_one_line_once_the_minute_is_over_and_at_the_end(
             audit.write_at_rate("write_attempt", name="li", id="a1")
             audit.write("act", name="li", id="a1")
         clock.now_s += RATE_S
-        until = time.monotonic() + 5
+        until = time.monotonic() + GUARD_S
         while not path.exists() or path.read_text("utf-8").count("held_back") < minute:
             assert time.monotonic() < until, "nobody has to try again for it to be told"
             time.sleep(0.005)

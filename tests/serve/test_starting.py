@@ -16,6 +16,7 @@ from cli.errors_zh import sentence
 from gateway.serve import SERVE_FOLDER, WHERE_NAME, Role, ServeError, ServeSettings, TokenStore, run_serve
 from tests.care.folders import LEDGER, whole
 from tests.gateway.field import site
+from tests.patience import GUARD_S
 from tests.serve.processes import now_ms
 
 
@@ -104,7 +105,7 @@ def started(data: Path, *, wait_for_core: bool = False) -> None:
     async def story() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(0.3, stop.set)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GUARD_S):
             await run_serve(site(), data, stop, ServeSettings(port=0), wait_for_core=wait_for_core)
 
     asyncio.run(story())

@@ -12,13 +12,14 @@ import pytest
 from gateway.core.reader import connect
 from gateway.serve.turnstile import CLOSED_S_MAX, REST_S, Turnstile
 from gateway.serve.view_errors import OutOfTimeError
+from tests.patience import GUARD_S
 from tests.serve.fakes import Clock
 
 COMMITS, COMMIT_BYTES = 100, 30_000
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + GUARD_S
 
 
 def grown(folder: Path, log_bytes: int) -> int:
