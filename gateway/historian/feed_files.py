@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.historian.feed import Cursors
-from gateway.historian.segments.durable import make_folder, write_durably
+from gateway.historian.segments.durable import make_folder, sync_file, write_durably
 from gateway.historian.store import Rejected
 
 log = logging.getLogger(__name__)
 
 FEEDS: Final = "feeds"  # in the historian's folder
 QUARANTINE_BYTES_MAX: Final = 16 * 1024 * 1024
+LINES_AT_ONCE: Final = 500
 REASON_CHARS_MAX: Final = 1_000
 CURSOR_BYTES_MAX: Final = 1024 * 1024
 
@@ -50,16 +52,24 @@ class Quarantine:
         self.count = sum(map(_lines, (self.path, self._older)))
 
     def add(self, rejected: Sequence[Rejected], at_ms: int) -> None:
-        """Append samples. Raises OSError."""
+        """Append samples; they are on the disk before a cursor passes them. Raises OSError."""
         if not rejected:
             return
         make_folder(self.path.parent)
-        lines = [json.dumps(_told(each, at_ms), allow_nan=False) for each in rejected]
-        if self.path.exists() and self.path.stat().st_size > QUARANTINE_BYTES_MAX // 2:
+        for at in range(0, len(rejected), LINES_AT_ONCE):
+            lines = [json.dumps(_told(each, at_ms), allow_nan=False) for each in rejected[at : at + LINES_AT_ONCE]]
+            self._append("".join(f"{line}\n" for line in lines).encode())
+            self.count += len(lines)
+        sync_file(self.path)
+
+    def _append(self, text: bytes) -> None:
+        if self.path.exists() and self.path.stat().st_size + len(text) > QUARANTINE_BYTES_MAX // 2:
             self.path.replace(self._older)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-        self.count += len(lines)
+        with self.path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                text = text if file.read(1) == b"\n" else b"\n" + text  # a full disk cut the last line short
+            file.write(text)
 
 
 def _told(rejected: Rejected, at_ms: int) -> dict[str, Any]:

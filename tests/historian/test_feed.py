@@ -329,7 +329,27 @@ def test_the_quarantine_never_outgrows_its_bound(tmp_path: Path) -> None:
     for _ in range(40):
         kept.add(rejected, T0)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert QUARANTINE_BYTES_MAX // 2 < size <= QUARANTINE_BYTES_MAX + 2_000_000
+    assert QUARANTINE_BYTES_MAX // 2 < size <= QUARANTINE_BYTES_MAX
+
+
+def test_one_batch_of_many_does_not_make_the_quarantine_outgrow_it(tmp_path: Path) -> None:
+    """A hole's batch has up to 200 000 samples."""
+    kept = Quarantine(tmp_path, "plant")
+    kept.add([Rejected("T" * 500, at, "x" * 500) for at in range(40_000)], T0)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert QUARANTINE_BYTES_MAX // 2 < size <= QUARANTINE_BYTES_MAX
+    assert json.loads(kept.path.read_text().splitlines()[-1])["source_ms"] == 39_999, "the newest stay"
+
+
+def test_a_line_that_a_full_disk_cut_short_costs_the_next_one_nothing(tmp_path: Path) -> None:
+    kept = Quarantine(tmp_path, "plant")
+    kept.add([Rejected("T", 1, "no")], T0)
+    whole = kept.path.read_bytes()
+    kept.path.write_bytes(whole + whole[:20])
+    kept.add([Rejected("T", 2, "no")], T0)
+    first, torn, second = kept.path.read_text().splitlines()
+    assert (json.loads(first)["source_ms"], json.loads(second)["source_ms"]) == (1, 2)
+    assert torn == whole[:20].decode()
 
 
 @pytest.mark.parametrize("sealed", [True, False])
