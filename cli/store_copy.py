@@ -76,7 +76,7 @@ def copy_command(
     if as_json:
         print(json.dumps(_as_json(done), ensure_ascii=False))
     else:
-        _print(done)
+        _print(done, ZoneInfo(loaded.timezone))
     raise SystemExit(0 if done.verified else EXIT_UNVERIFIED)
 
 
@@ -127,13 +127,22 @@ def _as_json(done: Copied) -> dict[str, Any]:
              "damaged": day.damaged}
             for day in done.days
         ],
+        "holes": [{"from_ms": each.from_ms, "to_ms": each.to_ms, "why": each.why} for each in done.holes],
         "rejected": [{"tag": each.tag, "source_ms": each.source_ms, "reason": each.reason} for each in done.rejected],
     }  # fmt: skip
 
 
-def _print(done: Copied) -> None:
+def _print(done: Copied, zone: ZoneInfo) -> None:
+    from alerting import zone_text
+
     for day in done.days:
         print(escaped(_day_in_words(day)))
+    for hole in done.holes:
+        began, ended = (zone_text(datetime.fromtimestamp(at // 1000, UTC), zone) for at in (hole.from_ms, hole.to_ms))
+        print(escaped(say(
+            f"缺口：{began} 至 {ended} 之间收到的数据不在来源中（{hole.why}）",
+            f"hole: of what was received from {began} until {ended} the source lacks some ({hole.why})",
+        )))  # fmt: skip
     for each in done.rejected[:REJECTED_TOLD_MAX]:
         what = f"{each.tag} {each.source_ms}"
         print(escaped(say(f"被拒：{what}：{each.reason}", f"rejected: {what}: {each.reason}")))

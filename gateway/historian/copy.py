@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from gateway.historian.copy_compare import compared
 from gateway.historian.samples import DAY_MS, Samples, concatenated
+from gateway.historian.segments.missing import Missing, within
 from gateway.historian.store import (
     AlarmEvent,
     Historian,
     HistorianError,
+    QueryTimeError,
     QueryTooLargeError,
     Rejected,
     SegmentDamagedError,
@@ -29,6 +31,8 @@ WAITS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between tries of a store that is away; then the copy ends, to be run again."""
 LOOKS_MAX: Final = 10
 EVENTS_MAX: Final = 10_000
+ALL_MS: Final = (0, 4_102_444_800_000)
+"""From 1970, before which not every store answers, to 2100."""
 REJECTED_TOLD_MAX: Final = 100
 
 Answer = TypeVar("Answer")
@@ -80,17 +84,27 @@ class DayCopied:
 
 @dataclass(slots=True)
 class Copied:
-    """A whole copy."""
+    """A whole copy. `holes`: of these stretches the source should hold samples, and does not."""
 
     days: list[DayCopied] = field(default_factory=list)
+    holes: list[Missing] = field(default_factory=list)
     events: int = 0
     events_missing: int = 0
     rejected: list[Rejected] = field(default_factory=list)
 
     @property
     def verified(self) -> bool:
-        """Every day is, and all events are there."""
-        return all(day.verified for day in self.days) and not self.events_missing
+        """Every day is, all events are there, and the source has no holes."""
+        return all(day.verified for day in self.days) and not self.events_missing and not self.holes
+
+
+@runtime_checkable
+class KnowsHoles(Protocol):
+    """A source that knows what it should hold and does not: not even a day tells of that."""
+
+    def holes(self) -> Sequence[Missing]:
+        """Return these stretches."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +121,7 @@ def copy_store(
     source: Historian, target: Historian, rules: CopyRules | None = None, *, from_ms: int | None = None, to_ms: int | None = None,
     progress: Callable[[CopyProgress], None] = lambda _: None, wait: Callable[[float], None] = time.sleep,
 ) -> Copied:  # fmt: skip
-    """Copy the days that begin in [from_ms, to_ms), oldest first; one that is damaged is told, and the others go on.
+    """Copy the days that begin in [from_ms, to_ms), oldest first; of one that is damaged what can be read, and it is told.
 
     Raises:
         CopyError: the stores or days are no such; nothing was begun.
@@ -120,7 +134,8 @@ def copy_store(
     rules = rules or CopyRules()
     days = [day for day in source.days() if (from_ms is None or day >= from_ms) and (to_ms is None or day < to_ms)]
     held = frozenset(target.days())
-    done = Copied()
+    begin_ms, end_ms = ALL_MS[0] if from_ms is None else from_ms, ALL_MS[1] if to_ms is None else to_ms
+    done = Copied(holes=within(source.holes(), begin_ms, end_ms) if isinstance(source, KnowsHoles) else [])
     written = 0
     for at, day_ms in enumerate(days):
         progress(CopyProgress(day_ms, at, len(days), written))
@@ -131,9 +146,9 @@ def copy_store(
             day = work.damaged(error)
         written += day.written
         done.days.append(day)
+    for own, within_ms in _event_batches(source, begin_ms, end_ms):  # also of days without a sample: then there are alarms
+        _copy_events(own, target, within_ms, done, rules, wait)
     if days:
-        for day_ms in range(days[0], days[-1] + DAY_MS, DAY_MS):
-            _copy_events(source, target, day_ms, done, rules, wait)
         progress(CopyProgress(days[-1], len(days), len(days), written))
     return done
 
@@ -145,13 +160,14 @@ class _DayCopy:
         self._source, self._target, self._rules, self._day_ms = source, target, rules, day_ms
         self._done, self._wait = done, wait
         self._written = self._rejected = 0
+        self._torn: SegmentDamagedError | None = None
 
     def run(self, *, held: bool) -> DayCopied:
         target = self._target.day(self._day_ms, DAY_S_MAX) if held else iter(())
         rows, digest, wanted, extra = 0, 0, 0, 0
         waiting: list[Samples] = []
         waiting_rows = 0
-        for each in compared(self._source.day(self._day_ms, DAY_S_MAX), target, self._rules.tolerance):
+        for each in compared(self._readable(), target, self._rules.tolerance):
             rows, digest, extra = rows + each.rows, (digest + each.digest) % 2**64, extra + each.extra
             piece = each.wanted()
             if len(piece):
@@ -163,9 +179,18 @@ class _DayCopy:
                 waiting, waiting_rows = [rest], len(rest)
         if waiting_rows:
             self._write_one(concatenated(waiting))
+        if self._torn is not None:
+            return self.damaged(self._torn)
         if not wanted:
             return DayCopied(self._day_ms, rows, 0, 0, 0, extra, by_digest=not extra and not self._rules.tolerance)
         return self._checked(rows, digest)
+
+    def _readable(self) -> Iterator[Samples]:
+        """Yield what the source gives; that it is not all is told at the end."""
+        try:
+            yield from self._source.day(self._day_ms, DAY_S_MAX)
+        except SegmentDamagedError as error:
+            self._torn = error
 
     def damaged(self, error: SegmentDamagedError) -> DayCopied:
         """Return what is known of a day that one of the stores cannot read."""
@@ -217,38 +242,40 @@ def _counted(pieces: Iterator[Samples]) -> tuple[int, int]:
 
 
 def _copy_events(
-    source: Historian, target: Historian, day_ms: int, done: Copied, rules: CopyRules, wait: Callable[[float], None]
-) -> None:
-    own = _events(source, day_ms, day_ms + DAY_MS)
-    if not own:
-        return
-    lacking = _lacking(own, target, day_ms)
+    own: Sequence[AlarmEvent], target: Historian, within_ms: tuple[int, int], done: Copied, rules: CopyRules,
+    wait: Callable[[float], None],
+) -> None:  # fmt: skip
+    lacking = _lacking(own, target, within_ms)
     if lacking:
         _patiently(lambda: target.write_events(lacking, WRITE_S_MAX), wait)
         for _ in range(LOOKS_MAX if rules.visible_after_s else 1):
             if rules.visible_after_s:
                 wait(rules.visible_after_s)
-            left = _lacking(own, target, day_ms)
+            left = _lacking(own, target, within_ms)
             if not left:
                 break
         done.events_missing += len(left)
     done.events += len(lacking)
 
 
-def _lacking(events: Sequence[AlarmEvent], target: Historian, day_ms: int) -> list[AlarmEvent]:
-    there = {event.id for event in _events(target, day_ms, day_ms + DAY_MS)}
+def _lacking(events: Sequence[AlarmEvent], target: Historian, within_ms: tuple[int, int]) -> list[AlarmEvent]:
+    there = {event.id for found, _ in _event_batches(target, *within_ms) for event in found}
     return [event for event in events if event.id not in there]
 
 
-def _events(store: Historian, from_ms: int, to_ms: int) -> list[AlarmEvent]:
-    """Read the events of a range, by halves where there are more than one answer may hold."""
+def _event_batches(store: Historian, from_ms: int, to_ms: int) -> Iterator[tuple[list[AlarmEvent], tuple[int, int]]]:
+    """Yield the events of a range and the ranges they are of, by halves where one answer cannot hold them or takes too long."""
     try:
-        return list(store.events(from_ms, to_ms, rows_max=EVENTS_MAX))
-    except QueryTooLargeError:
-        if to_ms - from_ms <= 1:
+        found = list(store.events(from_ms, to_ms, rows_max=EVENTS_MAX))
+    except (QueryTooLargeError, QueryTimeError) as error:
+        if to_ms - from_ms <= (1 if isinstance(error, QueryTooLargeError) else DAY_MS):
             raise
         middle = (from_ms + to_ms) // 2
-        return _events(store, from_ms, middle) + _events(store, middle, to_ms)
+        yield from _event_batches(store, from_ms, middle)
+        yield from _event_batches(store, middle, to_ms)
+        return
+    if found:
+        yield found, (min(event.at_ms for event in found), max(event.at_ms for event in found) + 1)
 
 
 def _patiently(work: Callable[[], Answer], wait: Callable[[float], None]) -> Answer:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 import numpy as np
@@ -29,6 +29,10 @@ READ_S_MAX: Final = 2.0
 REST_S_MIN: Final = 0.002
 _BUSY_MS: Final = 2_000
 _STEPS: Final = 20_000  # of SQLite's machine between two looks at the clock
+
+T = TypeVar("T")
+Rows = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
+"""Runs one short read: SQL and its values in, rows out."""
 
 _FETCH: Final = (
     "SELECT id, alarm_id, json_extract(body, '$.alarm.tag') AS tag, kind, json_extract(body, '$.alarm.limit'),"
@@ -54,14 +58,29 @@ class Journal:
         Raises:
             QueryTooLargeError: there are more than `rows_max`. StoreAwayError: the ledger cannot be read now.
         """
+
+        def ask(db: apsw.Connection) -> list[AlarmEvent]:
+            self._learn(db)
+            return self._of(db, from_ms, to_ms, tag, rows_max)
+
+        return self._asked(ask, [])
+
+    def ask(self, question: Callable[[Rows], T], unasked: T) -> T:
+        """Return what a question of a few short reads says of the ledger; `unasked` where there is none.
+
+        Raises:
+            StoreAwayError: the ledger cannot be read now.
+        """
+        return self._asked(lambda db: question(lambda sql, values: self._read(db, sql, values)), unasked)
+
+    def _asked(self, question: Callable[[apsw.Connection], T], unasked: T) -> T:
         with self._lock:
             try:
                 if not self._path.exists():
-                    return []
+                    return unasked
                 with closing(connect(self._path, read_only=True)) as db:
                     db.set_busy_timeout(_BUSY_MS)
-                    self._learn(db)
-                    return self._of(db, from_ms, to_ms, tag, rows_max)
+                    return question(db)
             except (apsw.Error, OSError) as error:
                 raise StoreAwayError(
                     f"{self._path}: {error or type(error).__name__}; see that the disk is there and has room, then try again",

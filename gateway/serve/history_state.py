@@ -6,7 +6,6 @@ logged after it.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from zoneinfo import ZoneInfo
 from config import SiteConfig
 from gateway.core import LEDGER_NAME
 from gateway.historian.segments.board import Board
-from gateway.historian.segments.folder import Ancestor, Snapshot
-from gateway.historian.segments.gone import gone, pruned_pos
+from gateway.historian.segments.folder import Snapshot
+from gateway.historian.segments.gone import ancestry_of, gone, pruned_pos
 from gateway.historian.segments.missing import Missing, of_hole
 from gateway.historian.segments.names import FOLDER_NAME, TEMPORARY
 from gateway.historian.segments.query import ParquetReader
@@ -119,7 +118,7 @@ class StateReader:
         deadline_s = min(deadline_s, DEADLINE_S_MAX)
         give_up_at = time.monotonic() + deadline_s
         with self._pool.lend(deadline_s) as file:
-            ledger_id, ancestry = file.ledger_id(), _ancestry(file)
+            ledger_id, ancestry = file.ledger_id(), ancestry_of(file.rows)
             for last in (*[False] * (TRIES - 1), True):
                 pruned = pruned_pos(file.rows)  # first: what leaves later is in the segments taken
                 segments = self._segments.taken()
@@ -149,12 +148,6 @@ class StateReader:
             for place in places
         ]  # fmt: skip
         return parts[0] if len(parts) == 1 else joined_parts(parts)
-
-
-def _ancestry(file: LedgerFile) -> tuple[Ancestor, ...]:
-    """Return which ledgers this one was restored from, as core noted it."""
-    rows = file.rows("SELECT value FROM meta WHERE key = 'ancestry'")
-    return tuple(Ancestor(str(owner), int(pos)) for owner, pos in json.loads(rows[0][0])) if rows else ()
 
 
 def _tag_number(file: LedgerFile, tag: str) -> int:

@@ -6,6 +6,7 @@ the chain of manifests does not reach from its beginning to there, somebody has 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,12 @@ Rows = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
 def pruned_pos(rows: Rows) -> int:
     """Return the highest log position whose rows the ledger let go, 0 if none yet."""
     return _number(rows, PRUNED_POS)
+
+
+def ancestry_of(rows: Rows) -> tuple[Ancestor, ...]:
+    """Return which ledgers this one was restored from, nearest first, as core noted it."""
+    found = rows("SELECT value FROM meta WHERE key = 'ancestry'", ())
+    return tuple(Ancestor(str(owner), int(pos)) for owner, pos in json.loads(found[0][0])) if found else ()
 
 
 def gone(taken: Snapshot, ledger_id: str, ancestry: Sequence[Ancestor], rows: Rows, pruned: int) -> list[Problem]:

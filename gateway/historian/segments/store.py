@@ -21,15 +21,16 @@ import duckdb
 import numpy as np
 
 from gateway.historian.events import EVENTS_MAX
-from gateway.historian.journal import Journal
+from gateway.historian.journal import Journal, Rows
 from gateway.historian.limits import DAY_PIECE_ROWS, check_latest, check_range, check_width, out_of_time, too_many
 from gateway.historian.memory import in_pieces, one_a_moment
 from gateway.historian.samples import DAY_MS, Samples
 from gateway.historian.segments.durable import make_folder, write_durably
 from gateway.historian.segments.folder import Snapshot
+from gateway.historian.segments.gone import ancestry_of, gone, pruned_pos
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.manifest import ManifestError
-from gateway.historian.segments.missing import Missing, refuse_missing
+from gateway.historian.segments.missing import Missing, of_hole, refuse_missing, within
 from gateway.historian.segments.moments import together
 from gateway.historian.segments.names import TEMPORARY
 from gateway.historian.segments.query import STORE, SUMMABLE, ParquetReader
@@ -148,13 +149,20 @@ class EmbeddedHistorian:
         """Return one tag's samples, one a millisecond: of several the one that was not late, of the newest stream.
 
         Raises:
-            SegmentDamagedError: some are stored and cannot be read; `segments.samples` returns the others.
+            SegmentDamagedError: some are stored and cannot be read; `readable` returns the others.
         """
+        found, missing = self.readable(tag, from_ms, to_ms, rows_max, deadline_s)
+        refuse_missing(missing, self._zone)
+        return found
+
+    def readable(
+        self, tag: str, from_ms: int, to_ms: int, rows_max: int = ROWS_MAX, deadline_s: float = DEADLINE_S_MAX
+    ) -> tuple[Samples, Sequence[Missing]]:
+        """Return what `range` does, but for what cannot be read, and these stretches."""
         check_range(from_ms, to_ms)
         give_up_at = time.monotonic() + deadline_s
-        return _one_of_moment(
-            self._whole(lambda taken: self.segments.samples(taken, tag, from_ms, to_ms, rows_max, give_up_at))
-        )
+        found, missing = self._at_rest(lambda taken: self.segments.samples(taken, tag, from_ms, to_ms, rows_max, give_up_at))
+        return _one_of_moment(found), [*missing, *within(self.holes(), from_ms, to_ms)]
 
     def windows(self, tag: str, from_ms: int, to_ms: int, width_ms: int, deadline_s: float = DEADLINE_S_MAX) -> Windows:
         """Return one tag's windows; they count every stored sample, also several of one moment.
@@ -163,7 +171,7 @@ class EmbeddedHistorian:
             SegmentDamagedError: some samples are stored and cannot be read; `windows_of` returns what the others say.
         """
         found, missing = self.windows_of([tag], from_ms, to_ms, width_ms, deadline_s)
-        refuse_missing(missing, self._zone)
+        refuse_missing([*missing, *within(self.holes(), from_ms, to_ms)], self._zone)
         return found[tag]
 
     def windows_of(
@@ -202,10 +210,10 @@ class EmbeddedHistorian:
         """Yield a day's samples, whole tags by id, one row a tag and millisecond.
 
         Raises:
-            SegmentDamagedError: some are stored and cannot be read: a copy would not be one.
+            SegmentDamagedError: after all that can be read: some cannot, and a copy of these would not be one of the day.
         """
         give_up_at, to_ms = time.monotonic() + deadline_s, day_ms + DAY_MS
-        tags = self._whole(lambda taken: self.segments.tags_of(taken, day_ms, to_ms, give_up_at))
+        tags, missing = self._at_rest(lambda taken: self.segments.tags_of(taken, day_ms, to_ms, give_up_at))
         group: list[str] = []
         rows = 0
         for at, (tag, count) in enumerate(tags):
@@ -214,12 +222,31 @@ class EmbeddedHistorian:
             if rows + (tags[at + 1][1] if at + 1 < len(tags) else 0) >= DAY_PIECE_ROWS or at + 1 == len(tags):
                 names = tuple(group)
                 spans = [(number, day_ms, to_ms) for number in range(len(names))]
-                found = self._whole(lambda taken, names=names, spans=spans: self.segments.samples_of(  # type: ignore[misc]
+                found, lost = self._at_rest(lambda taken, names=names, spans=spans: self.segments.samples_of(  # type: ignore[misc]
                     taken, names, spans, DAY_ROWS_MAX, give_up_at
                 ))  # fmt: skip
+                missing += lost
                 if len(found):
                     yield _one_of_moment(found)
                 group, rows = [], 0
+        refuse_missing(list(dict.fromkeys([*missing, *within(self.holes(), day_ms, to_ms)])), self._zone)
+
+    def holes(self) -> Sequence[Missing]:
+        """Return what has left the ledger and is in no manifest; none where there is no ledger to say so.
+
+        Raises:
+            StoreAwayError: folder or ledger cannot be read now.
+        """
+        if self._journal is None:
+            return ()
+
+        def ask(rows: Rows) -> Sequence[Missing]:
+            pruned = pruned_pos(rows)  # first: what leaves later is in the segments taken
+            owner = rows("SELECT value FROM meta WHERE key = 'ledger_id'", ())
+            taken = self._at_rest(lambda taken: taken)
+            return tuple(map(of_hole, gone(taken, str(owner[0][0]), ancestry_of(rows), rows, pruned))) if owner else ()
+
+        return self._journal.ask(ask, ())
 
     # -- helpers --
 

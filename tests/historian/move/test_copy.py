@@ -229,6 +229,9 @@ class Mortal:
             raise Killed
 
     def __getattr__(self, name: str) -> Callable[..., object]:
+        if name == "holes":
+            raise AttributeError(name)
+
         def call(*given: object, **more: object) -> object:
             self._maybe()
             found = getattr(self.store, name)(*given, **more)
@@ -383,6 +386,60 @@ def test_a_day_that_is_damaged_is_told_and_the_others_are_copied() -> None:
     assert [(day.verified, day.damaged) for day in done.days] == [(True, ""), (False, "a.parquet: torn"), (True, "")]
     assert (done.verified, done.days[1].damaged_zh, done.events) == (False, "a.parquet：损坏", 3)
     assert list(target.days()) == [T0_MS, T0_MS + 2 * DAY_MS]
+
+
+@pytest.mark.fault("F73")
+def test_of_a_damaged_day_all_that_can_be_read_is_copied_and_once_it_is_mended_the_rest(tmp_path: Path) -> None:
+    target = MemoryHistorian("target")
+    with closing(EmbeddedHistorian(tmp_path / "historian")) as source:
+        parts = [many([tag], 50) for tag in TAGS]
+        for part in parts:
+            source.write(part)
+        path = sorted((tmp_path / "historian/samples").glob("*/*.parquet"))[0]
+        sound = path.read_bytes()
+        path.write_bytes(sound[:100])
+        (day,) = copy_store(source, target, wait=no_wait).days
+        assert (day.verified, day.written, path.name in day.damaged) == (False, 100, True)
+        assert held(target) == [row for row in held_of(parts) if row[0] != TAGS[0]]
+        path.write_bytes(sound)
+        (day,) = copy_store(source, target, wait=no_wait).days
+    assert (day.verified, day.written) == (True, 50)
+    assert held(target) == held_of(parts)
+
+
+def held_of(parts: Sequence[Samples]) -> list[Row]:
+    return [(*row[:5], False) for row in rows_of(concatenated(parts))]
+
+
+def test_events_of_days_without_samples_are_copied_and_no_lost_clock_makes_it_long() -> None:
+    """An alarm that everything is silent stands where there are no samples; a stamp of the year 9999 is one day, not millions."""
+    asked: list[tuple[int, int]] = []
+
+    class Counts(MemoryHistorian):
+        def events(self, from_ms: int, to_ms: int, tag: str | None = None, rows_max: int = 10_000) -> Sequence[AlarmEvent]:
+            asked.append((from_ms, to_ms))
+            return super().events(from_ms, to_ms, tag, rows_max)
+
+    source, target = Counts("source"), MemoryHistorian("target")
+    source.write(samples_of([("A.X", at, 1.0, GOOD, None, False) for at in (0, T0_MS, 253_402_300_799_999)]))
+    events = [event(1, T0_MS - 9 * DAY_MS), event(2, T0_MS), event(3, T0_MS + 9 * DAY_MS)]
+    source.write_events(events)
+    done = copy_store(source, target)
+    assert (done.verified, done.events, len(asked) < 20) == (True, 3, True)
+    assert list(target.events(0, 2**62)) == events
+    some = MemoryHistorian("some")
+    copy_store(source, some, from_ms=T0_MS, to_ms=T0_MS + DAY_MS)
+    assert list(some.events(0, 2**62)) == events[1:2]
+
+
+def test_more_events_than_one_answer_holds_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.historian.copy.EVENTS_MAX", 3)
+    events = [event(at, T0_MS + at * 1_000_000) for at in range(25)]
+    source, target = filled(three_days(), events), MemoryHistorian("target")
+    target.write_events(events[5:9])
+    done = copy_store(source, target)
+    assert (done.verified, done.events) == (True, 21)
+    assert list(target.events(0, 2**62)) == events
 
 
 @pytest.mark.fault("F73")

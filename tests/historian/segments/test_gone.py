@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -11,9 +12,13 @@ import pytest
 from gateway.core.ledger import Batch
 from gateway.core.retention import Removable
 from gateway.core.sealed import SealedSegments
+from gateway.historian.copy import copy_store
+from gateway.historian.memory import MemoryHistorian
 from gateway.historian.segments.folder import SegmentFolder, Snapshot
 from gateway.historian.segments.gone import gone
 from gateway.historian.segments.missing import of_hole
+from gateway.historian.segments.store import EmbeddedHistorian
+from gateway.historian.store import SegmentDamagedError
 from tests.historian.segments.journal import T0_MS, TAGS, Journal, everything, run, status_of
 
 
@@ -74,6 +79,33 @@ def test_a_historian_taken_away_is_a_hole_and_what_follows_is_sealed_behind_it(t
     held = everything(folder)
     assert sum(held.values()) >= 15
     assert not held - journal.rows
+
+
+@pytest.mark.fault("F73")
+def test_a_copy_names_the_hole_and_is_not_a_whole_one(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
+    prune(journal, 20)
+    with closing(EmbeddedHistorian(folder, journal.path)) as source:
+        assert (source.holes(), copy_store(source, MemoryHistorian("whole")).verified) == ((), True)
+    shutil.rmtree(folder)
+    frames(journal, 5)
+    run(folder, journal, T0_MS + 120_000, samples_max=10)
+    with closing(EmbeddedHistorian(folder, journal.path)) as source:
+        done = copy_store(source, MemoryHistorian("some"))
+        (hole,) = done.holes
+        assert not done.verified
+        assert "log positions 1 to 20 have left the ledger" in hole.why
+        (day,) = done.days
+        assert (day.verified, day.written, hole.why in day.damaged) == (False, 15, True)
+        for question in (lambda: source.range(TAGS[0], T0_MS, T0_MS + 5_000), lambda: source.windows(TAGS[0], T0_MS, T0_MS + 9, 1)):
+            with pytest.raises(SegmentDamagedError, match="have left the ledger"):
+                question()
+        assert len(source.range(TAGS[0], T0_MS + 20_000, T0_MS + 99_000)) == 15
+    with closing(EmbeddedHistorian(tmp_path / "nothing", journal.path)) as source:
+        done = copy_store(source, MemoryHistorian("none"))
+    assert (done.days, done.verified, len(done.holes)) == ([], False, 1), "where nothing is left, nothing is verified"
 
 
 class _Holes:
