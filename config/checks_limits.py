@@ -33,7 +33,7 @@ def _check_times(tag: Placed[TagConfig]) -> Iterator[Finding]:
             (*tag.path, "longest_silence_s"),
             f"longest_silence_s {part.longest_silence_s:g} is more than half of stale_after_s "
             f"{part.stale_after_s:g}: one lost frame would make the tag stale",
-            "最长静默时间超过失效时间的一半, 丢一帧就会误报失效",
+            f"longest_silence_s {part.longest_silence_s:g} 超过 stale_after_s {part.stale_after_s:g} 的一半, 丢一帧就会误报失效",
             f"set it to {part.stale_after_s / 2:g} or less, or raise stale_after_s",
         )
     if part.report_deadband > 0 and part.limit_rows():
@@ -52,14 +52,14 @@ def _check_discrete(tag: Placed[TagConfig]) -> Iterator[Finding]:
             yield Finding(
                 (*tag.path, name),
                 f"a {part.quantity} is 0 or 1 and has no {name}",
-                "开关量不需要单位和量程",
+                f"{part.quantity} 为 0 或 1, 不需要 {name}",
                 f"remove {name}",
             )
     for kind, _ in part.limits.given():
         yield Finding(
             (*tag.path, "limits", kind.value),
             f"a {part.quantity} is 0 or 1 and has no {kind.value}",
-            "开关量只能用 state 限值",
+            f"{part.quantity} 为 0 或 1, 没有 {kind.value} 限值",
             "write limits: {state: {alarm_value: 1, ...}}",
         )
 
@@ -68,33 +68,33 @@ def _check_measured(tag: Placed[TagConfig]) -> Iterator[Finding]:
     part = tag.part
     units = UNITS_OF[part.quantity]
     if part.unit is None:
-        yield Finding(tag.path, f"a {part.quantity} needs a unit", "缺少单位", "valid here: " + ", ".join(units))
+        yield Finding(tag.path, f"a {part.quantity} needs a unit", f"{part.quantity} 缺少单位", "valid here: " + ", ".join(units))
     elif part.unit not in units:
         yield Finding(
             (*tag.path, "unit"),
             f"{part.unit!r} is no unit of {part.quantity}",
-            f"{part.unit!r} 不是该监测量的单位",
+            f"{part.unit!r} 不是 {part.quantity} 的单位",
             did_you_mean(part.unit, units),
         )
     if part.limits.state is not None:
         yield Finding(
             (*tag.path, "limits", "state"),
             f"a {part.quantity} is a number and has no state limit",
-            "模拟量不能用 state 限值",
+            f"{part.quantity} 是数值, 没有 state 限值",
             "use LL, L, H, HH",
         )
     if part.range is None:
         yield Finding(
             tag.path,
             f"a {part.quantity} needs a range: what the instrument can show",
-            "缺少量程",
+            f"{part.quantity} 缺少量程: 仪表能显示的范围",
             "write range: {low: ..., high: ...}",
         )
     elif part.range.low >= part.range.high:
         yield Finding(
             (*tag.path, "range"),
             f"range low {part.range.low:g} is not below high {part.range.high:g}",
-            "量程下限不小于上限",
+            f"量程下限 {part.range.low:g} 不小于上限 {part.range.high:g}",
             "swap them",
         )
     else:
@@ -113,26 +113,26 @@ def _check_against_range(tag: Placed[TagConfig], kind: LimitKind, limit: LimitCo
         yield Finding(
             (*path, "setpoint"),
             f"{kind} {limit.setpoint:g} is outside the range {span.low:g} to {span.high:g} {unit}",
-            f"{kind} 设定值超出量程",
+            f"{kind} 设定值 {limit.setpoint:g} 超出量程 {span.low:g} 至 {span.high:g} {unit}",
             "the instrument can never reach it: correct the setpoint or the range",
         )
         return
     clears = _clears(kind, limit)
     never = clears <= span.low if kind.high_side else clears >= span.high
     if never:
-        word = "below" if kind.high_side else "above"
+        word, word_zh = ("below", "低于") if kind.high_side else ("above", "高于")
         yield Finding(
             (*path, "deadband"),
             f"{kind} could never clear: it clears {word} {clears:g}, "
             f"and the range is {span.low:g} to {span.high:g} {unit}",
-            f"{kind} 的死区过大, 报警永远无法恢复",
+            f"{kind} 永远无法恢复: 要{word_zh} {clears:g} 才恢复, 而量程为 {span.low:g} 至 {span.high:g} {unit}",
             "make the deadband smaller",
         )
     elif limit.deadband > DEADBAND_SHARE_MAX * (span.high - span.low):
         yield Finding(
             (*path, "deadband"),
             f"the deadband {limit.deadband:g} is more than {DEADBAND_SHARE_MAX:.0%} of the range",
-            "死区超过量程的四分之一",
+            f"死区 {limit.deadband:g} 超过量程的 {DEADBAND_SHARE_MAX:.0%}",
             "check the decimal point",
             Severity.WARNING,
         )
@@ -147,7 +147,7 @@ def _check_order(tag: Placed[TagConfig]) -> Iterator[Finding]:
             yield Finding(
                 path,
                 f"{upper_kind} {upper.setpoint:g} is below {lower_kind} {lower.setpoint:g}",
-                f"{upper_kind} 低于 {lower_kind}, 限值次序颠倒",
+                f"{upper_kind} {upper.setpoint:g} 低于 {lower_kind} {lower.setpoint:g}",
                 "limits go LL < L < H < HH",
                 other=other,
             )
@@ -157,7 +157,8 @@ def _check_order(tag: Placed[TagConfig]) -> Iterator[Finding]:
                 path,
                 f"{upper_kind} and {lower_kind} are both {upper.setpoint:g}"
                 + ("; every value alarms" if always else "; the milder one adds nothing"),
-                f"{upper_kind} 与 {lower_kind} 相等",
+                f"{upper_kind} 与 {lower_kind} 都是 {upper.setpoint:g}"
+                + (", 任何值都会报警" if always else ", 较轻的一个不起作用"),
                 "part them, or drop one",
                 Severity.WARNING,
                 other,
@@ -177,10 +178,11 @@ def _check_deadbands(tag: Placed[TagConfig]) -> Iterator[Finding]:
                 if tag.part.range is not None and not tag.part.range.low < clears < tag.part.range.high:
                     continue  # told already: it could never clear at all
                 if clears <= low.setpoint if kind.high_side else clears >= high.setpoint:
+                    opposite = low_kind if kind.high_side else high_kind
                     yield Finding(
                         (*tag.path, "limits", kind.value, "deadband"),
-                        f"{kind} clears only at {clears:g}, where {low_kind if kind.high_side else high_kind} alarms",
-                        f"{kind} 的死区越过了另一侧限值",
+                        f"{kind} clears only at {clears:g}, where {opposite} alarms",
+                        f"{kind} 到 {clears:g} 才恢复, 而那里 {opposite} 已报警",
                         "make the deadband smaller",
                     )
     for near, far in ((LimitKind.H, LimitKind.HH), (LimitKind.L, LimitKind.LL)):
@@ -192,7 +194,7 @@ def _check_deadbands(tag: Placed[TagConfig]) -> Iterator[Finding]:
             yield Finding(
                 (*tag.path, "limits", far.value, "deadband"),
                 f"{far} clears at {far_clears:g}, only after {near}, which clears at {near_clears:g}",
-                f"{far} 比 {near} 更晚恢复",
+                f"{far} 到 {far_clears:g} 才恢复, 晚于在 {near_clears:g} 恢复的 {near}",
                 "make its deadband smaller",
                 Severity.WARNING,
             )

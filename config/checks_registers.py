@@ -35,23 +35,23 @@ def _check_point(
         yield Finding(
             (*path, "type"),
             f"a {point.table} holds single bits, not {point.type}",
-            "线圈和离散输入只能是 bit",
+            f"{point.table} 是单个位, 不能是 {point.type}",
             "write type: bit, or table: holding / input",
         )
     elif in_bits and point.bit is not None:
-        yield Finding((*path, "bit"), f"a {point.table} is one bit already", "线圈和离散输入不需要位号", "remove bit")
+        yield Finding((*path, "bit"), f"a {point.table} is one bit already", f"{point.table} 本身就是一个位", "remove bit")
     elif not in_bits and point.type == "bit" and point.bit is None:
         yield Finding(
             path,
             f"which bit of the {point.table} register?",
-            "缺少位号 bit",
+            f"缺少位号 bit: {point.table} 寄存器的第几位?",
             "add bit: 0 ... 15, 0 is the lowest",
         )
     elif not in_bits and point.type != "bit" and point.bit is not None:
         yield Finding(
             (*path, "bit"),
             f"a {point.type} uses the whole register",
-            "整字类型不能带 bit",
+            f"{point.type} 占整个寄存器",
             "remove bit, or write type: bit",
         )
     width = 1 if in_bits else point.registers
@@ -59,14 +59,14 @@ def _check_point(
         yield Finding(
             (*path, "address"),
             f"a {point.type} at {point.address} reaches beyond address 65535",
-            "地址超出 65535",
+            f"{point.type} 在地址 {point.address} 处超出 65535",
             "check the address: on the wire it counts from 0",
         )
     if device is not None and not in_bits and width > device.registers_max:
         yield Finding(
             (*path, "type"),
             f"a {point.type} takes {width} registers, and registers_max is {device.registers_max}",
-            "一次读取的寄存器数不够",
+            f"{point.type} 占 {width} 个寄存器, 而 registers_max 为 {device.registers_max}",
             "raise the device's registers_max: a value is never read in two halves",
         )
     if tag is not None and not (in_bits and point.type != "bit"):
@@ -81,14 +81,14 @@ def _check_tag_fit(
             yield Finding(
                 (*path, "type"),
                 f"{tag.id} is a {tag.quantity}, 0 or 1, but the point is {point.type}",
-                "开关量测点要用 bit 类型",
+                f"{tag.id} 是 {tag.quantity}, 为 0 或 1, 而采集点为 {point.type}",
                 "write type: bit and which bit",
             )
         else:
             yield Finding(
                 (*path, "type"),
                 f"{tag.id} is a {tag.quantity}, a number, but the point is a bit",
-                "模拟量测点不能用 bit 类型",
+                f"{tag.id} 是 {tag.quantity}, 为数值, 而采集点为一个位",
                 "write u16, i16, u32, i32, u64, i64, f32 or f64",
             )
     elif tag.discrete:
@@ -96,7 +96,7 @@ def _check_tag_fit(
             yield Finding(
                 (*path, "scale"),
                 f"scale and offset take the bit of {tag.id} away from 0 and 1",
-                "开关量换算后必须是 0 或 1",
+                f"{tag.id} 换算后不再是 0 或 1",
                 "leave them out, or invert by scale: -1, offset: 1",
             )
     elif tag.range is not None and tag.range.low < tag.range.high:
@@ -106,7 +106,7 @@ def _check_tag_fit(
             (*path, "tag"),
             f"{device.id} is polled every {device.period_s:g} s, "
             f"more than half of the {tag.stale_after_s:g} s after which {tag.id} is stale",
-            f"采集周期超过 {tag.id} 失效时间的一半",
+            f"{device.id} 每 {device.period_s:g} 秒采集一次, 超过 {tag.id} 失效时间 {tag.stale_after_s:g} 秒的一半",
             "poll faster, or raise stale_after_s",
         )
 
@@ -122,20 +122,24 @@ def _check_expressible(path: DocumentPath, point: PointConfig, tag: TagConfig) -
         f"{point.type} with scale {point.scale:g} and offset {point.offset:g} "
         f"gives {span[0]:g} to {span[1]:g} {tag.unit or ''}"
     )
+    told_zh = (
+        f"{point.type} 按 scale {point.scale:g}, offset {point.offset:g} 换算只有 "
+        f"{span[0]:g} 至 {span[1]:g} {tag.unit or ''}"
+    )
     if span[0] > low + slack or span[1] < high - slack:
         signed = "i" + point.type[1:] if point.type.startswith("u") and low < span[0] else ""
         hint = f"is the register signed? then type: {signed}; else " if signed else ""
         yield Finding(
             (*path, "type" if signed else "scale"),
             f"{tag.id} ranges from {low:g} to {high:g}, but {told}: the rest could never be seen",
-            f"{tag.id} 的量程超出寄存器可表示的范围",
+            f"{tag.id} 的量程为 {low:g} 至 {high:g}, 而 {told_zh}: 其余部分永远看不到",
             hint + "check type, scale and offset against the range",
         )
     elif abs(point.scale) > COARSE_STEP_SHARE * (high - low):
         yield Finding(
             (*path, "scale"),
             f"one raw step moves {tag.id} by {abs(point.scale):g}, more than {COARSE_STEP_SHARE:.0%} of its range",
-            "换算系数过大, 分辨率不足",
+            f"原始值每变一步 {tag.id} 变化 {abs(point.scale):g}, 超过其量程的 {COARSE_STEP_SHARE:.0%}",
             "check the scale against the range",
             Severity.WARNING,
         )
@@ -203,7 +207,7 @@ def _overlaps_in(group: list[_Stretch], planned: set[str]) -> Iterator[Finding]:
                 yield Finding(
                     (*late.path, "address"),
                     f"{_told(late)} overlaps {_told(early)}",
-                    f"寄存器地址重叠: {late.point.tag} 与 {early.point.tag}",
+                    f"寄存器地址重叠: {_told(late)} 与 {_told(early)}",
                     "one register has one meaning: correct an address or a type",
                     severity,
                     early.path,

@@ -30,7 +30,7 @@ def check_site_facts(draft: Draft) -> Iterator[Finding]:
             yield Finding(
                 (*source.path, "grade"),
                 f"S is {part.s_value:g}, below 1, so the unit has no grade",
-                "S 小于 1, 不构成重大危险源, 没有级别",
+                f"S 为 {part.s_value:g}, 小于 1, 不构成重大危险源, 没有级别",
                 "remove grade, or correct s_value",
                 Severity.WARNING,
             )
@@ -38,7 +38,7 @@ def check_site_facts(draft: Draft) -> Iterator[Finding]:
             yield Finding(
                 (*source.path, "grade"),
                 f"R {part.r_value:g} means grade {hazard_grade(part.r_value)}, not {part.grade}",
-                f"R 值对应{'一二三四'[hazard_grade(part.r_value) - 1]}级, 与所填级别不符",
+                f"R 值 {part.r_value:g} 对应 {hazard_grade(part.r_value)} 级, 而不是 {part.grade} 级",
                 "GB 18218-2018 Table 6",
                 Severity.WARNING,
             )

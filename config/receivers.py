@@ -95,7 +95,7 @@ def _private_networks(key: str, ranges: tuple[str, ...]) -> tuple[Network, ...]:
         except ValueError as error:
             raise ExplainedError(
                 f"{text!r} is not a network such as 10.20.0.0/16: {error}",
-                f"{text!r} 不是 10.20.0.0/16 这样的网段",
+                f"{text!r} 不是 10.20.0.0/16 这样的网段: {error}",
                 at=(key, index),
             ) from None
         if not _is_private(network):

@@ -18,33 +18,36 @@ from config.yaml_tree import Node
 
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-_ZH = {
-    "extra_forbidden": "未知的键",
-    "missing": "缺少此键",
-    "finite_number": "必须是有限的数 (不能是 NaN 或无穷)",
-    "float_type": "必须是数字",
-    "int_type": "必须是整数",
-    "int_from_float": "必须是整数",
-    "bool_type": "只能写 true 或 false",
-    "string_type": "必须是文字, 请加引号",
-    "string_pattern_mismatch": "格式不对",
-    "string_too_short": "内容太短",
-    "string_too_long": "内容太长",
-    "literal_error": "不是可选值之一",
-    "enum": "不是可选值之一",
-    "word": "不是可选值之一",
-    "greater_than": "数值太小",
-    "greater_than_equal": "数值太小",
-    "less_than": "数值太大",
-    "less_than_equal": "数值太大",
-    "guidance_short": "处置指引太短: 请写清操作员首先做什么",
-    "tuple_type": "应为列表",
-    "model_type": "应为键值对",
-    "model_attributes_type": "应为键值对",
-    "dict_type": "应为键值对",
-    "too_long": "条目太多",
-    "too_short": "条目太少",
+_ZH = {  # filled in with what pydantic says of the fault, `key` and `given`
+    "extra_forbidden": "未知的键 {key!r}",
+    "missing": "缺少键 {key!r}",
+    "finite_number": "{given} 不是有限的数 (不能是 NaN 或无穷)",
+    "float_type": "{given} 不是数字",
+    "int_type": "{given} 不是整数",
+    "int_from_float": "{given} 不是整数",
+    "bool_type": "{given} 既不是 true 也不是 false",
+    "string_type": "{given} 不是文字",
+    "string_pattern_mismatch": "{given} 格式不对, 应符合 {pattern}",
+    "string_too_short": "{given} 太短: 至少 {min_length} 个字符",
+    "string_too_long": "{given} 太长: 最多 {max_length} 个字符",
+    "literal_error": "{given} 不是可选值之一",
+    "enum": "{given} 不是可选值之一",
+    "word": "{given} 不是可选值之一",
+    "greater_than": "{given} 太小: 须大于 {gt}",
+    "greater_than_equal": "{given} 太小: 不得小于 {ge}",
+    "less_than": "{given} 太大: 须小于 {lt}",
+    "less_than_equal": "{given} 太大: 不得大于 {le}",
+    "guidance_short": "{given} 太短: 请写清操作员首先做什么, 至少 {least} 个字符",
+    "tuple_type": "此处为{given}, 应为列表: 以 '- ' 开头的行",
+    "model_type": "此处为{given}, 应为键值对: 形如 'key: value' 的行",
+    "model_attributes_type": "此处为{given}, 应为键值对: 形如 'key: value' 的行",
+    "dict_type": "此处为{given}, 应为键值对: 形如 'key: value' 的行",
+    "too_long": "共 {actual_length} 项, 最多 {max_length} 项",
+    "too_short": "共 {actual_length} 项, 至少 {min_length} 项",
 }
+
+
+_GIVEN, _GIVEN_ZH = ("a mapping", "a list", "an empty value"), ("键值对", "列表", "空值")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ def _problem(item: Any, model: type[BaseModel], locator: Locator) -> ConfigProbl
         return ConfigProblem(locator.file, line, column, place, str(explained), "", explained.message_zh)
     line, column, place = locator.find(path, want_key=unknown)
     message, hint = _told(kind, path, context, item, model)
-    zh = _ZH.get(kind, "")
+    facts = {**context, "key": str(path[-1]) if path else "", "given": _short(item.get("input"), _GIVEN_ZH)}
+    zh = _ZH.get(kind, "").format_map(facts)
     return ConfigProblem(locator.file, line, column, place, message, hint, zh)
 
 
@@ -174,13 +178,14 @@ def _pattern_hint(pattern: str) -> str:
     return "write ASCII letters, digits, '-' and '_' only"
 
 
-def _short(given: object) -> str:
+def _short(given: object, words: tuple[str, str, str] = _GIVEN) -> str:
+    mapping, several, empty = words
     if isinstance(given, dict):
-        return "a mapping"
+        return mapping
     if isinstance(given, list | tuple):
-        return "a list"
+        return several
     if given is None:
-        return "an empty value"
+        return empty
     text = repr(given)
     return text if len(text) <= 60 else text[:57] + "..."
 

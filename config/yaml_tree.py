@@ -140,7 +140,7 @@ class _Reader:
                 column,
                 f"the document grows beyond {NODES_MAX} values",
                 "repeat less by alias, or split the site",
-                "文档展开后过大",
+                f"文档展开后超过 {NODES_MAX} 个值",
             )
 
     def _tagged(self, event: Any) -> None:
@@ -152,14 +152,14 @@ class _Reader:
                 column,
                 f"the YAML tag {tag!s} is refused",
                 "remove it: only plain values are read",
-                "不允许使用 YAML 标签",
+                f"不允许使用 YAML 标签 {tag!s}",
             )
 
     def _begin(self, event: Any, node: Node) -> None:
         self._tagged(event)
         self._count(node.line, node.column, 1)
         if len(self.stack) >= DEPTH_MAX:
-            raise self.refuse(node.line, node.column, f"nested deeper than {DEPTH_MAX} levels", "", "嵌套层数过多")
+            raise self.refuse(node.line, node.column, f"nested deeper than {DEPTH_MAX} levels", "", f"嵌套超过 {DEPTH_MAX} 层")
         if self.stack and self.stack[-1].node.entries is not None and self.stack[-1].key is None:
             raise self.refuse(
                 node.line,
@@ -188,7 +188,7 @@ class _Reader:
                 column,
                 f"alias *{event.anchor} has no finished anchor &{event.anchor} above it",
                 "",
-                "别名没有对应的锚点",
+                f"别名 *{event.anchor} 之前没有完整的锚点 &{event.anchor}",
             )
         self._count(line, column, node.size)
         if self.stack and self.stack[-1].node.entries is not None and self.stack[-1].key is None:
@@ -239,7 +239,7 @@ class _Reader:
                 top.key_column,
                 f"the key {key!r} stands twice in one mapping",
                 f"it already stands at {self.file}:{first.line}:{first.column}; keep one",
-                f"键 {key!r} 重复, 另一处在第 {first.line} 行",
+                f"同一映射中键 {key!r} 重复",
             )
         else:
             entries[key] = Entry(top.key_line, top.key_column, node)
@@ -274,7 +274,7 @@ def parse_tree(raw: bytes, file: str) -> Node:
     """Return the document in `raw`; `file` is only its name in messages. Raises ConfigErrors as read_tree."""
     reader = _Reader(file)
     if len(raw) > FILE_BYTES_MAX:
-        raise reader.refuse(0, 0, f"larger than {FILE_BYTES_MAX} bytes", "split the site", "文件过大")
+        raise reader.refuse(0, 0, f"larger than {FILE_BYTES_MAX} bytes", "split the site", f"文件超过 {FILE_BYTES_MAX} 字节")
     text = _decode(raw, reader)
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -308,7 +308,7 @@ def _decode(raw: bytes, reader: _Reader) -> str:
             column,
             "not UTF-8 text",
             "save the file as UTF-8 (it may have been saved as GBK)",
-            "文件不是 UTF-8 编码, 可能存成了 GBK, 请另存为 UTF-8",
+            "文件不是 UTF-8 编码",
         ) from error
 
 
@@ -326,7 +326,7 @@ def _syntax_error(error: MarkedYAMLError, text: str, reader: _Reader) -> ConfigE
                 tab + 1,
                 "a tab stands in the indentation",
                 "YAML is indented with spaces only: replace the tab by spaces",
-                "缩进里有制表符 (Tab), YAML 只能用空格缩进",
+                "缩进里有制表符 (Tab)",
             )
     problem = " ".join(str(error.problem or error.context or "not valid YAML").split())
     if "\\t" in problem:
@@ -335,14 +335,14 @@ def _syntax_error(error: MarkedYAMLError, text: str, reader: _Reader) -> ConfigE
             column,
             "a tab stands where YAML wants a space",
             "replace the tab by spaces",
-            "此处是制表符 (Tab), 请改成空格",
+            "此处是制表符 (Tab), YAML 要求空格",
         )
     return reader.refuse(
         line,
         column,
         f"not valid YAML: {problem}",
         "check indentation, quotes and the colon on this line and the one above",
-        "不是合法的 YAML, 请检查本行与上一行的缩进, 引号和冒号",
+        f"不是合法的 YAML ({problem})",
     )
 
 

@@ -60,11 +60,12 @@ def refuse_missing(missing: Sequence[Missing], zone: tzinfo = UTC) -> None:
     if missing:
         first = missing[0]
         begin, end = (_moment(at_ms, zone) for at_ms in first.whole or (first.from_ms, first.to_ms))
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        count = len(missing)
+        more, more_zh = (f" and {count - 1} more", f" 及另外 {count - 1} 个文件") if count > 1 else ("", "")
         raise SegmentDamagedError(
             f"{first.file}{more}: {first.why}; samples from {begin} until {end} are stored and cannot be read:"
             " restore the file from a backup",
-            f"{first.file}{f' 等 {len(missing)} 个文件' if len(missing) > 1 else ''}：{first.why}；"
+            f"{first.file}{more_zh}：{first.why}；"
             f"{begin} 至 {end}（不含）的数据已存但无法读取，请从备份恢复该文件",
         )
 
