@@ -8,7 +8,7 @@ A cursor moves only behind an answer that promises to keep what was sent; sendin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
@@ -17,6 +17,8 @@ FORMAT: Final = 1
 LIVE_BEHIND_MS: Final = 30_000
 LIVE_FRESH_MS: Final = 5_000
 HOLES_MAX: Final = 64
+FAR: Final = 1 << 62
+"""Beyond every log position."""
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -93,45 +95,54 @@ def _holes(loaded: Any) -> tuple[Hole, ...]:
     )
 
 
-def begun(ledger: str, ancestry: Sequence[tuple[str, int]], head: int, now_ms: int) -> Cursors:
-    """Return where a store begins that was never fed: everything the gateway holds is missing, the present comes first."""
-    holes = []
-    last = head
-    for owner, upto in [(ledger, head), *ancestry]:
-        # Each ledger speaks for what lies above its ancestor's end.
-        last = min(last, upto)
-        below = next((pos for name, pos in _after(owner, ledger, ancestry)), 0)
-        if below < last:
-            holes.append(Hole(owner, below + 1, last, now_ms))
-        last = min(last, below)
-    return Cursors(ledger, head, tuple(reversed(holes)))
+def limits(ledger: str, ancestry: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """Return up to which position a ledger's rows are those of another: FAR of itself, then of each it was restored from."""
+    limit, found = FAR, {ledger: FAR}
+    for name, pos in ancestry:
+        limit = min(limit, pos)
+        found.setdefault(name, limit)
+    return found
 
 
-def _after(owner: str, ledger: str, ancestry: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
-    names = [ledger, *(name for name, _ in ancestry)]
-    return ancestry[names.index(owner) :]
+def begun(
+    ledger: str, ancestry: Sequence[tuple[str, int]], head: int, sealed: Mapping[str, int], now_ms: int
+) -> Cursors:
+    """Return where a store begins that was never fed: everything the gateway holds is missing, the present comes first.
+
+    Args:
+        sealed: up to where segments hold each ledger; beyond a restore they hold what it lost, and of strange ones all there is.
+    """
+    shared = limits(ledger, ancestry)
+    tails = _tails(sealed, {name: shared.get(name, 0) for name in sealed}, now_ms)
+    ends = [(name, min(limit, head)) for name, limit in shared.items()]
+    # Each ledger speaks for what lies above its ancestor's end.
+    own = [
+        Hole(name, below + 1, upto, now_ms) for (name, upto), (_, below) in pairwise([*ends, ("", 0)]) if below < upto
+    ]
+    return Cursors(ledger, head, (*tails, *reversed(own)))
 
 
 def renewed(
-    cursors: Cursors, ledger: str, ancestry: Sequence[tuple[str, int]], head: int, sealed_of_old: int, now_ms: int
+    cursors: Cursors, ledger: str, ancestry: Sequence[tuple[str, int]], head: int, sealed: Mapping[str, int], now_ms: int
 ) -> Cursors:
-    """Return the cursors for a ledger that was restored from the one they stand on, or else for a strange one.
-
-    Args:
-        sealed_of_old: up to where the segments hold the old ledger; beyond the restore they hold what the new one lost.
-    """
+    """Return the cursors for a ledger that was restored from the one they stand on, or else for a strange one; see `begun`."""
     if ledger == cursors.ledger:
         return cursors
-    taken_over = [pos for name, pos in ancestry if name == cursors.ledger]
-    if not taken_over:
-        return begun(ledger, ancestry, head, now_ms)
-    upto = taken_over[0]
-    holes = list(cursors.holes)
-    lost_from = max(cursors.live, upto) + 1
-    if lost_from <= sealed_of_old:
-        holes.append(Hole(cursors.ledger, lost_from, sealed_of_old, now_ms))
-    live = min(cursors.live, upto)
-    return Cursors(ledger, min(live, head), tuple(holes), parked=cursors.parked)
+    shared = limits(ledger, ancestry)
+    if cursors.ledger not in shared:
+        return begun(ledger, ancestry, head, sealed, now_ms)
+    upto = shared[cursors.ledger]
+    # Between the one that was fed and this one others may have come and gone.
+    names = list(shared)
+    between = {name: shared[name] for name in names[1 : names.index(cursors.ledger)]}
+    tails = _tails(sealed, {**between, cursors.ledger: max(cursors.live, upto)}, now_ms)
+    live = min(cursors.live, upto, head)
+    return Cursors(ledger, live, (*cursors.holes, *tails), parked=cursors.parked)
+
+
+def _tails(sealed: Mapping[str, int], known: Mapping[str, int], now_ms: int) -> tuple[Hole, ...]:
+    """Return what segments hold of ledgers behind what is known of each."""
+    return tuple(Hole(name, pos + 1, sealed[name], now_ms) for name, pos in sorted(known.items()) if pos < sealed.get(name, 0))
 
 
 def is_behind(oldest_ms: int | None, now_ms: int) -> bool:

@@ -190,10 +190,9 @@ class Feed:
             return False
         now_ms = self._clocks.wall_ms()
         if self._cursors is None:
-            self._cursors = begun(head.ledger, head.ancestry, head.pos, now_ms)
+            self._cursors = begun(head.ledger, head.ancestry, head.pos, source.sealed(), now_ms)
         elif self._cursors.ledger != head.ledger:
-            old = self._cursors.ledger
-            self._cursors = renewed(self._cursors, head.ledger, head.ancestry, head.pos, source.sealed(old), now_ms)
+            self._cursors = renewed(self._cursors, head.ledger, head.ancestry, head.pos, source.sealed(), now_ms)
             self._head = head = source.head(self._cursors.live) or head
         if head.oldest_ms is not None and is_behind(head.oldest_ms, now_ms):
             upto = min(head.pos, source.upto(self._cursors.live, now_ms - LIVE_FRESH_MS))

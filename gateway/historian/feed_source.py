@@ -19,7 +19,7 @@ import numpy as np
 
 from config import SiteConfig
 from gateway.core.reader import LedgerReader
-from gateway.historian.feed import Hole
+from gateway.historian.feed import FAR, Hole, limits
 from gateway.historian.samples import Samples
 from gateway.historian.segments.folder import SegmentFolder, Snapshot
 from gateway.historian.segments.manifest import Manifest
@@ -38,7 +38,6 @@ READ_S_MAX: Final = 5.0
 MEMORY: Final = "32MB"
 TRIES: Final = 3
 WHY_CHARS_MAX: Final = 200
-FAR: Final = 1 << 62  # beyond every log position
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,8 @@ class FeedSource(Protocol):
         """Return the next samples of a hole."""
         ...
 
-    def sealed(self, ledger: str) -> int:
-        """Return the last position that segments hold of a ledger."""
+    def sealed(self) -> dict[str, int]:
+        """Return the last position that segments hold of each ledger."""
         ...
 
     def transitions(self, after: int) -> tuple[list[AlarmEvent], int]:
@@ -190,9 +189,13 @@ class LogSource:
                     return Piece(Samples.empty(), upto, unread=unread, why=f"{stem.manifest_name}: {why}")
         return Piece(Samples.empty(), min(ends))
 
-    def sealed(self, ledger: str) -> int:
-        """Return the last position sealed of a ledger."""
-        return max((manifest.stem.last for manifest in self._segments.snapshot().chain(ledger)), default=0)
+    def sealed(self) -> dict[str, int]:
+        """Return the last position sealed of each ledger, by manifests that cannot be read, too."""
+        taken, found = self._segments.snapshot(), dict[str, int]()
+        for stem in (*(manifest.stem for manifest in taken.manifests), *(stem for stem, _ in taken.unreadable)):
+            if stem.kind != "load":
+                found[stem.owner] = max(stem.last, found.get(stem.owner, 0))
+        return found
 
     def transitions(self, after: int) -> tuple[list[AlarmEvent], int]:
         """Return some of the journal behind a row."""
@@ -352,12 +355,7 @@ class LogSource:
 
 def shared(head: Head, ledger: str) -> int:
     """Return up to which position the rows of the ledger that is here are those of another: FAR of itself, 0 of a strange one."""
-    limit = FAR
-    for name, pos in ((head.ledger, FAR), *head.ancestry):
-        limit = min(limit, pos)
-        if name == ledger:
-            return limit
-    return 0
+    return limits(head.ledger, head.ancestry).get(ledger, 0)
 
 
 def lineage(head: Head, ledger: str, pos: int) -> list[tuple[str, int]]:

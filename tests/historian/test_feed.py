@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from gateway.core.ledger import Ledger
 from gateway.historian.feed import (
+    FAR,
     HOLES_MAX,
     Cursors,
     Hole,
@@ -35,7 +36,7 @@ from gateway.historian.feed import (
 )
 from gateway.historian.feed_files import QUARANTINE_BYTES_MAX, Quarantine
 from gateway.historian.feed_run import AGAIN_S
-from gateway.historian.feed_source import FAR, Head, LogSource, lineage, shared
+from gateway.historian.feed_source import Head, LogSource, lineage, shared
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import hook_steps
 from gateway.historian.store import Rejected, StoreAwayError, StoreRefusedError, Written, rejected_of
@@ -53,7 +54,7 @@ def covered(cursors: Cursors) -> set[int]:
 @given(st.lists(st.tuples(st.sampled_from(["behind", "live", "fill"]), st.integers(1, 40)), max_size=200))
 def test_no_position_is_left_out_whatever_happens(steps: list[tuple[str, int]]) -> None:
     """Every position up to the head was sent, is in a hole, or is still ahead of the present: nothing else."""
-    cursors, head, stored = begun("L", (), 10, 0), 10, set[int]()
+    cursors, head, stored = begun("L", (), 10, {}, 0), 10, set[int]()
     for what, by in steps:
         head += by % 7
         if what == "behind":
@@ -88,18 +89,26 @@ def test_many_short_outages_are_joined_and_none_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("ledger", "ancestry", "sealed", "live", "holes"),
     [
-        pytest.param("A", [], 0, 90, [("A", 5, 9)], id="the same ledger"),
-        pytest.param("B", [("A", 60)], 0, 60, [("A", 5, 9)], id="restored to before what was sent"),
-        pytest.param("B", [("A", 60)], 95, 60, [("A", 5, 9), ("A", 91, 95)], id="the segments hold what the restore lost"),
-        pytest.param("B", [("A", 95)], 95, 90, [("A", 5, 9)], id="restored to a little behind"),
-        pytest.param("C", [("B", 70), ("A", 60)], 80, 60, [("A", 5, 9)], id="restored twice"),
-        pytest.param("Z", [], 0, 100, [("Z", 1, 100)], id="a strange ledger is fed whole"),
-        pytest.param("Z", [("Y", 40)], 0, 100, [("Y", 1, 40), ("Z", 41, 100)], id="with its ancestor's part"),
-        pytest.param("Z", [("Y", 40), ("X", 7)], 0, 100, [("X", 1, 7), ("Y", 8, 40), ("Z", 41, 100)], id="and theirs"),
+        pytest.param("A", [], {}, 90, [("A", 5, 9)], id="the same ledger"),
+        pytest.param("B", [("A", 60)], {}, 60, [("A", 5, 9)], id="restored to before what was sent"),
+        pytest.param("B", [("A", 60)], {"A": 95}, 60, [("A", 5, 9), ("A", 91, 95)], id="the segments hold what the restore lost"),
+        pytest.param("B", [("A", 95)], {"A": 95}, 90, [("A", 5, 9)], id="restored to a little behind"),
+        pytest.param("C", [("B", 70), ("A", 60)], {"A": 80}, 60, [("A", 5, 9)], id="restored twice"),
+        pytest.param(
+            "C", [("B", 70), ("A", 60)], {"A": 80, "B": 75, "C": 90}, 60, [("A", 5, 9), ("B", 71, 75)],
+            id="restored twice while nothing was fed: what the second one lost",
+        ),
+        pytest.param("Z", [], {}, 100, [("Z", 1, 100)], id="a strange ledger is fed whole"),
+        pytest.param("Z", [], {"A": 95, "Z": 50}, 100, [("A", 1, 95), ("Z", 1, 100)], id="and so are others' segments"),
+        pytest.param("Z", [("Y", 40)], {}, 100, [("Y", 1, 40), ("Z", 41, 100)], id="with its ancestor's part"),
+        pytest.param(
+            "Z", [("Y", 40)], {"Y": 45, "Z": 80}, 100, [("Y", 41, 45), ("Y", 1, 40), ("Z", 41, 100)], id="and what was lost of it"
+        ),
+        pytest.param("Z", [("Y", 40), ("X", 7)], {}, 100, [("X", 1, 7), ("Y", 8, 40), ("Z", 41, 100)], id="and theirs"),
     ],
-)
+)  # fmt: skip
 def test_a_restored_ledger_goes_on_where_its_ancestor_was(
-    ledger: str, ancestry: list[tuple[str, int]], sealed: int, live: int, holes: list[tuple[str, int, int]]
+    ledger: str, ancestry: list[tuple[str, int]], sealed: dict[str, int], live: int, holes: list[tuple[str, int, int]]
 ) -> None:
     before = Cursors("A", 90, (Hole("A", 5, 9, 1),), 7)
     found = renewed(before, ledger, ancestry, 100, sealed, 2)
@@ -427,6 +436,30 @@ def test_a_hole_of_the_ledger_before_a_restore_gets_its_own_rows_and_the_new_one
             made.seal(remove=pruned)
         made.tick()
         store.away = None
+        feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_what_two_restores_in_a_row_lost_is_fed_from_the_segments(tmp_path: Path, fed: bool) -> None:
+    """The store is away, or new: either way it gets the tails of both, which only segments hold."""
+    with gateway(tmp_path) as made:
+        store = Store()
+        made.frames(20)
+        if fed:
+            first = made.feed(lambda: store)
+            turn(first, made.clock, done(first, made))
+            made.clock.now_s += 5
+            first.round()
+            first.close()
+        for number in (2, 3):
+            backup = made.backup()
+            made.frames(10)
+            made.seal(remove=False)
+            made.restore(backup, f"ledger-{number}")
+        made.frames(5)
         feed = made.feed(lambda: store, catch_up_rows_per_s=100_000)
         turn(feed, made.clock, done(feed, made))
         assert same(store.held(), made.all())
