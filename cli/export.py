@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 import typer
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.historian import EmbeddedHistorian, ExportProgress
     from gateway.serve import HistoryReader
 
+EXIT_DAMAGED: Final = 1
+DAMAGED_TOLD_MAX: Final = 10
 HELP = say(
     "导出历史数据：CSV、Parquet 或 Excel（按文件名后缀）；时间按站点时区，日期包含当日",
     "Export history as CSV, Parquet or Excel, by the file's ending. Times in the site's zone; a date includes that day.",
@@ -82,12 +85,17 @@ def export_command(
         raise refuse(unusable(out, error)) from None
     told: dict[str, Any] = {
         "file": str(out), "rows": done.rows, "bytes": done.bytes, "tags": len(order.tags), "tags_empty": done.tags_empty,
-        "from_ms": from_ms, "to_ms": to_ms,
+        "from_ms": from_ms, "to_ms": to_ms, "tags_damaged": done.tags_damaged,
+        "damaged": [{"from_ms": each.from_ms, "to_ms": each.to_ms, "file": each.file, "why": each.why} for each in done.damaged],
     }  # fmt: skip
     if as_json:
         print(json.dumps(told, ensure_ascii=False))
-        return
-    began, ended = (zone_text(datetime.fromtimestamp(at // 1000, UTC), zone) for at in (from_ms, to_ms))
+        raise SystemExit(EXIT_DAMAGED if done.damaged else 0)
+
+    def shown_time(at_ms: int) -> str:
+        return zone_text(datetime.fromtimestamp(at_ms // 1000, UTC), zone)
+
+    began, ended = shown_time(from_ms), shown_time(to_ms)
     where = escaped(str(out))
     print(say(
         f"{where}：{done.rows} 行，{done.bytes} 字节，{len(order.tags)} 个测点（其中 {done.tags_empty} 个无数据），"
@@ -95,6 +103,23 @@ def export_command(
         f"{where}: {done.rows} rows, {done.bytes} bytes, {len(order.tags)} tags ({done.tags_empty} without data), "
         f"{began} until {ended}",
     ))  # fmt: skip
+    if not done.damaged:
+        return
+    for each in done.damaged[:DAMAGED_TOLD_MAX]:
+        lo, hi = shown_time(each.from_ms), shown_time(each.to_ms)
+        print(escaped(say(
+            f"损坏：{lo} 至 {hi}：{each.file}：{each.why}", f"damaged: {lo} until {hi}: {each.file}: {each.why}"
+        )), file=sys.stderr)  # fmt: skip
+    if len(done.damaged) > DAMAGED_TOLD_MAX:
+        more = len(done.damaged) - DAMAGED_TOLD_MAX
+        print(say(f"……另有 {more} 段（见 --json）", f"... and {more} more (see --json)"), file=sys.stderr)
+    print(say(
+        f"不完整：有 {len(done.damaged)} 段已存数据无法读取，涉及 {done.tags_damaged} 个测点；文件中每段起点有一行，"
+        "质量为 BAD/DAMAGED；请从备份恢复上述文件后再次导出",
+        f"not whole: {len(done.damaged)} stretches are stored and cannot be read, of {done.tags_damaged} tags; where one begins the "
+        "file has a row of quality BAD/DAMAGED; restore these files from a backup and export again",
+    ), file=sys.stderr)  # fmt: skip
+    raise SystemExit(EXIT_DAMAGED)
 
 
 def _tell(shown: Shown, how: ExportProgress) -> None:

@@ -96,7 +96,8 @@ def _as_json(done: Loaded, *, dry_run: bool) -> dict[str, Any]:
     return {
         "load": done.load_id, "dry_run": dry_run, "rows": counts.rows, "samples": done.samples, "duplicates": done.duplicates,
         "good": done.good, "uncertain": done.uncertain, "bad": done.bad, "missing": counts.missing, "unlisted": counts.unlisted,
-        "clamped": counts.clamped, "values_dropped": counts.values_dropped, "parts": done.parts, "parts_there": done.parts_there,
+        "clamped": counts.clamped, "values_dropped": counts.values_dropped, "damaged": counts.damaged,
+        "parts": done.parts, "parts_there": done.parts_there,
         "digest": f"{done.digest:016x}",
         "tags": [{"tag": tag.tag, "rows": tag.rows, "first_ms": tag.first_ms, "last_ms": tag.last_ms} for tag in done.tags],
     }  # fmt: skip
@@ -121,6 +122,11 @@ def _print(done: Loaded, site: SiteConfig, *, dry_run: bool) -> None:
         f"{counts.unlisted} left out as not listed, {counts.clamped} clamped to the range, "
         f"{counts.values_dropped} values dropped that came as bad",
     ))  # fmt: skip
+    if counts.damaged:
+        print(say(
+            f"该导出文件并不完整：有 {counts.damaged} 段数据当时已损坏，未能导出，也就无从导入",
+            f"this export was not whole: {counts.damaged} stretches were damaged then, and are not in the file",
+        ))  # fmt: skip
     if dry_run:
         print(say("试运行：没有写入", "dry run: nothing was written"))
     elif done.parts_there == done.parts:

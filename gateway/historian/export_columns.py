@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config import QUALITY_CODES
+from gateway.historian.export import Piece
+from gateway.historian.samples import Samples, concatenated
 
 HEADER: Final = ("time", "utc_ms", "tag", "name_zh", "value", "unit", "quality", "code", "raw", "late")
 """Columns of every export. `raw`: the value as measured where `value` was clamped to the tag's range."""
@@ -19,6 +21,7 @@ _MARK: Final = "'"
 _FORMULA: Final = (*"=+-@\t\r\n＝＋－＠", _MARK)
 """What a spreadsheet may take for the begin of a formula (OWASP, CSV injection), full-width forms among them, and our mark."""
 _QUARTER_MS: Final = 900_000
+_DAMAGED_CODE: Final = 0  # BAD: who reads codes alone does not take it for calm
 _SECOND_MAX: Final = 253_402_000_000  # some days before the end of the year 9999
 
 
@@ -32,6 +35,8 @@ def plain(text: str) -> str:
     return text[1:] if text.startswith(_MARK) else text
 
 
+DAMAGED: Final = "BAD/DAMAGED"
+"""Begins the quality of a row that is no sample: from its time on samples are stored and cannot be read."""
 _WORD_OF: Final = {code: word for word, code in QUALITY_CODES.items()}
 QUALITY_WORDS: Final = tuple(_WORD_OF.get(code, str(code)) for code in range(256))
 """By code: `GOOD`, `UNCERTAIN/RANGE`, `BAD/COMM` …; a code that is none of ours as its number."""
@@ -66,6 +71,25 @@ def _offset_text(offset_ms: int) -> str:
     minutes, seconds = divmod(abs(offset_ms) // 1000, 60)
     sign = "-" if offset_ms < 0 else "+"
     return f"{sign}{minutes // 60:02}:{minutes % 60:02}" + (f":{seconds:02}" if seconds else "")
+
+
+def rows_of(piece: Piece, zone: tzinfo) -> tuple[Samples, NDArray[Any]]:
+    """Return the rows of a piece, and of each the word of its quality: stretches that are damaged first, then the samples.
+
+    Such a row stands at the begin of its stretch, without a value; its word names the end: `BAD/DAMAGED until 2026-…`.
+    """
+    words = np.array(QUALITY_WORDS, object)[piece.samples.code]
+    if not piece.damaged:
+        return piece.samples, words
+    at = np.array([each.from_ms for each in piece.damaged], np.int64)
+    none, nan = np.zeros(len(at), np.int64), np.full(len(at), np.nan)
+    rows = Samples(
+        (piece.tag.id,), none.astype(np.int32), at, nan, np.full(len(at), _DAMAGED_CODE, np.uint8), nan, none.astype(np.bool_),
+        none, none,
+    )  # fmt: skip
+    ends = times(np.array([each.to_ms for each in piece.damaged], np.int64), zone)
+    told = np.array([f"{DAMAGED} until {end}" for end in ends], object)
+    return concatenated([rows, piece.samples]), np.concatenate([told, words])
 
 
 def numbers(column: NDArray[np.float64], text: Callable[[str], str]) -> list[float | str | None]:

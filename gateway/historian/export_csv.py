@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Final
 
 from gateway.historian.export import Piece
-from gateway.historian.export_columns import HEADER, QUALITY_WORDS, neutral, numbers, times
+from gateway.historian.export_columns import HEADER, neutral, numbers, rows_of, times
 
 BOM: Final = "\ufeff".encode()
 """Without it Excel reads UTF-8 as the system's own encoding, and Chinese names as nonsense."""
@@ -23,7 +23,7 @@ def csv_header(*, bom: bool) -> bytes:
 
 def csv_lines(piece: Piece, zone: tzinfo) -> bytes:
     """Return a piece as lines."""
-    samples = piece.samples
+    samples, words = rows_of(piece, zone)
     if not len(samples):
         return b""
     tag, name, unit = (neutral(text) for text in (piece.tag.id, piece.tag.name_zh, piece.tag.unit))
@@ -31,7 +31,7 @@ def csv_lines(piece: Piece, zone: tzinfo) -> bytes:
     lines = StringIO(newline="")
     csv.writer(lines, lineterminator="\r\n").writerows(zip(
         times(samples.source_ms, zone), samples.source_ms.tolist(), repeat(tag), repeat(name),
-        numbers(samples.value, neutral), repeat(unit), [QUALITY_WORDS[each] for each in code], code,
+        numbers(samples.value, neutral), repeat(unit), words.tolist(), code,
         numbers(samples.raw, neutral), ["true" if late else "false" for late in samples.late.tolist()],
     ))  # fmt: skip
     return lines.getvalue().encode("utf-8", "replace")

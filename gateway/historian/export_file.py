@@ -15,6 +15,7 @@ from typing import Final, Protocol, get_args
 from gateway.historian.export import ExportError, ExportOrder, Format, Piece, RangeReader, pieces
 from gateway.historian.export_aside import folder_aside
 from gateway.historian.export_csv import csv_header, csv_lines
+from gateway.historian.segments.missing import Missing
 
 OWN_FOLDERS: Final = ("core", "serve", "historian", "edge")
 _NAME_CHARS: Final = 40
@@ -30,11 +31,16 @@ class ExportProgress:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote. `tags_empty`: tags without a sample in the range."""
+    """What an export wrote. `rows`: of samples. `tags_empty`: tags without a sample in the range, and without damage.
+
+    `damaged`: what of the range is stored and cannot be read, each file's stretch once; `tags_damaged`: tags it may be of.
+    """
 
     rows: int
     bytes: int
     tags_empty: int
+    tags_damaged: int = 0
+    damaged: tuple[Missing, ...] = ()
 
 
 class _Writer(Protocol):
@@ -88,6 +94,8 @@ def write_export(
         force: an existing file is replaced, as a whole and at the very end.
         data: the gateway's data folder, whose own files are out of bounds.
 
+    What is damaged is gone past: a row stands where it begins, and what is returned says so.
+
     Raises:
         ExportError: nothing was written. HistorianError: the store could not be read; nothing was written.
         OSError: the disk is full, the folder is read-only …; nothing was written.
@@ -96,7 +104,8 @@ def write_export(
     check_place(path, data, force=force)
     with folder_aside(path.parent, f".{path.name[:_NAME_CHARS]}.") as folder:
         writer = _writer(kind, folder, order, bom=bom)
-        rows, filled, last = 0, set(), ""
+        rows, filled, harmed, last = 0, set(), set(), ""
+        damaged: dict[Missing, None] = {}
         try:
             for piece in pieces(historian, order):
                 writer.add(piece)
@@ -104,13 +113,17 @@ def write_export(
                 if len(piece.samples) and piece.tag.id != last:
                     last = piece.tag.id
                     filled.add(last)
+                if piece.damaged:
+                    harmed.add(piece.tag.id)
+                    damaged.update(dict.fromkeys(piece.damaged))
                 progress(ExportProgress(piece.done, rows))
             made = writer.finish()
         finally:
             writer.close()
         size = made.stat().st_size
         _give_name(made, path, force=force)
-    return Exported(rows, size, len(order.tags) - len(filled))
+    told = tuple(sorted(damaged, key=lambda each: (each.from_ms, each.to_ms, each.file)))
+    return Exported(rows, size, len(order.tags) - len(filled | harmed), len(harmed), told)
 
 
 class CsvExport:
@@ -141,7 +154,7 @@ def _writer(kind: Format, folder: Path, order: ExportOrder, *, bom: bool) -> _Wr
     if kind == "parquet":
         from gateway.historian.export_parquet import ParquetExport
 
-        return ParquetExport(folder)
+        return ParquetExport(folder, order.zone)
     from gateway.historian.export_xlsx import XlsxExport
 
     return XlsxExport(folder, order.zone)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.historian.export import Piece
-from gateway.historian.export_columns import QUALITY_WORDS
+from gateway.historian.export_columns import rows_of
 
 if TYPE_CHECKING:
     import duckdb
+    from numpy.typing import NDArray
 
 MEMORY_LIMIT: Final = "512MB"
 PART_ROWS: Final = 1_000_000
@@ -19,23 +21,24 @@ _PIECE: Final = "piece"
 class ParquetExport:
     """Writes `folder`/export.parquet; the folder is its own, and nobody else's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, zone: tzinfo) -> None:
         import numpy as np
 
         from gateway.historian.samples import Samples, concatenated
 
-        self._np, self._concatenated, self._folder = np, concatenated, folder
+        self._np, self._concatenated, self._folder, self._zone = np, concatenated, folder, zone
         self._connection = _connect(folder)
-        self._waiting: list[tuple[Piece, Samples]] = []
+        self._waiting: list[tuple[Piece, Samples, NDArray[Any]]] = []
         self._waiting_rows = 0
         self._parts: list[str] = []
 
     def add(self, piece: Piece) -> None:
         """Take the next piece."""
-        if not len(piece.samples):
+        samples, words = rows_of(piece, self._zone)
+        if not len(samples):
             return
-        self._waiting.append((piece, piece.samples))
-        self._waiting_rows += len(piece.samples)
+        self._waiting.append((piece, samples, words))
+        self._waiting_rows += len(samples)
         if self._waiting_rows >= PART_ROWS:
             self._flush()
 
@@ -56,14 +59,14 @@ class ParquetExport:
 
     def _flush(self) -> None:
         np, waiting = self._np, self._waiting
-        samples = self._concatenated([each for _, each in waiting])
-        counts = [len(each) for _, each in waiting]
-        texts = np.array([(each.tag.id, each.tag.name_zh, each.tag.unit) for each, _ in waiting], object).reshape(-1, 3)
+        samples = self._concatenated([each for _, each, _ in waiting])
+        counts = [len(each) for _, each, _ in waiting]
+        texts = np.array([(each.tag.id, each.tag.name_zh, each.tag.unit) for each, _, _ in waiting], object).reshape(-1, 3)
         tag, name, unit = (np.repeat(texts[:, at], counts) for at in range(3))
         self._connection.register(_PIECE, {
             "utc_ms": samples.source_ms, "tag": tag, "name_zh": name, "value": samples.value, "unit": unit,
-            "quality": np.array(QUALITY_WORDS, object)[samples.code], "code": samples.code, "raw": samples.raw,
-            "late": samples.late,
+            "quality": np.concatenate([np.empty(0, object), *(words for _, _, words in waiting)]),
+            "code": samples.code, "raw": samples.raw, "late": samples.late,
         })  # fmt: skip
         path = str(self._folder / f"part-{len(self._parts):08}.parquet")
         self._connection.execute(

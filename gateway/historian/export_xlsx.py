@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.historian.export import Piece
-from gateway.historian.export_columns import HEADER, QUALITY_WORDS, numbers, offsets_ms
+from gateway.historian.export_columns import HEADER, numbers, offsets_ms, rows_of
 from gateway.historian.samples import DAY_MS
 
 SHEET_ROWS_MAX: Final = 1_048_576
@@ -40,11 +40,11 @@ class XlsxExport:
 
     def add(self, piece: Piece) -> None:
         """Take the next piece."""
-        samples = piece.samples
+        samples, words = rows_of(piece, self._zone)
         columns = zip(
             ((samples.source_ms + offsets_ms(samples.source_ms, self._zone)) / DAY_MS + _EPOCH_DAYS).tolist(),
             samples.source_ms.tolist(), numbers(samples.value, str), samples.code.tolist(), numbers(samples.raw, str),
-            samples.late.tolist(), strict=True,
+            samples.late.tolist(), words.tolist(), strict=True,
         )  # fmt: skip
         with _temporary_files_in(self._folder):
             self._append(piece, columns)
@@ -69,13 +69,13 @@ class XlsxExport:
             self._begin_sheet()
         texts = [_NOT_XML.sub("\ufffd", text)[:_TEXT_CHARS_MAX] for text in (piece.tag.id, piece.tag.name_zh, piece.tag.unit)]
         self._set_texts(texts)
-        for serial, utc_ms, value, code, raw, late in columns:
+        for serial, utc_ms, value, code, raw, late, word in columns:
             if self._rows >= self._sheet_rows_max:
                 self._begin_sheet()
                 self._set_texts(texts)
             # openpyxl writes a row at once, so that the same cells serve the next row too.
             cells = self._cells
-            cells[0].value, cells[1].value, cells[6].value = serial, utc_ms, QUALITY_WORDS[code]
+            cells[0].value, cells[1].value, cells[6].value = serial, utc_ms, word
             cells[7].value, cells[9].value = code, late
             _set_number(cells[4], value)
             _set_number(cells[8], raw)

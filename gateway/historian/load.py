@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from config import QUALITY_CODES, HistoryMapping, HistoryQuality, HistoryTime, SiteConfig
 from gateway.historian.export_aside import folder_aside
+from gateway.historian.export_columns import DAMAGED
 from gateway.historian.load_files import Chunk, FileRead, read_csv, read_parquet
 from gateway.historian.load_rows import Converter, LoadProblem, Problems, RowCounts
 from gateway.historian.load_stage import Part, Stage
@@ -25,6 +26,7 @@ from gateway.historian.store import HistorianError
 
 FORMAT: Final = 1
 LOAD_ID_DIGITS: Final = 24
+QUALITY_COLUMN: Final = "quality"  # of our own exports
 
 _CODES: Final = {str(code): word for word, code in QUALITY_CODES.items()}
 
@@ -133,17 +135,18 @@ def load_file(
     with _disk_told(work), folder_aside(work, "import-") as folder:
         zone = ZoneInfo(given.time.timezone or site.timezone)
         converter = Converter(given, site, zone, now_ms, problems)
+        wanted = converter.columns if mapping is not None else (*converter.columns, QUALITY_COLUMN)
         if kind == ".parquet":
-            zoned, rows = read_parquet(path, converter.columns, given.time.column, problems, read)
+            zoned, rows = read_parquet(path, wanted, given.time.column, problems, read)
             if zoned:
                 converter.take_moments()
             chunks = rows()
         else:
-            chunks = read_csv(path, given, converter.columns, problems, read)
+            chunks = read_csv(path, given, wanted, problems, read)
         stage = Stage(folder, converter.names)
         try:
-            for lines, cells in chunks:
-                _take(stage, converter, problems, (lines, cells))
+            for chunk in chunks:
+                _take(stage, converter, problems, chunk if mapping is not None else _without_damage(chunk, converter.counts))
                 progress(LoadProgress("read", min(1.0, read.done / max(1, read.whole)), converter.counts.rows))
             if problems.count:
                 raise LoadRefusedError(path, problems.told, problems.count)
@@ -171,6 +174,16 @@ def _take(stage: Stage, converter: Converter, problems: Problems, chunk: Chunk) 
     columns = converter.convert(*chunk)
     if not problems.count:  # once something is wrong nothing will be written, only told
         stage.add(columns)
+
+
+def _without_damage(chunk: Chunk, counts: RowCounts) -> Chunk:
+    """Leave out the rows of our own exports that are no samples but say that some could not be read."""
+    lines, cells = chunk
+    kept = [at for at, word in enumerate(cells[QUALITY_COLUMN]) if not str(word).startswith(DAMAGED)]
+    if len(kept) == len(lines):
+        return chunk
+    counts.damaged += len(lines) - len(kept)
+    return [lines[at] for at in kept], {name: [column[at] for at in kept] for name, column in cells.items()}
 
 
 def _write(

@@ -75,6 +75,8 @@ class RowCounts:
     clamped: int = 0
     values_dropped: int = 0
     """Values that came with BAD: our samples have none then."""
+    damaged: int = 0
+    """Rows of an export of ours that say that samples could not be read: there is nothing to load."""
     skipped_words: set[str] = field(default_factory=set)
     """Series left out because the mapping says so; the first thousand."""
 

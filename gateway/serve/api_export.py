@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from config import SiteConfig
-from gateway.historian.export import ExportOrder, ExportTag, pieces
+from gateway.historian.export import ExportOrder, ExportTag, Piece, pieces
 from gateway.historian.export_csv import csv_stream
 from gateway.historian.store import HistorianError
 from gateway.serve.asking import KNOWN_PARAMETERS, Parts, PartsOf, TimeMs, Viewer, problems
@@ -53,7 +53,11 @@ async def export(
     format: Literal["csv"] = "csv",
     bom: Annotated[bool, Query(description="begin with a byte order mark, for Excel")] = False,
 ) -> Response:  # fmt: skip
-    """Every sample of some tags, as CSV: tag by tag, in order of time. An answer that breaks off is not the whole file."""
+    """Every sample of some tags, as CSV: tag by tag, in order of time. An answer that breaks off is not the whole file.
+
+    What is stored and cannot be read is gone past: where it begins stands a row without a value, of quality
+    `BAD/DAMAGED until …`.
+    """
     if request.scope["http_version"] == "1.0":
         raise RefusedError(
             Kind.MALFORMED, "an export needs HTTP/1.1: in 1.0 nobody could tell a cut file from a whole one",
@@ -74,7 +78,8 @@ async def export(
     limit = request.scope[LIMIT]
     assert isinstance(limit, asyncio.Timeout)
     limit.reschedule(asyncio.get_running_loop().time() + EXPORT_S_MAX)
-    work = _Export(parts, csv_stream(pieces(parts.historian, order, PIECE_ROWS), order.zone, bom=bom), note)
+    found = _noted(pieces(parts.historian, order, PIECE_ROWS), note)
+    work = _Export(parts, csv_stream(found, order.zone, bom=bom), note)
     return _ExportResponse(work, f"hazardgate-{parts.site.site}-{from_ms}-{to_ms}.{format}", token.id)
 
 
@@ -84,6 +89,16 @@ def _order(site: SiteConfig, tags: list[str], from_ms: int, to_ms: int) -> Expor
         at = site.tag_index.get(name)  # None: a tag that the site has no more
         chosen.append(ExportTag(name) if at is None else ExportTag(name, site.tags[at].name.zh, site.tags[at].unit or ""))
     return ExportOrder(tuple(chosen), from_ms, to_ms, ZoneInfo(site.timezone), ROWS_MAX)
+
+
+def _noted(found: Iterator[Piece], note: dict[str, Any]) -> Iterator[Piece]:
+    """Count in the audit's note the rows that tell of damage."""
+    for piece in found:
+        if piece.damaged:
+            if "damaged" not in note:
+                log.error("export: goes past what cannot be read: %s: %s", piece.damaged[0].file, piece.damaged[0].why)
+            note["damaged"] = note.get("damaged", 0) + len(piece.damaged)
+        yield piece
 
 
 @dataclass(slots=True)

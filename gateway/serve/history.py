@@ -77,17 +77,24 @@ class HistoryReader(StateReader):
             QueryTooLargeError, QueryTimeError: not all could be read: ask for a shorter range.
             StoreAwayError: there is no ledger to read. SegmentDamagedError: some samples are stored and cannot be read.
         """
+        found, missing = self.readable(tag, from_ms, to_ms, rows_max, deadline_s)
+        refuse_missing(missing, self._zone)
+        return found
 
-        def ask(taken: Taken) -> Samples:
+    def readable(
+        self, tag: str, from_ms: int, to_ms: int, rows_max: int = RAW_ROWS_MAX, deadline_s: float = DEADLINE_S_MAX
+    ) -> tuple[Samples, Sequence[Missing]]:
+        """Return what `range` does, but for what cannot be read, and these stretches."""
+
+        def ask(taken: Taken) -> tuple[Samples, Sequence[Missing]]:
             unsealed = self._unsealed(taken, tag, from_ms, to_ms)
             if unsealed.cut:
                 raise out_of_time("ledger", deadline_s) if unsealed.cut == "time" else too_many(rows_max)
             sealed, missing = self._segments.samples(taken.segments, tag, from_ms, to_ms, rows_max, taken.give_up_at)
-            refuse_missing([*missing, *within(taken.gone, from_ms, to_ms)], self._zone)
             found = _together(sealed, unsealed.samples)
             if len(found) > rows_max:
                 raise too_many(rows_max)
-            return found
+            return found, [*missing, *within(taken.gone, from_ms, to_ms)]
 
         try:
             self._check(from_ms, to_ms)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gateway.historian.samples import Samples
+from gateway.historian.segments.missing import Missing, within
 from gateway.historian.store import SegmentDamagedError
 from gateway.serve import api_export
 from gateway.serve.app import _Server, _uvicorn_config
@@ -159,6 +160,27 @@ def fails_after(served: Served, asked: int) -> None:
         return before(*given, **more)
 
     served.historian.range = failing  # type: ignore[method-assign]
+
+
+@pytest.mark.fault("F73")
+def test_what_is_damaged_is_gone_past_with_a_row_and_audited(tmp_path: Path) -> None:
+    async def story(served: Served) -> None:
+        def readable(tag: str, from_ms: int, to_ms: int, rows_max: int, deadline_s: float) -> tuple[Samples, list[Missing]]:
+            found = served.historian.range(tag, from_ms, to_ms, rows_max, deadline_s)
+            lost = (found.source_ms >= T0_MS + 5_000) & (found.source_ms < T0_MS + 9_000)
+            return found.take(~lost), within([Missing(T0_MS + 5_000, T0_MS + 9_000, "a.parquet", "bit rot")], from_ms, to_ms)
+
+        served.historian.readable = readable  # type: ignore[attr-defined]
+        async with served.client() as client:
+            answer = await client.get("/api/v1/export", params=QUERY)
+        rows = parsed(answer.content)
+        assert (answer.status_code, len(rows)) == (200, ROWS - 4 + 1)
+        assert [row["quality"] for row in rows[4:7]] == ["GOOD", "BAD/DAMAGED until 2025-10-09T08:00:09.000+08:00", "GOOD"]
+        assert (rows[5]["utc_ms"], rows[5]["value"], rows[6]["utc_ms"]) == (str(T0_MS + 5_000), "", str(T0_MS + 9_000))
+        (line,) = [json.loads(each) for each in (await served.audit()).splitlines() if '"export"' in each]
+        assert (line["ended"], line["damaged"]) == ("whole", 1)
+
+    run(tmp_path, story)
 
 
 def test_what_cannot_be_read_at_all_is_refused(tmp_path: Path) -> None:

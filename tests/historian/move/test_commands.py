@@ -99,6 +99,32 @@ def test_what_is_exported_is_imported_into_another_gateway_as_it_was(data: Path,
     assert everything(other) == everything(data)
 
 
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_export_of_what_is_partly_damaged_ends_with_1_names_it_and_its_import_invents_nothing(
+    data: Path, tmp_path: Path, ending: str
+) -> None:
+    whole = everything(data)
+    path = sorted((data / "historian/samples").glob("2025-10-10/*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:100])
+    out, other = tmp_path / f"out.{ending}", tmp_path / "other"
+    (other / "core").mkdir(parents=True)
+    asked = ("export", SITE, "--data", data, "--tag", f"{A},{B}", "--from", "2025-10-09", "--to", "2025-10-12", "--out", out)
+    done = run(*asked)
+    assert done.exit_code == 1, done.output
+    assert f"samples/2025-10-10/{path.name}: it is cut short, or changed" in done.output
+    assert "not whole: 1 stretches are stored and cannot be read, of 2 tags" in done.output
+    told = json.loads(run(*asked, "--force", "--json").output.splitlines()[-1])
+    left = [row for row in whole if not T0_MS + DAY_MS <= int(str(row[1])) < T0_MS + 2 * DAY_MS]
+    assert (told["rows"], told["tags_damaged"], [each["file"] for each in told["damaged"]]) == (
+        len(left), 2, [f"samples/2025-10-10/{path.name}"]
+    )  # fmt: skip
+    done = run("import", SITE, out, "--data", other)
+    assert done.exit_code == 0, done.output
+    assert "this export was not whole: 2 stretches were damaged then" in done.output
+    assert everything(other) == left
+
+
 def test_an_export_says_what_it_did_and_refuses_in_one_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out.csv"
     asked = ("export", SITE, "--data", data, "--tag", f"{A}, {B}", "--from", "2025-10-09T08:00", "--to", "2025-10-09")

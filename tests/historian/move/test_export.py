@@ -31,6 +31,7 @@ from gateway.historian.export_file import ExportProgress, check_place, format_of
 from gateway.historian.export_xlsx import XlsxExport
 from gateway.historian.memory import MemoryHistorian
 from gateway.historian.samples import DAY_MS, Samples
+from gateway.historian.segments.missing import Missing, within
 from gateway.historian.store import QueryTimeError, StoreAwayError
 from tests.historian.move.samples import (
     BAD,
@@ -131,6 +132,81 @@ def test_an_order_that_makes_no_sense_is_refused_and_unknown_tags_are_named() ->
     for wrong in ({"tags": ()}, {"to_ms": T0_MS}, {"to_ms": T0_MS + 3_661 * DAY_MS}):
         with pytest.raises(ExportError):
             replace(order(["A.X"]), **wrong)
+
+
+# ------------------------------------------------------------------ past damage
+
+
+class Torn(MemoryHistorian):
+    """Of some stretches (file, from, to) it cannot read what it holds."""
+
+    def __init__(self, torn: list[tuple[str, int, int]]) -> None:
+        super().__init__()
+        self.torn = torn
+
+    def readable(
+        self, tag: str, from_ms: int, to_ms: int, rows_max: int = 1, deadline_s: float = 5.0
+    ) -> tuple[Samples, list[Missing]]:
+        found = self.range(tag, from_ms, to_ms, rows_max, deadline_s)
+        lost = np.zeros(len(found), np.bool_)
+        for _, lo, hi in self.torn:
+            lost |= (found.source_ms >= lo) & (found.source_ms < hi)
+        return found.take(~lost), within([Missing(lo, hi, name, "bit rot") for name, lo, hi in self.torn], from_ms, to_ms)
+
+
+@pytest.mark.fault("F73")
+@settings(deadline=None, max_examples=60)
+@given(
+    sound_samples(),
+    st.lists(st.tuples(st.integers(-DAY_MS, 3 * DAY_MS), st.integers(1, 2 * DAY_MS)), max_size=4), st.integers(2, 9),
+)  # fmt: skip
+def test_an_export_goes_past_damage_and_tells_every_stretch_once_where_it_begins(
+    samples: Samples, drawn: list[tuple[int, int]], piece_rows: int
+) -> None:
+    torn = [(f"{at}.parquet", T0_MS + lo, T0_MS + lo + length) for at, (lo, length) in enumerate(drawn)]
+    store = Torn(torn)
+    store.write(samples)
+    ordered = order(["A.X", "B.Y"], to_ms=T0_MS + 3 * DAY_MS)
+    lines = parsed(csv_stream(pieces(store, ordered, piece_rows), SHANGHAI, bom=False))
+    told = [dict(zip(HEADER, line, strict=True)) for line in lines[1:]]
+    harmed = [row for row in told if row["quality"].startswith("BAD/DAMAGED")]
+    inside = [(max(lo, T0_MS), min(hi, ordered.to_ms)) for _, lo, hi in torn if lo < ordered.to_ms and hi > T0_MS]
+    for tag in ("A.X", "B.Y"):
+        mine = [row for row in harmed if row["tag"] == tag]
+        assert sorted((int(row["utc_ms"]), end_of(row["quality"])) for row in mine) == sorted(inside)
+        moments = [int(row["utc_ms"]) for row in told if row["tag"] == tag]
+        assert moments == sorted(moments)
+    assert {(row["value"], row["raw"], row["code"], row["late"]) for row in harmed} <= {("", "", "0", "false")}
+    kept = [row for row in rows_of(samples) if not any(lo <= row[1] < hi for _, lo, hi in torn)]
+    assert values_of_csv([lines[0], *(line for line, row in zip(lines[1:], told, strict=True) if row not in harmed)]) == kept
+
+
+def end_of(word: str) -> int:
+    return round(datetime.fromisoformat(word.removeprefix("BAD/DAMAGED until ")).timestamp() * 1000)
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("ending", ["csv", "parquet", "xlsx"])
+def test_in_every_format_a_damaged_stretch_is_a_row_and_the_account_names_it(tmp_path: Path, ending: str) -> None:
+    store = Torn([("one.parquet", T0_MS + 100, T0_MS + 900), ("two.parquet", T0_MS - 9, T0_MS - 3)])
+    store.write(samples_of(ROWS))
+    path = tmp_path / f"out.{ending}"
+    done = write_export(store, order(["A.X", "B.Y", "C.Z"]), path)
+    assert (done.rows, done.tags_empty, done.tags_damaged) == (3, 0, 3)
+    assert [(each.file, each.from_ms, each.to_ms, each.why) for each in done.damaged] == [
+        ("one.parquet", T0_MS + 100, T0_MS + 900, "bit rot")
+    ]
+    if ending == "csv":
+        listed = [tuple(line) for line in csv.reader(path.read_text("utf-8-sig").splitlines())][1:]
+    elif ending == "parquet":
+        listed = [tuple(map(str, row)) for row in read_parquet(path)[1]]
+    else:
+        listed = [tuple(map(str, row)) for row in openpyxl.load_workbook(path).active.iter_rows(min_row=2, values_only=True)]
+    until = f"BAD/DAMAGED until {times(np.array([T0_MS + 900]), SHANGHAI)[0]}"
+    assert [(int(row[1]), row[2], row[6], row[7]) for row in listed] == [
+        (T0_MS, "A.X", "GOOD", "192"), (T0_MS + 100, "A.X", until, "0"), (T0_MS + 1000, "A.X", "UNCERTAIN/RANGE", "69"),
+        (T0_MS + 5, "B.Y", "GOOD", "192"), (T0_MS + 100, "B.Y", until, "0"), (T0_MS + 100, "C.Z", until, "0"),
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------ texts and times
