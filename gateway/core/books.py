@@ -108,6 +108,11 @@ class StreamState:
         return self.last_source_ms - after[0] if self.marks[0][0] <= number else UNSYNCED_TAIL_MS_MAX + 1
 
     @property
+    def highest_known(self) -> int:
+        """The highest number that arrived or that a birth told of."""
+        return max(self.received.highest, self.last or 0, *(hi for _, hi in self.uncounted))
+
+    @property
     def length_ms(self) -> int:
         """Source time from the first mark kept to the newest frame; right as far as a second and beyond."""
         return self.last_source_ms - self.marks[0][1] if self.marks else 0
@@ -135,7 +140,8 @@ class Descent(Enum):
     """How the live stream of a birth comes from the one we took for live."""
 
     LEADS = "leads"  # stream by stream
-    BROKEN = "broken"  # through one that nobody here knows: a ledger newer than ours acknowledged it
+    HIDDEN = "hidden"  # nobody can tell: the list is full
+    BROKEN = "broken"  # through one of which we never heard enough to acknowledge it: a ledger newer than ours did
     STRANGE = "strange"  # not at all
 
 
@@ -155,6 +161,7 @@ class NodeBook:
     def __init__(self) -> None:
         self.streams: dict[int, StreamState] = {}
         self.live = 0
+        self.unproven = 0  # what was live before a full list hid how the present live stream comes from it
         self.strangers: list[int] = []  # positions (count of live streams) at which a wrong predecessor came
         self.live_count = 0
 
@@ -227,9 +234,12 @@ class NodeBook:
         told = {span.stream: span for span in spans}
         losses: list[Loss] = []
         new_stream = live != self.live and live != 0
-        known_live_before = self.live
-        descent = self._descent(live, told) if new_stream and known_live_before else Descent.LEADS
         cut = len(spans) >= UNFINISHED_LISTED_MAX
+        known = self.unproven or self.live
+        asked = known != 0 and (new_stream or self.unproven != 0)
+        descent = self._descent(live, known, told, cut=cut) if asked else Descent.LEADS
+        put_off = self.unproven != 0
+        self.unproven = known if descent is Descent.HIDDEN else 0
         for span in spans:
             losses += self._learn(span, sealed=span.stream != live, cut=cut)
         if not cut:
@@ -238,46 +248,57 @@ class NodeBook:
             self.live = live
             self.live_count += 1
             self.streams.setdefault(live, StreamState())
-        two_boxes = False
+        # While a list is full births follow each other within a session, and only the first of them tells two boxes.
+        two_boxes = unended and not put_off and descent in (Descent.BROKEN, Descent.STRANGE)
         if descent is Descent.BROKEN or (descent is Descent.STRANGE and restored):
             # Neither the end of the stream we know nor the streams after it are told by anyone any more.
-            after = self.streams[known_live_before].received.highest + 1
-            until = "the unknown predecessor" if descent is Descent.BROKEN else "this birth"
-            losses.append(Loss(known_live_before, after, 0, f"gateway restored: all from here to {until}, end unknown"))
+            cause = "gateway restored: all from here to this birth that it does not list, end unknown"
+            losses.append(Loss(known, self.streams[known].highest_known + 1, 0, cause))
         elif descent is Descent.STRANGE:
-            two_boxes = unended or any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
+            two_boxes = two_boxes or any(self.live_count - at <= TWO_BOXES_WITHIN_STREAMS for at in self.strangers)
             self.strangers = [*self.strangers[-7:], self.live_count]
             cause = "edge restored, or a second box under its id: its newest stream is not the one we know"
-            losses.append(Loss(known_live_before, 0, 0, cause))
+            losses.append(Loss(known, 0, 0, cause))
         restored = any(loss.cause.startswith("edge restored") for loss in losses)
         self._trim()
         return BirthFindings(tuple(losses), new_stream, restored, two_boxes)
 
-    def _descent(self, stream: int, told: dict[int, StreamSpan]) -> Descent:
-        """Walk the predecessors that the birth lists; all must lead to the live stream we know."""
-        seen = 0
-        while stream in told and seen <= len(told):
-            stream, seen = told[stream].predecessor, seen + 1
-            # A stream we know but not the newest: a torn tail, if what we hold after it is within a second.
-            if stream == self.live or (stream in self.streams and self._held_after(stream) <= UNSYNCED_TAIL_MS_MAX):
-                return Descent.LEADS
-        if stream in self.streams:
-            return Descent.STRANGE
-        # One that nobody here knows was acknowledged by a ledger newer than ours: we were restored, not the edge. A cut
-        # list proves nothing; no predecessor at all is an empty disk.
-        if len(told) >= UNFINISHED_LISTED_MAX:
-            return Descent.LEADS
-        return Descent.BROKEN if stream else Descent.STRANGE
+    def _descent(self, live: int, known: int, told: dict[int, StreamSpan], *, cut: bool) -> Descent:
+        """Walk back from the live stream over predecessors that births listed; all must lead to the one we know.
 
-    def _held_after(self, stream: int) -> int:
-        """Return how much source time, in ms, the streams from `stream` up to the live one hold."""
-        held_ms, at, steps = 0, self.live, 0
-        while at != stream:
-            state = self.streams.get(at)
-            if state is None or steps > len(self.streams):
-                return UNSYNCED_TAIL_MS_MAX + 1
-            held_ms, at, steps = held_ms + state.length_ms, state.predecessor, steps + 1
-        return held_ms
+        Only where full lists put the question off, streams count that former births listed: what followed the one we
+        know has been acknowledged in part since, and that is not listed any more.
+        """
+        before = self._held_after_each(known)
+        stream, seen = live, {live}
+        while stream != known:
+            state = self.streams.get(stream)
+            if stream in told:
+                stream = told[stream].predecessor
+            elif self.unproven and state is not None and state.told:
+                stream = state.predecessor
+            elif state is not None and (state.told or state.closed):
+                return Descent.STRANGE
+            elif cut:
+                return Descent.HIDDEN
+            else:
+                return Descent.BROKEN
+            if stream in before:  # not the newest that we know: a torn tail, if what we hold after it is within a second
+                return Descent.LEADS if before[stream] <= UNSYNCED_TAIL_MS_MAX else Descent.STRANGE
+            if not stream or stream in seen:  # an empty disk, or a circle
+                return Descent.STRANGE
+            seen.add(stream)
+        return Descent.LEADS
+
+    def _held_after_each(self, stream: int) -> dict[int, int]:
+        """Return a stream and those before it, with how much source time, in ms, the streams after each hold up to it."""
+        held: dict[int, int] = {}
+        after_ms = 0
+        while stream in self.streams and stream not in held:
+            held[stream] = after_ms
+            state = self.streams[stream]
+            stream, after_ms = state.predecessor, after_ms + state.length_ms
+        return held
 
     def _learn(self, span: StreamSpan, *, sealed: bool, cut: bool) -> list[Loss]:
         """Take one listed stream in; what its edge no longer holds and we never got is lost.
@@ -287,12 +308,13 @@ class NodeBook:
         """
         losses: list[Loss] = []
         state = self.streams.setdefault(span.stream, StreamState())
+        known = state.told and state.predecessor == span.predecessor
         state.listed(span.first, span.last)
         state.predecessor, state.predecessor_last = span.predecessor, span.predecessor_last
         if sealed:
             losses += self._seal(span.stream, span.last)
         losses += self._settle(span.stream, span.first - 1, "gateway restored: acknowledged before, unknown now")
-        if span.predecessor and span.predecessor_last:
+        if span.predecessor and span.predecessor_last and (span.predecessor in self.streams or not known):  # else trimmed
             if span.predecessor not in self.streams and cut:
                 self.streams[span.predecessor] = StreamState()
             elif span.predecessor not in self.streams:
@@ -341,14 +363,14 @@ class NodeBook:
 
     def _settle(self, stream: int, upto: int, cause: str) -> list[Loss]:
         state = self.streams[stream]
-        missing = state.received.close_gap(upto)
+        missing = state.not_uncounted(state.received.close_gap(upto))  # those are in the ledger
         state.lost += missing
         return [Loss(stream, lo, hi, cause) for lo, hi in missing]
 
     def _trim(self) -> None:
         extra = len(self.streams) - STREAMS_KEPT_MAX
         if extra > 0:
-            for stream in [s for s, state in self.streams.items() if state.finished and s != self.live][:extra]:
+            for stream in [s for s, state in self.streams.items() if state.finished and s not in (self.live, self.unproven)][:extra]:
                 del self.streams[stream]
 
     def unsettled(self) -> list[int]:
@@ -390,6 +412,7 @@ class NodeBook:
         """Return all of it as plain JSON values."""
         return {
             "live": self.live,
+            "unproven": self.unproven,
             "live_count": self.live_count,
             "strangers": self.strangers,
             "streams": [
@@ -407,6 +430,7 @@ class NodeBook:
         """Inverse of `to_facts`."""
         book = cls()
         book.live, book.live_count = facts["live"], facts["live_count"]
+        book.unproven = facts.get("unproven", 0)  # not in a book from before there was this
         book.strangers = list(facts["strangers"])
         for (
             stream, received, last, predecessor, predecessor_last, evaluated, last_ms, marks, lost, uncounted, *more

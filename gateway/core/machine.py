@@ -285,7 +285,7 @@ class Machine:
             if previous and facts["live"] != previous:  # its death may have gone unheard
                 self._fork(node, previous, self._evaluated(node, previous))
             findings = node.book.born(facts["live"], spans, restored=node.restored, unended=unended)
-            node.restored = False
+            node.restored = node.restored and node.book.unproven != 0
             if stranger:
                 self._fork_at_first(node, spans)
             if len(spans) < UNFINISHED_LISTED_MAX:  # a full list may hide the link

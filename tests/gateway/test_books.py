@@ -1,14 +1,12 @@
-"""What the gateway may acknowledge, and what it must call lost: tables, and a reference model that only knows sets."""
+"""What the gateway may acknowledge, and what it must call lost."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from unittest import mock
 
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-
+from gateway.core import books
 from gateway.core.books import (
     STREAMS_KEPT_MAX,
     UNFINISHED_LISTED_MAX,
@@ -36,7 +34,9 @@ def book_with(stream: int, last: int, *, every_ms: int = 100) -> NodeBook:
     return book
 
 
-def booked(book: NodeBook, first: int, last: int, *dropped: tuple[int, int]) -> tuple[list[tuple[int, int]], list[Loss]]:
+def booked(
+    book: NodeBook, first: int, last: int, *dropped: tuple[int, int]
+) -> tuple[list[tuple[int, int]], list[Loss]]:
     found = book.arrive_block(A, first, last, [(lo, hi, "disk full") for lo, hi in dropped])
     assert found is not None
     return found
@@ -171,6 +171,15 @@ def test_at_the_65th_interval_live_frames_are_evaluated_but_not_counted() -> Non
     assert beyond in book.streams[A].received
 
 
+def test_a_frame_stored_without_being_counted_is_not_lost_with_what_no_birth_lists() -> None:
+    book = book_with(A, 1)
+    for at in range(INTERVALS_MAX + 1):
+        book.arrive(A, 3 + 2 * at)
+    uncounted = 3 + 2 * INTERVALS_MAX
+    lost = causes(book.born(B, [span(B, 1, 0, A, uncounted + 1)]))
+    assert lost == [(A, hole, hole) for hole in range(2, uncounted + 2, 2)]
+
+
 def test_an_uncounted_frame_counts_as_one_stored_even_within_a_block() -> None:
     book = book_with(A, 1)
     for at in range(INTERVALS_MAX + 1):
@@ -276,10 +285,60 @@ def test_a_full_list_of_streams_proves_nothing_about_those_it_leaves_out() -> No
     assert not book.streams[A].finished
 
 
+def full_list(first: int) -> list[StreamSpan]:
+    """As many streams as a birth may list, each of frames 1..2, from `first` on; that follows A, which ended at 3."""
+    return [span(first + at, 1, 2, first + at - 1 if at else A, 2 if at else 3) for at in range(UNFINISHED_LISTED_MAX)]
+
+
+def test_frames_before_their_birth_are_no_restored_edge_when_a_full_list_hides_their_stream() -> None:
+    book = book_with(A, 3)
+    listed = full_list(1_000)
+    hidden = 1_000 + UNFINISHED_LISTED_MAX
+    book.arrive(hidden, 1)
+    findings = book.born(hidden + 1, [*listed, span(hidden + 1, 1, 0, hidden, 1)])
+    assert causes(findings) == []
+    # All but the newest have come, and been acknowledged, when a birth can list what was hidden.
+    for each in (*listed, span(hidden + 1, 1, 1)):
+        book.arrive_block(each.stream, 1, each.last, ())
+    book = NodeBook.from_facts(json.loads(json.dumps(book.to_facts())))
+    rest = [span(hidden, 1, 1, hidden - 1, 2), span(hidden + 2, 1, 0, hidden + 1, 1)]
+    findings = book.born(hidden + 2, rest)
+    assert (causes(findings), findings.two_boxes) == ([], False)
+
+
+def test_an_edge_restored_behind_a_full_list_is_told_once_the_list_is_short_enough_to_tell() -> None:
+    book = book_with(A, 50)
+    book.born(B, [span(B, 1, 0, A, 50)])
+    for number in range(1, 30):
+        book.arrive(B, number)
+        book.time(B, number, 1_100_000 + 100 * number)
+    listed = full_list(1_000)  # an older disk: these follow A, and B is on it no more
+    live = 1_001 + UNFINISHED_LISTED_MAX
+    assert not book.born(live, [*listed, span(live, 1, 0, live - 1, 2)]).restored_disk
+    for each in listed:
+        book.arrive_block(each.stream, 1, each.last, ())
+    findings = book.born(live, [span(live - 1, 1, 2, live - 2, 2), span(live, 1, 5, live - 1, 2)], unended=True)
+    assert (B, 0, 0) in causes(findings)
+    assert (findings.restored_disk, findings.two_boxes) == (True, False)
+
+
+def test_what_was_live_before_full_lists_is_kept_until_one_tells_what_followed_it() -> None:
+    with mock.patch.object(books, "STREAMS_KEPT_MAX", 3):
+        book = book_with(A, 3)
+        live = 1_001 + UNFINISHED_LISTED_MAX
+        book.born(live, [*full_list(1_000), span(live, 1, 0, live - 1, 2)])
+        assert A in book.streams
+
+
 def test_a_loss_is_named_once() -> None:
     book = book_with(A, 20)
     book.born(B, [span(A, 51, 80), span(B, 1, 0, A, 80)])
     assert causes(book.born(B, [span(A, 51, 80), span(B, 1, 3, A, 80)])) == []
+
+
+def test_a_second_box_with_a_history_of_its_own_is_told_while_the_first_is_there() -> None:
+    book = book_with(A, 5)
+    assert book.born(B, [span(B, 1, 0, C, 40)], unended=True).two_boxes
 
 
 def test_two_boxes_with_one_id() -> None:
@@ -325,6 +384,17 @@ def test_streams_taken_offline_form_a_chain_that_is_followed() -> None:
     assert not findings.restored_disk
     assert causes(findings) == []
     assert [book.successor(stream) for stream in (A, B, C, D)] == [B, C, D, 0]
+
+
+def test_a_finished_stream_that_is_kept_no_longer_is_not_lost_while_the_one_after_it_is_unfinished() -> None:
+    with mock.patch.object(books, "STREAMS_KEPT_MAX", 3):
+        book = book_with(A, 3)
+        book.born(B, [span(B, 1, 0, A, 3)])
+        for live in range(200, 206):
+            before = live - 1 if live > 200 else B
+            book.arrive(before, 1)
+            assert book.born(live, [span(B, 1, 5, A, 3), span(live, 1, 0, before, 5 if before == B else 1)]).losses == ()
+        assert A not in book.streams
 
 
 # -- ranges the edge dropped ------------------------------------------------------------------------------------
@@ -386,141 +456,3 @@ def test_the_number_of_finished_streams_is_bounded_and_open_ones_stay() -> None:
     assert len(book.streams) <= STREAMS_KEPT_MAX
     assert 1 in book.streams
     assert stream in book.streams
-
-
-
-# -- the promise: nothing is acknowledged that did not arrive or was not journalled as a loss --------------------------
-
-
-class AckPromise(RuleBasedStateMachine):
-    """An edge that is honest about what it holds, restores and losses of either side, and a book of sets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.book = NodeBook()
-        self.next = 100
-        self.live = 0
-        self.predecessor: dict[int, tuple[int, int]] = {}
-        self.last: dict[int, int] = {}
-        self.held: dict[int, set[int]] = {}  # what the edge still has
-        self.arrived: dict[int, set[int]] = {}
-        self.lost: dict[int, set[int]] = {}
-        self.endless: list[tuple[int, int]] = []  # (stream, number) from which on all up to a birth is called lost
-        self.ever: set[tuple[int, int]] = set()  # what arrived at this book or one that a copy took the place of
-        self.begin()
-        self.keep_a_copy()
-
-    def note(self, findings: BirthFindings) -> None:
-        for loss in findings.losses:
-            named = set(range(loss.first, loss.last + 1))
-            if not loss.cause.startswith("edge restored"):  # which names what we hold and the edge forgot
-                assert not named & self.arrived.get(loss.stream, set()), loss
-            self.lost.setdefault(loss.stream, set()).update(named)
-            if loss.cause.startswith("gateway restored: all from here"):
-                assert loss.last == 0
-                self.endless.append((loss.stream, loss.first))
-
-    @rule()
-    def begin(self) -> None:
-        if self.live and self.last[self.live] == 0:
-            return
-        before = (self.live, self.last.get(self.live, 0))
-        self.next += 1
-        self.live = self.next
-        self.predecessor[self.live], self.last[self.live], self.held[self.live] = before, 0, set()
-        self.birth()
-
-    @rule()
-    def birth(self) -> None:
-        spans = [
-            span(stream, min(held, default=self.last[stream] + 1), self.last[stream], *self.predecessor[stream])
-            for stream, held in self.held.items()
-            if held or stream == self.live
-        ]
-        self.note(self.book.born(self.live, spans[-200:]))
-
-    @rule(arrives=st.booleans(), count=st.integers(1, 5))
-    def scan(self, arrives: bool, count: int) -> None:
-        for _ in range(count):
-            self.last[self.live] += 1
-            self.held[self.live].add(self.last[self.live])
-            if arrives:
-                self.frame(self.live, self.last[self.live])
-
-    @rule(at=st.integers(0, 10**6))
-    def lone_frame(self, at: int) -> None:
-        """Frame by frame with a hole before each: intervals run out."""
-        self.last[self.live] += 1
-        self.held[self.live].add(self.last[self.live])
-        self.scan(True, 1)
-
-    def frame(self, stream: int, number: int) -> None:
-        before = number in self.book.streams[stream].received if stream in self.book.streams else False
-        verdict = self.book.arrive(stream, number)
-        self.arrived.setdefault(stream, set()).add(number)
-        if before:
-            assert verdict is Verdict.DUPLICATE
-        self.book.time(stream, number, number * 50)
-
-    @rule(at=st.integers(0, 10**6), size=st.integers(1, 30), drop=st.booleans())
-    def block(self, at: int, size: int, drop: bool) -> None:
-        sealed = [(stream, number) for stream, held in self.held.items() for number in held if stream != self.live]
-        if not sealed:
-            return
-        stream, first = sorted(sealed)[at % len(sealed)]
-        last = min(first + size, self.last[stream])
-        dropped = [(first, first, "full")] if drop else []
-        found = self.book.arrive_block(stream, first, last, dropped)
-        brought = set(range(first, last + 1)) - ({first} if drop else set())
-        if found is not None:
-            self.arrived.setdefault(stream, set()).update(brought)
-            for loss in found[1]:
-                self.lost.setdefault(stream, set()).update(range(loss.first, loss.last + 1))
-
-    @rule()
-    def acknowledge(self) -> None:
-        for stream, held in self.held.items():
-            state = self.book.streams.get(stream)
-            if state is not None:
-                self.held[stream] = {number for number in held if number > state.received.upto}
-
-    @rule(times=st.integers(1, 3))
-    def reconnects(self, times: int) -> None:
-        """Streams that live, are acknowledged and forgotten."""
-        for _ in range(times):
-            self.scan(True, 2)
-            self.begin()
-            self.acknowledge()
-
-    @rule()
-    def gateway_restored(self) -> None:
-        """An older copy of the book; what it no longer knows has to be named."""
-        self.ever |= {(stream, number) for stream, numbers in self.arrived.items() for number in numbers}
-        self.book = NodeBook.from_facts(self.kept)
-        self.arrived = {stream: set(numbers) for stream, numbers in self.kept_arrived.items()}
-        self.lost = {stream: set(numbers) for stream, numbers in self.kept_lost.items()}
-        self.endless = list(self.kept_endless)
-        self.birth()
-        for stream, number in self.ever:
-            known = self.arrived.get(stream, set()) | self.lost.get(stream, set()) | self.held.get(stream, set())
-            # Ids ascend here, so a later stream is one with a higher id.
-            assert number in known or any((stream, number) >= since for since in self.endless), (stream, number)
-
-    @rule()
-    def keep_a_copy(self) -> None:
-        self.kept = self.book.to_facts()
-        self.kept_arrived = {stream: set(numbers) for stream, numbers in self.arrived.items()}
-        self.kept_endless = list(self.endless)
-        self.kept_lost = {stream: set(numbers) for stream, numbers in self.lost.items()}
-
-    @invariant()
-    def only_what_arrived_or_was_called_lost_is_acknowledged(self) -> None:
-        for stream, state in self.book.streams.items():
-            known = self.arrived.get(stream, set()) | self.lost.get(stream, set())
-            counted = set(range(1, state.received.upto + 1))
-            counted |= {number for lo, hi in state.received.intervals for number in range(lo, hi + 1)}
-            assert counted <= known, (stream, sorted(counted - known)[:5])
-
-
-TestAckPromise = AckPromise.TestCase
-TestAckPromise.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

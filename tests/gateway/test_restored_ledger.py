@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from gateway.core.books import NodeBook
+from gateway.core.books import UNFINISHED_LISTED_MAX, BirthFindings, NodeBook
 from wire import StreamSpan
 
 KNOWN, FORGOTTEN, LIVE = 101, 102, 103
+
+
+def ranges(findings: BirthFindings) -> list[tuple[int, int, int]]:
+    return [(loss.stream, loss.first, loss.last) for loss in findings.losses]
 
 
 def test_a_predecessor_nobody_knows_is_our_loss_and_no_restored_edge() -> None:
@@ -15,7 +19,7 @@ def test_a_predecessor_nobody_knows_is_our_loss_and_no_restored_edge() -> None:
     # FORGOTTEN lived, was acknowledged and was forgotten by the edge after the copy of our ledger was made.
     findings = book.born(LIVE, [StreamSpan(LIVE, 1, 0, FORGOTTEN, 40)])
     # What KNOWN held beyond the copy, and streams between the two, are told by no birth: said without an end.
-    assert [(loss.stream, loss.first, loss.last) for loss in findings.losses] == [(FORGOTTEN, 1, 40), (KNOWN, 2, 0)]
+    assert ranges(findings) == [(FORGOTTEN, 1, 40), (KNOWN, 2, 0)]
     assert "unknown now" in findings.losses[0].cause
     assert "end unknown" in findings.losses[1].cause
     assert not findings.restored_disk
@@ -41,3 +45,38 @@ def test_an_edge_that_knows_no_predecessor_at_all_is_still_a_stranger() -> None:
     book = NodeBook()
     book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
     assert book.born(LIVE, [StreamSpan(LIVE, 1, 0, 0, 0)]).restored_disk
+
+
+def test_the_loss_without_an_end_begins_behind_what_the_edge_still_holds_of_the_stream() -> None:
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    book.arrive(KNOWN, 1)
+    findings = book.born(LIVE, [StreamSpan(KNOWN, 5, 9, 0, 0), StreamSpan(LIVE, 1, 0, FORGOTTEN, 40)])
+    assert ranges(findings) == [(KNOWN, 2, 4), (FORGOTTEN, 1, 40), (KNOWN, 10, 0)]
+
+
+def test_a_stream_of_which_the_copy_has_frames_and_no_birth_is_our_loss_and_no_restored_edge() -> None:
+    """Only a ledger that had its birth can have acknowledged it, and without that the edge would list it."""
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    book.arrive(FORGOTTEN, 1)
+    findings = book.born(LIVE, [StreamSpan(LIVE, 1, 0, FORGOTTEN, 1)])
+    assert ranges(findings) == [(KNOWN, 1, 0)]
+    assert "end unknown" in findings.losses[0].cause
+    assert not findings.restored_disk
+
+
+def test_what_a_full_list_hid_of_our_loss_is_said_once_the_list_is_short_enough() -> None:
+    book = NodeBook()
+    book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    book.arrive(KNOWN, 1)
+    listed = [
+        StreamSpan(1_000 + at, 1, 2, 999 + at if at else FORGOTTEN, 2) for at in range(UNFINISHED_LISTED_MAX)
+    ]  # fmt: skip
+    live = 1_000 + UNFINISHED_LISTED_MAX
+    assert book.born(live, [*listed, StreamSpan(live, 1, 0, live - 1, 2)]).losses == ()
+    for each in listed[:-1]:
+        book.arrive_block(each.stream, 1, 2, ())
+    findings = book.born(live, [listed[-1], StreamSpan(live, 1, 3, live - 1, 2)])
+    assert (KNOWN, 2, 0) in ranges(findings)
+    assert not findings.restored_disk
