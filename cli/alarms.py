@@ -42,7 +42,8 @@ _ORDER: Final = f"{_OPEN} DESC, {_UNACKED} DESC, grade DESC, {_STANDING} DESC, s
 
 @dataclass(slots=True)
 class Listing:
-    """Alarms as the ledger has them: what nobody has acknowledged first, then the gravest, what stands, the newest.
+    """Alarms as the ledger has them: unless asked otherwise, what nobody has acknowledged first, then the gravest,
+    what stands, the newest.
 
     `alarms` holds the first of `total`; `standing` counts all that stand, by grade; `start_values` has what they showed
     when they were raised, by id, where that is no longer what their record says.
@@ -54,10 +55,13 @@ class Listing:
     start_values: dict[str, float | None] = field(default_factory=dict)
 
 
-def read_alarms(reader: LedgerReader, count_max: int, *, closed: bool = False) -> Listing:
-    """Read the open alarms, with `closed` all of them, at most `count_max`."""
-    where = "1" if closed else _OPEN
-    rows = reader.rows(f"SELECT body FROM alarm WHERE {where} ORDER BY {_ORDER} LIMIT ?", (count_max,))  # noqa: S608 - our own constants
+def read_alarms(reader: LedgerReader, count_max: int, *, closed: bool = False, standing_first: bool = False) -> Listing:
+    """Read the open alarms, with `closed` all of them, at most `count_max`.
+
+    `standing_first` is for a view of a few lines, which must not be filled by what is over while something stands.
+    """
+    where, order = "1" if closed else _OPEN, f"{_STANDING} DESC, {_ORDER}" if standing_first else _ORDER
+    rows = reader.rows(f"SELECT body FROM alarm WHERE {where} ORDER BY {order} LIMIT ?", (count_max,))  # noqa: S608 - our own constants
     ((total,),) = reader.rows(f"SELECT count(*) FROM alarm WHERE {where}")  # noqa: S608 - our own constants
     standing = reader.rows(f"SELECT grade, count(*) FROM alarm WHERE {_STANDING} GROUP BY grade")  # noqa: S608 - our own constants
     alarms = [json.loads(body) for (body,) in rows]

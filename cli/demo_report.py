@@ -113,10 +113,10 @@ def in_words(report: dict[str, Any]) -> list[str]:
     if latency["count"]:
         total = report["change_to_webhook_ms"]
         lines.append(say(
-            f"寄存器变化到平台验签：p50 {total['p50']} 毫秒，p99 {total['p99']} 毫秒"
-            f"（其中读出之后 {latency['p50']} / {latency['p99']}）",
-            f"register change to verified webhook: p50 {total['p50']} ms, p99 {total['p99']} ms"
-            f" ({latency['p50']} / {latency['p99']} of it after the read)",
+            f"寄存器变化到平台验签：p50 {total['p50']:.0f} 毫秒，p99 {total['p99']:.0f} 毫秒"
+            f"（其中读出之后 {latency['p50']:.0f} / {latency['p99']:.0f}）",
+            f"change to verified webhook: p50 {total['p50']:.0f} ms, p99 {total['p99']:.0f} ms"
+            f" ({latency['p50']:.0f} / {latency['p99']:.0f} after the read)",
         ))  # fmt: skip
     missing = [say(f"缺失：{problem}", f"missing: {problem}") for problem in report["missing"]]
     return lines + (missing or [say("没有缺失", "nothing is missing")])

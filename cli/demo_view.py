@@ -90,7 +90,7 @@ class Bystander:
         alarms = Listing()
         values: dict[str, tuple[float, int, int]] = {}
         if self._reader is not None and self._values is not None:
-            alarms = read_alarms(self._reader, ALARMS_READ)
+            alarms = read_alarms(self._reader, ALARMS_READ, standing_first=True)
             values = self._values.latest(LOG_ROWS_READ)
         edges = [read_json_file(self._folder / "edges" / edge.id / "status.json") for edge in self._site.edges]
         return Seen(read_json_file(self._folder / "core" / "heartbeat.json"), edges, alarms, values, self._parts())

@@ -15,7 +15,7 @@ from alerting import AlarmState, Category, State
 from cli import alarms
 from cli.watch.answers import read_alarm
 from cli.watch.model import Model
-from gateway.core import LEDGER_NAME
+from gateway.core import LEDGER_NAME, LedgerReader
 from gateway.core.schema import TABLES
 from gateway.serve.answers import alarm_answer, json_of
 from gateway.serve.models import AlarmView
@@ -90,6 +90,16 @@ def test_alarms_stand_in_the_order_of_the_screen(tmp_path: Path) -> None:
     order = [int(alarm.id, 16) for alarm in screen.in_order()]
     assert ids(run("alarms", "--data", tmp_path).output) == order
     assert ids(run("alarms", "--data", tmp_path, "--all").output) == [*order, 99]
+
+
+def test_a_view_of_a_few_lines_has_what_stands_first(data: Path) -> None:
+    reader = LedgerReader.open(data / "core" / LEDGER_NAME)
+    try:
+        listing = alarms.read_alarms(reader, 4, standing_first=True)
+    finally:
+        reader.close()
+    assert [int(alarm["id"], 16) for alarm in listing.alarms] == [3, 1, 6, 2]
+    assert listing.total == 5
 
 
 def test_open_alarms_stand_in_order_of_weight(data: Path) -> None:
