@@ -26,6 +26,7 @@ from gateway.historian.segments.reading import SegmentReader
 from gateway.historian.segments.reading_files import MovedError
 from gateway.historian.store import QueryTimeError
 from gateway.serve.history_ledger import LedgerPast, Subject, Unsealed, joined_parts
+from gateway.serve.history_places import Places
 from gateway.serve.recent import RecentFrames
 from gateway.serve.turnstile import Turnstile
 from gateway.serve.view_errors import OutOfTimeError, UnknownTagError
@@ -34,7 +35,6 @@ from gateway.serve.view_ledger import LedgerFile, LedgerPool, log_of
 DEADLINE_S_MAX: Final = 5.0
 AT_ONCE: Final = 2
 TRIES: Final = 4
-PLACES_ROWS_MAX: Final = 50_000  # rows of the log in which the place of a tag that the site has no more is looked for
 
 T = TypeVar("T")
 
@@ -78,9 +78,7 @@ class StateReader:
         gate = Turnstile(log_of(path)) if turnstile is None else turnstile
         self._site, self._wall_ms, self._zone = site, wall_ms, ZoneInfo(site.timezone)
         self._pool = LedgerPool(lambda: LedgerFile(path, site.site, gate), AT_ONCE)
-        self._place = {
-            point.tag: (edge.id, device.id) for edge in site.edges for device in edge.devices for point in device.points
-        }
+        self._places = Places(site)
         self._ledger = LedgerPast(recent or RecentFrames())
         self._board = board or Board()
         self._folder = historian or core_folder.parent / FOLDER_NAME
@@ -138,14 +136,12 @@ class StateReader:
 
     def _unsealed(self, taken: Taken, tag_id: str, from_ms: int, to_ms: int) -> Unsealed:
         tag = self._tag(taken.file, tag_id)
-        known = self._place.get(tag_id)
-        places = [known] if known else _places(taken.file, taken.cursor) or [("", "")]
         parts = [
             self._ledger.samples(
                 taken.file, taken.ledger_id, Subject(tag_id, tag.low, tag.high, *place, tag.number), from_ms, to_ms, taken.cursor,
                 taken.give_up_at,
             )
-            for place in places
+            for place in self._places.of(taken.file, taken.ledger_id, tag_id, taken.cursor)
         ]  # fmt: skip
         return parts[0] if len(parts) == 1 else joined_parts(parts)
 
@@ -153,13 +149,3 @@ class StateReader:
 def _tag_number(file: LedgerFile, tag: str) -> int:
     rows = file.rows("SELECT id FROM tag WHERE name = ?", (tag,))
     return int(rows[0][0]) if rows else -1
-
-
-def _places(file: LedgerFile, after: int) -> list[tuple[str, str]]:
-    """Return whose frames were logged last, after a position; blocks speak for their node's devices."""
-    rows = file.rows(
-        "SELECT DISTINCT node, device FROM (SELECT node, device FROM log WHERE pos > ? AND kind IN ('F', 'B', 'H')"
-        " ORDER BY pos DESC LIMIT ?)", (after, PLACES_ROWS_MAX),
-    )  # fmt: skip
-    devices = [(str(node), str(device)) for node, device in rows if device]
-    return sorted(devices + [(str(node), "") for node, device in rows if not device and node not in {each for each, _ in devices}])

@@ -22,6 +22,7 @@ from config import SiteConfig
 from gateway.core import LEDGER_NAME
 from gateway.core.ledger import Batch, Ledger
 from gateway.core.retention import Removable
+from gateway.core.revision import revision_of
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.log import LedgerLog
@@ -84,7 +85,7 @@ def answers(reader: HistoryReader, tag: str) -> tuple[History, History, WindowLi
 def rounded(windows: WindowList) -> WindowList:
     """A mean's last digits depend on the order of its sum; NaN is None, so that it equals itself."""
     items = [
-        replace(tag, **{
+        replace(tag, **{  # type: ignore[arg-type]
             name: [None if math.isnan(each) else round(each, 9) for each in getattr(tag, name)]
             for name in ("mean", "first", "last", "min", "max")
         })
@@ -261,6 +262,46 @@ def test_a_tag_that_the_configuration_has_no_more_is_still_shown(chain: Chain, t
             assert not after.knows("NO.SUCH")
             with pytest.raises(UnknownTagError):
                 after.history("NO.SUCH", BEGIN, END, 10_000, 5.0)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_tag_that_moved_to_another_device_has_its_past_before_it_is_sealed_too(chain: Chain, tmp_path: Path, memory: bool) -> None:
+    chain.born()
+    for value in (3.0, 4.0, math.nan):
+        chain.scan({LEVEL: value})
+    chain.outage([25.0, 26.0])
+    site = chain.bench.site
+    with closing(HistoryReader(site, chain.folder, None, chain.bench.wall_ms)) as before:
+        wanted = {tag: answers(before, tag) for tag in (LEVEL, PRESSURE)}
+    last = chain.bench.loop.counters.committed_pos
+    there = moved(site, LEVEL, "POND")
+    with closing(sqlite3.connect(chain.folder / LEDGER_NAME)) as db, db:
+        columns = "pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body"
+        row = (last + 1, "C", 1, chain.bench.wall_ms(), "", "", 0, 0, 0, 0, revision_of(there))
+        db.execute(f"INSERT INTO log ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    recent = chain.view.recent if memory else None
+    for cut in (0, last // 2, last, last + 1):
+        folder = tmp_path / f"historian-{cut}"
+        if cut:
+            seal_up_to(site, chain.folder / LEDGER_NAME, folder, [cut])
+        with closing(HistoryReader(there, chain.folder, recent, chain.bench.wall_ms, historian=folder)) as after:
+            assert {tag: answers(after, tag) for tag in wanted} == wanted, cut
+    with closing(sqlite3.connect(chain.folder / LEDGER_NAME)) as db, db:
+        db.execute("UPDATE log SET body = 'torn' WHERE kind = 'C' AND pos <= ?", (last,))
+    with closing(HistoryReader(there, chain.folder, None, chain.bench.wall_ms, historian=tmp_path / "none")) as after:
+        assert after.history(PRESSURE, BEGIN, END, 10_000, 5.0).samples == len(wanted[PRESSURE][0].points)
+
+
+def moved(site: SiteConfig, tag: str, device: str) -> SiteConfig:
+    """The same site, one of its points at another device of its edge."""
+    edges = []
+    for edge in site.edges:
+        points = [point for each in edge.devices for point in each.points if point.tag == tag]
+        devices = [each.model_copy(update={"points": tuple(p for p in each.points if p.tag != tag)}) for each in edge.devices]
+        if points:
+            devices.append(devices[0].model_copy(update={"id": device, "points": tuple(points)}))
+        edges.append(edge.model_copy(update={"devices": tuple(devices)}))
+    return site.model_copy(update={"edges": tuple(edges)})
 
 
 @pytest.mark.fault("F33")
