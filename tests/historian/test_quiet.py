@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gateway.historian.segments.files import connect
 
 
 def _export(folder: Path) -> Any:
-    return ParquetExport(folder)._connection
+    return ParquetExport(folder, UTC)._connection
 
 
 def _stage(folder: Path) -> Any:
