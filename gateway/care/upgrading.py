@@ -69,7 +69,8 @@ def upgrade(
     """Bring `data` to this program's versions, or finish doing so; what is there already is left alone.
 
     Args:
-        backup_to: where the backup before the first change goes; by default into the data folder itself.
+        backup_to: where the backup before the first change goes; by default into the data folder itself. Where an
+            upgrade was ended before that was made, this and `with_backup` are asked anew.
 
     Raises:
         CareError: it cannot be done, and nothing has changed, or the same command goes on.
@@ -97,6 +98,10 @@ def upgrade(
             }  # fmt: skip
             disk.write(data / UPGRADE_NOTE, _text(note))
         made = None if note["backup"] is None else Path(note["backup"])
+        if made is not None and not (made / LISTING_NAME).exists() and (backup_to is not None or not with_backup):
+            made = _place(data, backup_to, wall_ms()) if with_backup else None  # the disk it was to go to may have refused
+            note["backup"] = None if made is None else str(made)
+            disk.write(data / UPGRADE_NOTE, _text(note))
         if made is not None and not (made / LISTING_NAME).exists():
             _backed_up(data, made, program, wall_ms, disk, told, room_bytes, site)
         for part in parts:

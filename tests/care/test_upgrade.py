@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import shutil
@@ -127,6 +128,32 @@ def test_without_room_for_the_backup_nothing_is_begun(old: Path) -> None:
         upgrade(old, program="1", wall_ms=lambda: NOW_MS, room_bytes=10**18)
     assert "未升级" in told.value.message_zh
     assert version_of(old) == 1
+    assert unfinished(old) is None
+
+
+class FullDisk(Disk):
+    """Refuses the copy of the ledger."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.name == "ledger.sqlite3":
+            raise OSError(errno.ENOSPC, "no space left on device")
+        super().rename(source, target)
+
+
+@pytest.mark.fault("F74")
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_disk_that_refuses_the_backup_is_got_round_by_another_place_or_none(
+    old: Path, tmp_path: Path, elsewhere: bool
+) -> None:
+    before = contents(old / LEDGER)
+    with pytest.raises(OSError, match="no space"):
+        done(old, FullDisk(), backup_to=tmp_path / "full")
+    assert contents(old / LEDGER) == before
+    other = {"backup_to": tmp_path / "other"} if elsewhere else {"with_backup": False}
+    report = done(old, FullDisk() if not elsewhere else None, **other)
+    assert report.backup == (tmp_path / "other" if elsewhere else None)
+    assert not elsewhere or contents(tmp_path / "other" / LEDGER) == before
+    assert version_of(old) == SCHEMA_VERSION
     assert unfinished(old) is None
 
 
