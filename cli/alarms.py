@@ -144,7 +144,9 @@ def values_in_words(alarm: dict[str, Any], start_values: Mapping[str, float | No
 
 def in_unit(value: float | None, unit: str | None) -> str:
     """Return a value with its unit; empty where there is none."""
-    return "" if value is None else f"{value:.4g} {unit or ''}".rstrip()
+    if value is None:
+        return ""
+    return f"{value:.0f} {unit or ''}".rstrip() if 1e4 <= abs(value) < 1e9 else f"{value:.4g} {unit or ''}".rstrip()
 
 
 def _has_returned(alarm: dict[str, Any]) -> bool:

@@ -77,17 +77,19 @@ def alarm_details(look: Look, id_: str) -> list[Line]:
     """Return what the operator needs to know of the chosen alarm; what to do first stands first."""
     alarm = look.model.alarms[id_]
     tag = look.model.tags.get(alarm.tag)
-    guidance = plain(alarm.guidance) or say("（配置中没有）", "(none in the configuration)")
-    crossed = f"{words.limit_in_full(alarm)} {plain(alarm.unit) if alarm.setpoint is not None else ''}".rstrip()
     lines: list[Line] = [
         [Cell(f" {words.grade_long(alarm.grade)} ", words.GRADE_STYLES[alarm.grade]),
          Cell(f" {plain(alarm.tag_name)}  {plain(alarm.tag)}", STRONG)],
     ]  # fmt: skip
-    if plain(alarm.guidance) or alarm.category != "system":  # the name of a system's condition is a sentence that says it
+    guidance = _guidance(alarm)
+    if guidance:
         lines.append([Cell(say("先做：", "Do first: "), WARN), Cell(guidance, STRONG)])
     if tag is not None:
         began = words.amount(alarm.value, alarm.unit) or say("无值", "no value")
-        before = say(f"限值 {crossed}，报警时 {began}，现在 ", f"limit {crossed}, at start {began}, now ")
+        before = say(f"报警时 {began}，现在 ", f"at start {began}, now ")
+        if alarm.setpoint is not None:
+            crossed = f"{words.limit_in_full(alarm)} {plain(alarm.unit)}".rstrip()
+            before = say(f"限值 {crossed}，", f"limit {crossed}, ") + before
         lines.append([Cell(before), Cell(value_in_full(look, tag), _trust(look, tag))])
     lines.append([Cell(_times_of(look, alarm))])
     if plain(alarm.cause) not in ("", plain(alarm.tag_name)):
@@ -103,6 +105,16 @@ def alarm_details(look: Look, id_: str) -> list[Line]:
     place = " / ".join(filter(None, (_source(look, alarm.hazard_source), _equipment(look, alarm.equipment))))
     lines.append([Cell(" ".join(filter(None, (place, plain(alarm.id)))), DIM)])
     return lines
+
+
+def _guidance(alarm: Alarm) -> str:
+    """Say what to do first; empty where the name says it already: that of a system's condition is a sentence."""
+    if plain(alarm.guidance) or alarm.category == "system":
+        return plain(alarm.guidance)
+    if alarm.category == "fault":  # of the instrument, so no limit of the configuration speaks of it
+        return say("到现场或用其他仪表核实：此点位没有可信的值",
+                   "check on site or by other instruments: this tag has no value to rely on")  # fmt: skip
+    return say("（配置中没有）", "(none in the configuration)")
 
 
 def _times_of(look: Look, alarm: Alarm) -> str:

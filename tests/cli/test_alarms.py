@@ -133,6 +133,14 @@ def test_it_speaks_chinese(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2].split()[1:5] == ["红", "CL103.LEVEL", "H", "报警中未确认"]
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, ""), (3.14159, "3.142 t"), (18_372.4, "18372 t"), (-18_372.4, "-18372 t"), (2.5e12, "2.5e+12 t"), (0.00123, "0.00123 t")],
+)
+def test_a_value_is_a_number_that_people_read(value: float | None, told: str) -> None:
+    assert alarms.in_unit(value, "t") == told
+
+
 def test_what_is_left_out_is_counted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarms, "ALARMS_LISTED_MAX", 2)
     assert run("alarms", "--data", data).output.splitlines()[-1] == "3 more"

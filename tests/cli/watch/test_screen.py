@@ -225,6 +225,21 @@ def test_why_values_are_stale_fits_80_cells(lang: str, monkeypatch: pytest.Monke
     play(story, gateway)
 
 
+def test_a_fault_of_an_instrument_says_what_to_do_and_names_no_limit() -> None:
+    gateway = FakeGateway()
+    gateway.alarms = [
+        fake.alarm("a1", limit="FAULT", category="fault", grade=2, setpoint=None, value_at_start=None, guidance_zh="",
+                   guidance_en="", cause_en="bad/no communication"),
+    ]  # fmt: skip
+    gateway.tags = [fake.tag("CL101.LEVEL", value=None, quality="BAD", reason="COMM", code=0)]
+
+    async def story(seen: Watched) -> None:
+        await seen.shows("Do first: check on site or by other instruments", "at start no value, now no value BAD")
+        assert "limit fault" not in seen.text
+
+    play(story, gateway)
+
+
 def test_two_boxes_under_one_id_are_told_as_such_and_until_when() -> None:
     gateway = FakeGateway()
     cause = "two boxes use one edge id: all its tags stay UNCERTAIN until a person has settled it and closes this alarm"
@@ -324,7 +339,7 @@ def test_the_newest_frame_of_an_edge_goes_on() -> None:
             newer = fake.edge("E1", last_frame_ms=fake.NOW_MS + at * 1_000)
             await seen.gateway.send("edges", {"items": [newer]})
             time = f"10:13:{20 + at}"
-            await seen.until(lambda time=time: seen.text.count(time) >= 2)  # the row, and the details below
+            await seen.until(lambda time=time: seen.text.count(time) >= 2)  # type: ignore[misc]  # the row, and the details below
             await seen.shows(f"newest frame 2025-11-13 {time}")
 
     play(story)
@@ -505,8 +520,8 @@ def test_the_cursor_goes_on_after_a_close() -> None:
             if seen.gateway.acts == []:
                 await seen.press("down")
             await seen.press("c", "x", "enter", "y", "enter")
-            await seen.until(lambda left=left: [alarm.id for alarm in seen.app.model.in_order()] == left)
-            await seen.until(lambda chosen=chosen: seen.app._main.list.chosen == chosen)
+            await seen.until(lambda left=left: [alarm.id for alarm in seen.app.model.in_order()] == left)  # type: ignore[misc]
+            await seen.until(lambda chosen=chosen: seen.app._main.list.chosen == chosen)  # type: ignore[misc]
             seen.now[0] += LOOK_S
 
     play(story, gateway)
