@@ -45,6 +45,7 @@ class Cursors:
     """How far one store is. `live`: highest log position of `ledger` that was reached; `transition`: row of the journal.
 
     `parked`: what our own segments hold and could not be read; holes again once it is time to try.
+    `witness`: tag and source time of a sample that the store has shown; see `feed_witness`.
     """
 
     ledger: str
@@ -52,6 +53,7 @@ class Cursors:
     holes: tuple[Hole, ...] = ()
     transition: int = 0
     parked: tuple[Hole, ...] = ()
+    witness: tuple[str, int] | None = None
 
     @property
     def missing(self) -> int:
@@ -63,6 +65,7 @@ class Cursors:
         return json.dumps({
             "format": FORMAT, "ledger": self.ledger, "live": self.live, "holes": [astuple(hole) for hole in self.holes],
             "transition": self.transition, "parked": [astuple(hole) for hole in self.parked],
+            "witness": self.witness,
         }, sort_keys=True) + "\n"  # fmt: skip
 
     @classmethod
@@ -78,7 +81,7 @@ class Cursors:
                 raise ValueError(f"format {loaded['format']}, this version reads {FORMAT}")
             found = cls(
                 str(loaded["ledger"]), int(loaded["live"]), _holes(loaded["holes"]), int(loaded["transition"]),
-                _holes(loaded.get("parked", ())),
+                _holes(loaded.get("parked", ())), _witness(loaded.get("witness")),
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a cursor file ({type(error).__name__})") from None
@@ -93,6 +96,13 @@ def _holes(loaded: Any) -> tuple[Hole, ...]:
         Hole(str(ledger), int(first), int(last), int(since), str(stem), int(row))
         for ledger, first, last, since, stem, row in loaded
     )
+
+
+def _witness(loaded: Any) -> tuple[str, int] | None:
+    if loaded is None:
+        return None
+    tag, at_ms = loaded
+    return str(tag), int(at_ms)
 
 
 def limits(ledger: str, ancestry: Sequence[tuple[str, int]]) -> dict[str, int]:
@@ -137,7 +147,7 @@ def renewed(
     between = {name: shared[name] for name in names[1 : names.index(cursors.ledger)]}
     tails = _tails(sealed, {**between, cursors.ledger: max(cursors.live, upto)}, now_ms)
     live = min(cursors.live, upto, head)
-    return Cursors(ledger, live, (*cursors.holes, *tails), parked=cursors.parked)
+    return Cursors(ledger, live, (*cursors.holes, *tails), parked=cursors.parked, witness=cursors.witness)
 
 
 def _tails(sealed: Mapping[str, int], known: Mapping[str, int], now_ms: int) -> tuple[Hole, ...]:

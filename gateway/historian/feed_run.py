@@ -32,6 +32,7 @@ from gateway.historian.feed import (
     wait_after,
 )  # fmt: skip
 from gateway.historian.feed_source import FeedSource, Head, Piece, SourceBusyError
+from gateway.historian.feed_witness import Witnesses, shows
 from gateway.historian.store import Historian, HistorianError, StoreAwayError, StoreRefusedError
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Feed:
         self._settling: deque[tuple[float, Cursors]] = deque()
         self._restarted: Callable[[], bool] | None = None  # tells whether the store's process is another one
         self._quarantine: feed_files.Quarantine | None = None
+        self._witnesses = Witnesses()
         self._pace = Pace(config.catch_up_rows_per_s)
         self._failures, self._not_before_s, self._saved_s = 0, 0.0, -SAVE_S
         self._again_s, self._unread = 0.0, ""  # when to try what was put off, and the newest of the reasons
@@ -165,6 +167,7 @@ class Feed:
             self._restarted = getattr(self._store, "restarted", None) if self._settle_s else None
             if self._restarted is not None:
                 self._restarted()  # from now on it knows
+            self._begin_anew_if_emptied(self._store)
         did = self._send_live(source, self._store)
         did = self._send_events(source, self._store) or did
         try:
@@ -172,8 +175,12 @@ class Feed:
         except SourceBusyError as error:  # the present goes on, and so does what is written down of it
             log.debug("feeding store %s: %s", self.config.id, error)
             wait_s = NO_LEDGER_S
-        self._keep(self._clocks.monotonic())
         assert self._cursors is not None
+        witness = self._witnesses.shown(self._store, self._clocks.monotonic())
+        if witness is not None:
+            self._begin_anew_if_emptied(self._store)  # it may have been away unnoticed, between two requests
+            self._moved(replace(self._cursors, witness=witness))
+        self._keep(self._clocks.monotonic())
         if not self._failures:
             self._told = ("catching up" if self._cursors.holes else "live", *self._told_of_unread())
         if did:
@@ -199,6 +206,19 @@ class Feed:
             self._cursors = left_behind(self._cursors, upto, head.oldest_ms)
         return True
 
+    def _begin_anew_if_emptied(self, store: Historian) -> None:
+        """Feed a store from the beginning that does not show what it has shown before."""
+        cursors, head = self._cursors, self._head
+        assert cursors is not None
+        assert head is not None
+        if cursors.witness is None or self._source is None or shows(store, cursors.witness) is not False:
+            return
+        log.warning(
+            "store %s does not show what it has shown before (%s at %d): it was emptied or restored, or another one answers; it is fed"
+            " from the beginning", self.config.id, *cursors.witness,
+        )  # fmt: skip
+        self._cursors = begun(head.ledger, head.ancestry, head.pos, self._source.sealed(), self._clocks.wall_ms())
+
     def _send_live(self, source: FeedSource, store: Historian) -> bool:
         cursors, head = self._cursors, self._head
         assert cursors is not None
@@ -212,6 +232,7 @@ class Feed:
             return False
         self._write(store, piece)
         self._moved(sent(cursors, piece.upto))
+        self._witnesses.sent(piece.samples, self._clocks.monotonic(), self._clocks.wall_ms())
         return len(piece.samples) > 0 or piece.upto < head.pos
 
     def _fill(self, source: FeedSource, store: Historian) -> float | None:
@@ -302,6 +323,7 @@ class Feed:
         if self._settle_s:
             self._cursors = self._kept
             self._settling.clear()
+        self._witnesses.forget()
         if self._store is not None:
             self._store.close()
         self._store = None

@@ -45,7 +45,11 @@ class StoreAwayError(HistorianError):
 
 
 class StoreRefusedError(HistorianError):
-    """It refuses, and will refuse again until a person changes something."""
+    """It refuses, and will refuse again until a person changes something. `missing`: the database is not there."""
+
+    def __init__(self, message: str, message_zh: str, *, missing: bool = False) -> None:
+        self.missing = missing
+        super().__init__(message, message_zh)
 
 
 class QueryTooLargeError(HistorianError):

@@ -256,7 +256,7 @@ class InfluxHistorian:
             )
         else:
             refused = refusal(self.name, 403 if "not authorized" in said else status, said)
-        return StoreRefusedError(refused.reason, refused.reason_zh)
+        return StoreRefusedError(refused.reason, refused.reason_zh, missing="database not found" in said)
 
 
 def quoted(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,33 @@ def test_influxdb_killed_in_mid_feed_misses_nothing(tmp_path: Path, lost: str) -
                 assert same(mine.take(own[mine.tag]), made.all())
                 feed.close()
                 store.close()
+
+
+@needs_influxd
+def test_influxdb_with_an_emptied_disk_gets_everything_again(tmp_path: Path) -> None:
+    with running_store(INFLUXD, tmp_path / "server") as server, gateway(tmp_path / "data", tags=10) as made:
+        store = opener(server)()
+        set_up(store)
+        feed = feed_of(made, server)
+        made.clock.now_s += 100  # the samples are of before
+        for count in (1, 30, 5):
+            made.frames(count)
+            turn(feed, made.clock, done(feed, made))
+            made.clock.now_s += 60
+            made.seal()
+        feed.round()
+        server.stop()
+        for name in ("meta", "data", "wal"):
+            shutil.rmtree(server.folder / name)
+        server.start()
+        made.frames(1)
+        turn(feed, made.clock, lambda: feed.status()["state"] == "refused")
+        assert "hazardgate store setup" in feed.status()["detail_zh"]
+        set_up(store)
+        turn(feed, made.clock, done(feed, made))
+        assert same(held(store), made.all())
+        feed.close()
+        store.close()
 
 
 @needs_victoria
