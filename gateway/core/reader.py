@@ -205,8 +205,18 @@ class LedgerReader:
         return AlarmState.from_json(json.loads(row[0])) if row else None
 
     def transition_ids_after(self, pos: int) -> set[str]:
-        """Return the ids of journalled transitions caused by log entries after `pos`."""
-        return {row[0] for row in self._db.execute("SELECT id FROM transition WHERE pos > ?", (pos,))}
+        """Return the ids of journalled transitions caused by log entries after `pos`.
+
+        The journal is in the order of the log, and read from its end: core's start waits for this, however long it is.
+        """
+        found: set[str] = set()
+        rows = self._db.execute("SELECT id, pos FROM transition ORDER BY row DESC")
+        for transition_id, caused_at in rows:
+            if caused_at <= pos:
+                break
+            found.add(transition_id)
+        rows.close()
+        return found
 
     def _one(self, sql: str) -> Any:
         row = self._db.execute(sql).fetchone()

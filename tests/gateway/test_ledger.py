@@ -130,6 +130,16 @@ def test_a_transition_found_again_is_neither_journalled_nor_told_again(ledger: L
     assert ledger.reader.alarm("a") is not None
 
 
+def test_the_newest_of_the_journal_is_found_without_reading_the_rest(ledger: Ledger) -> None:
+    ledger.commit([batch(pos, f"a{pos}", f"b{pos}") for pos in range(1, 50)])
+    read: list[Any] = []
+    ledger._db.row_trace = lambda _cursor, row: read.append(row) or row
+    assert ledger.reader.transition_ids_after(48) == {"a49", "b49"}
+    assert len(read) == 3
+    assert ledger.reader.transition_ids_after(49) == set()
+    assert len(ledger.reader.transition_ids_after(0)) == 98
+
+
 def test_what_is_committed_survives_a_reader_and_a_new_start(ledger: Ledger) -> None:
     ledger.commit([batch(1, "a")])
     beside = LedgerReader.open(ledger.path)
