@@ -13,7 +13,6 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from alerting.delivery.signing import Signer, parse_secrets
-from benchmarks import b2_alarm_latency as b2
 from benchmarks.b2_alarm_latency import Measured, judge, run
 from benchmarks.bare_chain import CONNACK, SUBACK, Mqtt, _length
 from benchmarks.harness import BenchmarkError
@@ -69,7 +68,7 @@ def test_a_lost_step_or_a_hole_in_the_sequence_is_a_miss_whatever_the_figures() 
 
 
 def test_the_table_has_ours_the_limit_the_disk_and_names_absent_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(b2.shutil, "which", lambda _: None)
+    monkeypatch.setattr("benchmarks.b2_alarm_latency.shutil.which", lambda _: None)
     text = judge(measured(), 100).text()
     for part in ("ours: answer -> webhook byte", "bare chain, same minutes", "fdatasync", "synchronous=FULL"):
         assert part in text
@@ -77,7 +76,7 @@ def test_the_table_has_ours_the_limit_the_disk_and_names_absent_peers(monkeypatc
 
 
 def test_a_peer_that_is_installed_is_not_said_to_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(b2.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("benchmarks.b2_alarm_latency.shutil.which", lambda name: f"/usr/bin/{name}")
     assert not any("not installed" in what for what in judge(measured(), 100).missing)
 
 

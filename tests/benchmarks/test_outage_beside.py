@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.b2_alarm_latency import Measured
-from benchmarks.b2_with_outage import PAIRS, ROWS_PER_S, Pair, judge
+from benchmarks.b2_with_outage import ROWS_PER_S, Pair, judge
+from benchmarks.b2_with_serve import PAIRS
 from benchmarks.harness import BenchmarkError
 from benchmarks.stored_history import DAY_MS, FRAME_TAGS, write_history
 from gateway.core.entries import unpack_columns

@@ -92,7 +92,7 @@ def test_lines_say_value_and_quality_and_leave_a_value_out_that_is_not_there() -
 
 def small_day(names: tuple[str, ...], counts: bool, rows: int) -> Samples:
     draw = np.random.default_rng(1)
-    value = draw.integers(0, 20, 2 * rows) * 0.5 if counts else draw.standard_normal(2 * rows)
+    value = draw.integers(0, 20, 2 * rows).astype(np.float64) * 0.5 if counts else draw.standard_normal(2 * rows)
     zero = np.zeros(2 * rows, np.int64)
     return Samples(
         names, np.repeat(np.arange(2, dtype=np.int32), rows), np.tile(FIRST_DAY_MS + np.arange(rows) * 1_000, 2), value,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ T = True
 F = False
 
 
-def row(**delays: float) -> LimitRow:
+def row(**delays: Any) -> LimitRow:
     high = next(row for row in parse_site(SOUND).tags[0].limit_rows() if row.kind is LimitKind.H)
     return replace(high, **delays)
 
@@ -51,7 +52,7 @@ def test_how_many_alarms_must_be(changes, delays, count) -> None:
     assert least_alarms(shown(*changes), row(**delays), RANGE, UNTIL_MS) == count
 
 
-def line(number: int, over: bool, limit: str = "H") -> dict[str, object]:
+def line(number: int, over: bool, limit: str = "H") -> dict[str, Any]:
     return {"number": number, "tag": "T101.LEVEL", "limit": limit, "over": over, "holds": over, "value": 5.0}
 
 
@@ -62,7 +63,7 @@ def site() -> SiteConfig:
 
 def test_a_crossing_between_two_polls_demands_nothing_but_permits_one(site: SiteConfig) -> None:
     changes = [line(1, T), line(2, F)]
-    reads = [{"number": 1, "read_ms": None}, {"number": 2, "read_ms": 5_000.0}]
+    reads: list[Any] = [{"number": 1, "read_ms": None}, {"number": 2, "read_ms": 5_000.0}]
     demand = demands(site, changes, reads, UNTIL_MS)["T101.LEVEL", "H"]
     assert (demand.least, demand.most) == (0, 1)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -25,6 +26,11 @@ LINES_MAX = 50
 WAIT_S = GUARD_S
 
 
+def unwritten(log: LogQueue) -> int:
+    assert isinstance(log.queue, Queue)
+    return log.queue.unfinished_tasks
+
+
 class Pipe:
     """A small pipe with a log at its writing end; nobody reads until told."""
 
@@ -35,6 +41,10 @@ class Pipe:
         self.log = logging.Logger("piped")
         self.log.addHandler(self.queue)
         self.text = b""
+
+    @property
+    def unwritten(self) -> int:
+        return unwritten(self.queue)
 
     def fill(self) -> None:
         os.write(self.writing, b"x" * (PIPE_BYTES - 1) + b"\n")
@@ -80,7 +90,7 @@ def test_a_stderr_that_nobody_reads_holds_nobody_and_what_is_dropped_is_counted_
     while len(pipe.text) < PIPE_BYTES:
         pipe.text += os.read(pipe.reading, PIPE_BYTES)
     until_s = time.monotonic() + WAIT_S
-    while pipe.queue.queue.unfinished_tasks and time.monotonic() < until_s:
+    while pipe.unwritten and time.monotonic() < until_s:
         pipe.text += os.read(pipe.reading, PIPE_BYTES)
     pipe.log.warning("afterwards")
     lines = close(pipe)
@@ -123,8 +133,10 @@ def test_a_reader_that_is_gone_and_a_non_blocking_stderr_lose_no_thread() -> Non
         got += os.read(reading, 65_536)
     os.close(reading)
     log.warning("to nobody")
-    queue.flush()
-    assert queue.queue.unfinished_tasks == 0
+    until_s = time.monotonic() + WAIT_S
+    while unwritten(queue) and time.monotonic() < until_s:
+        queue.flush()
+    assert unwritten(queue) == 0
     queue.close()
     os.close(writing)
 

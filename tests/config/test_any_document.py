@@ -55,11 +55,11 @@ def changed(place: tuple[str | int, ...], value: Any, document: Any) -> None:
             return
         if part not in document if isinstance(document, dict) else int(part) >= len(document):
             return
-        document = document[part]
+        document = document[part]  # type: ignore[index]
     if isinstance(document, dict) == isinstance(last, str) and isinstance(document, dict | list):
         if isinstance(document, list) and int(last) >= len(document):
             return
-        document[last] = value
+        document[last] = value  # type: ignore[index]
 
 
 @pytest.mark.fault("F45")
@@ -67,6 +67,7 @@ def changed(place: tuple[str | int, ...], value: Any, document: Any) -> None:
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
 def test_any_change_gives_a_site_or_problems_with_places(changes):
     document = parse_tree(SOUND.encode(), FILE).plain()
+    assert isinstance(document, dict)
     for place, value in changes:
         changed(place, value, document)
     text = dump_yaml(document).replace(": nan", ": .nan").replace(": inf", ": .inf").replace(": -inf", ": -.inf")

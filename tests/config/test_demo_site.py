@@ -58,7 +58,7 @@ def test_gas_set_points_keep_to_the_standards_named_beside_them():
     for tag in load_site(DEMO_SITE).tags:
         if tag.quantity not in ("toxic_gas", "combustible_gas"):
             continue
-        key = (tag.id[:3], tag.unit)
+        key = (tag.id[:3], str(tag.unit))
         seen.add(key)
         setpoints = {row.kind: row.setpoint for row in tag.limit_rows()}
         for kind, most in LAWFUL_MAX[key].items():
@@ -90,7 +90,9 @@ def test_grades_have_their_words():
         ("blue", "蓝", 1), ("yellow", "黄", 2), ("orange", "橙", 3), ("red", "红", 4),
     ]  # fmt: skip
     assert Grade.of("红色") is Grade.of("RED") is Grade.of("红") is Grade.RED
-    assert parse_site(SOUND.replace("grade: red", "grade: 红")).tags[0].limits.HH.grade is Grade.RED
+    limit = parse_site(SOUND.replace("grade: red", "grade: 红")).tags[0].limits.HH
+    assert limit is not None
+    assert limit.grade is Grade.RED
 
 
 def test_default_fault_grades():

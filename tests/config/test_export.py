@@ -135,6 +135,7 @@ def test_any_text_and_number_written_comes_back_equal(document):
     text = dump_yaml(document)
     back = parse_tree(text.encode(), "f.yaml").plain()
     assert back == document
+    assert isinstance(back, dict)
     assert [type(value) for value in back.values()] == [type(value) for value in document.values()]
     assert YAML(typ="safe", pure=True).load(text) == document
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def scan_of(table: PointTable, device: int, bits: Iterable[int], source_ms: int,
     return Scan(device, owned[: len(pattern)], pattern, value, codes, np.full(len(pattern), source_ms, np.int64))
 
 
-def virtual(scenario: Callable[[], Awaitable[None]]) -> None:
+def virtual(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run in virtual time."""
     with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
         runner.run(scenario())
@@ -198,11 +198,11 @@ class FakeGateway:
             if metric.name == SPOOL_BLOCK and isinstance(metric.value, bytes):
                 block = decode_block(metric.value)
                 self.blocks.append(block)
-                rows = []
+                of_block = []
                 for column in block.columns:
-                    rows += [(int(number), column.tag, float(value), int(code), int(at)) for number, value, code, at in
+                    of_block += [(int(number), column.tag, float(value), int(code), int(at)) for number, value, code, at in
                              zip(column.sequence, column.value(), column.code, column.source_ms, strict=True)]
-                self._book(block.stream, block.first, block.last, rows)
+                self._book(block.stream, block.first, block.last, of_block)
                 self._due.add(block.stream)
                 if self.acking:
                     await self.acknowledge()

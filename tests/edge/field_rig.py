@@ -112,6 +112,7 @@ class _Served(asyncio.Protocol):
         self._instrument, self._loop, self._pending = instrument, loop, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport: Any = transport
         self._instrument.connections += 1
         self._connection = self._instrument.connections

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,7 +122,7 @@ def test_a_unit_that_answers_again_gets_its_silent_blocks_asked_at_once():
 # the pause after failures
 
 
-class NoJitter:
+class NoJitter(random.Random):
     def random(self):
         return 0.0
 

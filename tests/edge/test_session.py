@@ -506,7 +506,7 @@ def test_a_command_to_a_device_is_refused_whatever_it_asks_for() -> None:
 @pytest.mark.fault("F61")
 def test_the_gateway_is_told_of_refused_commands_at_once_then_once_a_minute_and_in_births() -> None:
     dialogue = Dialogue().live()
-    told: list[tuple[float, int]] = []
+    told: list[tuple[float, object]] = []
     began = dialogue.s
     for _ in range(1_200):  # 150 s, eight commands a second
         dialogue.after(0.125).hear(DCMD, encode_rebirth(dialogue.now.ms))

@@ -27,7 +27,7 @@ MOMENTS_MAX = 400
 class Moments:
     """Counts the moments at which another thread may act, and acts at one of them."""
 
-    def __init__(self, act: Callable[[], None], at: int) -> None:
+    def __init__(self, act: Callable[[], object], at: int) -> None:
         self._act, self._at = act, at
         self.count = 0
         self._acting = False

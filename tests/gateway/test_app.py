@@ -274,8 +274,10 @@ def test_a_stall_that_ended_the_core_before_is_told_at_the_next_start_and_forgot
     async def inline(work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return work(*args, **kwargs)
 
-    def writer(*parts: Any) -> HeldWriter:
-        writers.append(HeldWriter(*parts))
+    def writer(
+        ledger: Ledger, on_committed: OnCommitted, on_trouble: OnTrouble, ballast: Ballast | None
+    ) -> HeldWriter:
+        writers.append(HeldWriter(ledger, on_committed, on_trouble, ballast))
         return writers[-1]
 
     def on_record() -> list[tuple[str]]:

@@ -70,7 +70,7 @@ def test_a_loop_that_stands_still_is_said_once_and_then_ended(tmp_path: Path, mo
         loop.cycles, dict, tmp_path / "heartbeat.json", loop.said.append, fatal=lambda: told_at_the_end.append(len(loop.said))
     )
     monkeypatch.setattr(watchdog, "_stop", wait)
-    monkeypatch.setattr(watchdog_file.time, "monotonic", lambda: wait.now_s)
+    monkeypatch.setattr("gateway.core.watchdog.time.monotonic", lambda: wait.now_s)
     watchdog._run()
     assert loop.said == [2 / 32, 7 / 32], "when it is found, and with its whole length before the end"
     assert told_at_the_end == [2]
@@ -101,7 +101,7 @@ def test_a_stopped_process_is_not_taken_for_a_stalled_loop(
     loop.turning = False
     watchdog = Watchdog(loop.cycles, dict, tmp_path / "heartbeat.json", loop.said.append, fatal=loop.fatal.set)
     monkeypatch.setattr(watchdog, "_stop", wait)
-    monkeypatch.setattr(watchdog_file.time, "monotonic", lambda: wait.now_s)
+    monkeypatch.setattr("gateway.core.watchdog.time.monotonic", lambda: wait.now_s)
     watchdog._run()
     assert loop.fatal.is_set() is ended
 

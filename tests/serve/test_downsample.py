@@ -60,7 +60,7 @@ def reference(series: Samples, from_ms: int, width_ms: int) -> list[HistoryBucke
         codes = [row[2] for row in rows]
         counts = (codes.count(G), codes.count(U), codes.count(B), sum(row[3] for row in rows))
         lo = from_ms + place * width_ms
-        found.append(HistoryBucket(lo, lo + width_ms, *values, *counts))  # type: ignore[arg-type]
+        found.append(HistoryBucket(lo, lo + width_ms, *values, *counts))  # type: ignore[arg-type, call-arg]
     return found
 
 

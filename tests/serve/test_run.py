@@ -216,9 +216,9 @@ def test_what_is_no_http_is_cut_and_the_next_is_served(tmp_path: Path, caplog: p
         assert (await raw(port, b"GET /healthz HTTP/1.1\r\n" + host + ranges + CLOSE)).startswith(b"HTTP/1.1 503")
         assert time.process_time() - began < 1
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=GUARD_S) as http:
-            answer = await http.get("/api/v1/me")
-            assert answer.status_code == 200
-            assert "server" not in answer.headers
+            me = await http.get("/api/v1/me")
+            assert me.status_code == 200
+            assert "server" not in me.headers
 
     run(tmp_path, story)
     assert "Traceback" not in caplog.text

@@ -53,6 +53,7 @@ def test_the_peer_decodes_what_the_image_says_a_reader_decodes(native: str, valu
     words = image.read("S", 1, "holding", 0, image.points[0].width)
     assert words is not None
     decoded = Peer.convert_from_registers(words, PEER_TYPE[native])
+    assert isinstance(decoded, int | float)
     assert math.isclose(float(decoded), shown, rel_tol=1e-15, abs_tol=0.0) or decoded == shown
 
 

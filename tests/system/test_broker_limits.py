@@ -73,8 +73,8 @@ class Yard:
         self._stop = asyncio.Event()
 
     def connector(self, user: str) -> AioMqttConnector:
-        named = {"username": user, "password": PASSWORDS[user]} if self._accounts else {}
-        return AioMqttConnector(BrokerAddress(self.broker.host, self.broker.port, **named))
+        named = (user, PASSWORDS[user]) if self._accounts else ()
+        return AioMqttConnector(BrokerAddress(self.broker.host, self.broker.port, *named))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Core]:

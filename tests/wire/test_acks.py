@@ -125,7 +125,7 @@ def spans(draw):
     found = []
     for stream in draw(st.lists(STREAMS, unique=True, max_size=20)):
         last = draw(st.integers(0, 2**63 - 2))
-        predecessor = draw(st.integers(0, 2**63 - 1).filter(lambda number, stream=stream: number != stream))
+        predecessor = draw(st.integers(0, 2**63 - 1).filter(stream.__ne__))
         found.append(StreamSpan(stream, draw(st.integers(1, last + 1)), last, predecessor, draw(NUMBERS)))
     return found
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import wire.block_codec as codec
 from wire import (
     BLOCK_BYTES_MAX,
     BlockColumn,
@@ -35,6 +34,7 @@ from wire import (
     quality_code,
 )
 from wire.block_series import decode_series, encode_series
+from wire.block_writer import pack
 
 GOOD = int(Quality.GOOD)
 COMM = quality_code(Quality.BAD, Reason.COMM)
@@ -128,7 +128,7 @@ def test_a_tame_series_needs_one_byte_a_row_at_most(values: list[int], width: in
 
 
 def test_a_straight_line_costs_nothing_a_row() -> None:
-    assert encode_series(np.arange(5, 50_000, 7, np.uint64), 64).planes == b""
+    assert encode_series(np.arange(5, 50_000, 7).astype(np.uint64), 64).planes == b""
 
 
 # ---- bits to values ------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def sealed(body: bytes, *, method: int = 0, version: int = 1, body_bytes: int | 
     return head + hashlib.blake2b(head + tail, digest_size=8).digest() + tail
 
 
-BODY = codec.pack(sample_block())
+BODY = pack(sample_block())
 
 
 def test_the_seal_of_these_tests_is_the_real_one() -> None:
@@ -309,7 +309,7 @@ def test_hostile_blocks_are_refused_before_they_cost_memory(encoded: bytes, reas
 def test_a_few_bytes_cannot_claim_a_million_samples() -> None:
     """Columns without residuals cost no bytes per row, so the count is capped on its own."""
     widest = block(*(column(f"T{at}", [1] * 500, sequence=list(range(1, 501))) for at in range(8)))
-    body = codec.pack(widest)
+    body = pack(widest)
     grown = body.replace(b"\xf4\x03", b"\xff\xff\x1f")  # 500 frames become 524 287
     assert grown != body
     with pytest.raises(CorruptBlockError, match="more samples"):

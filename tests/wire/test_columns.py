@@ -1,6 +1,7 @@
 """Samples as columns: the fast writer and reader against the generated code, qualities, types, and speed."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ CODES = sorted({GOOD, *[quality_code(quality, reason) for quality in (Quality.BA
 STREAM, SEQUENCE = 2**62 + 9, 123_456
 
 
-def columns(rows):
+def columns(rows) -> tuple[Any, Any, Any, Any]:
     alias, value, code, source_ms = zip(*rows, strict=True) if rows else ((), (), (), ())
     return (np.array(alias, np.int64), np.array(value, np.float64),
             np.array(code, np.uint8), np.array(source_ms, np.int64))

@@ -20,6 +20,7 @@ import pytest
 import uvloop
 
 import wire.mqtt_aiomqtt as shell
+from benchmarks.ports import free_port
 from tests import brokers
 from tests.patience import GUARD_S
 from wire import (
@@ -122,7 +123,7 @@ async def refused_entry(connector: AioMqttConnector) -> BrokerUnavailableError:
 
 def test_nobody_listening_is_told_at_once_with_the_address(run: Any) -> None:
     async def dialogue() -> None:
-        port = brokers.free_port()
+        port = free_port()
         error = await refused_entry(AioMqttConnector(BrokerAddress("127.0.0.1", port)))
         assert f"127.0.0.1:{port}" in str(error)
         assert "broker.port" in str(error)

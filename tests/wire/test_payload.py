@@ -1,6 +1,7 @@
 """Payloads metric by metric: what goes in comes out, and what the specification fixes stands in the bytes."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -152,7 +153,7 @@ def test_a_data_set_states_its_columns():
 @pytest.mark.spec("tck-id-payloads-template-dataset-value")
 @pytest.mark.parametrize("datatype", sorted(BASIC_TYPES))
 def test_a_cell_of_a_data_set_is_in_one_of_six_fields(datatype):
-    cell = {DataType.BOOLEAN: True, DataType.STRING: "x", DataType.TEXT: "x"}.get(datatype, 1)
+    cell: Any = {DataType.BOOLEAN: True, DataType.STRING: "x", DataType.TEXT: "x"}.get(datatype, 1)
     table = DataSet(("a",), (datatype,), ((cell,),))
     written = raw(encode_payload(1, 0, [Metric("t", datatype=DataType.DATASET, value=table)])).metrics[0].dataset_value
     (element,) = written.rows[0].elements

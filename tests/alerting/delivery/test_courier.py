@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_jitter_spreads_a_delay_by_a_fifth() -> None:
     async def scenario() -> None:
         for random, gap_s in ((0.0, 0.8), (0.999999, 1.2)):
             post = TwinPost(answers(500))
-            async with running({"CITY": post}, random=lambda value=random: value) as at_work:
+            async with running({"CITY": post}, random=partial(float, random)) as at_work:
                 at_work.courier.offer([row(1)])
                 await asyncio.sleep(2)
                 first, second = (request.at_s for request in post.notices())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from alerting.delivery.lanes import Entry, ReceiverLanes, Settled
+from alerting.delivery.outbox import OutboxRow
 from alerting.delivery.schedule import Outcome, Verdict
 from tests.alerting.delivery.senders import notice, row
 
@@ -19,7 +22,7 @@ class Desk:
     def __init__(self, regulator: bool = False, **more: int) -> None:
         self.lanes, self.now_ms = ReceiverLanes(regulator=regulator, **more), 0
 
-    def offer(self, *rows: object) -> list[bool]:
+    def offer(self, *rows: OutboxRow) -> list[bool]:
         return [self.lanes.offer(r, self.now_ms, self.now_ms) for r in rows]
 
     def take(self, lane: str = "red") -> list[Entry]:
@@ -224,7 +227,7 @@ def test_a_full_lane_leaves_other_lanes_alone() -> None:
 # a receiver that is down
 
 
-def down_desk(*rows: object) -> Desk:
+def down_desk(*rows: OutboxRow) -> Desk:
     """A receiver found down after 30 s of failures of these rows."""
     desk = Desk()
     desk.offer(*rows)
@@ -286,7 +289,7 @@ def test_a_red_probe_does_not_wait_for_a_blue_one_on_the_wire() -> None:
 
 
 def test_the_first_accepted_notice_ends_it_and_everything_goes() -> None:
-    often = {"attempts": 6}  # their next turn by the schedule is far off
+    often: dict[str, Any] = {"attempts": 6}  # their next turn by the schedule is far off
     desk = down_desk(row(1), *(row(n, **often) for n in range(2, 6)), *(row(n, lane="blue", **often) for n in (6, 7, 8)))
     (probe,) = desk.take()
     desk.settle(probe)

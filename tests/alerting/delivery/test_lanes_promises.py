@@ -179,10 +179,10 @@ class DeliveryPromises(RuleBasedStateMachine):
                 assert self.refusals[other.key] >= REFUSALS_MAX or self.refusals[entry.key] >= REFUSALS_MAX
         if not isinstance(entry.notice, OutboxRow):
             return
-        for other in self.pending.values():
-            earlier = other.alarm_id == entry.notice.alarm_id and other.revision < entry.notice.revision
-            if earlier and (other.lane, other.sequence) not in self.accepted:
-                assert self.refusals[other.id] >= REFUSALS_MAX, "a later revision overtook an earlier one"
+        for row in self.pending.values():
+            earlier = row.alarm_id == entry.notice.alarm_id and row.revision < entry.notice.revision
+            if earlier and (row.lane, row.sequence) not in self.accepted:
+                assert self.refusals[row.id] >= REFUSALS_MAX, "a later revision overtook an earlier one"
 
 
 TestDeliveryPromises = DeliveryPromises.TestCase

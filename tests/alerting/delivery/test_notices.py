@@ -32,7 +32,7 @@ def alarm(**more: Any) -> AlarmState:
 
 def step(kind: TransitionKind = TransitionKind.RAISED, of: AlarmState | None = None, **more: Any) -> Transition:
     found = of or alarm()
-    known = {
+    known: dict[str, Any] = {
         "id": "cd" * 16, "alarm_id": found.id, "revision": found.revision, "kind": kind, "alarm": found,
         "engine_ms": 5, "at_ms": AT_MS, "late": found.late,
     }  # fmt: skip

@@ -225,6 +225,25 @@ def test_why_values_are_stale_fits_80_cells(lang: str, monkeypatch: pytest.Monke
     play(story, gateway)
 
 
+def test_a_system_alarm_is_told_apart_in_the_narrowest_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    system = {"limit": "SYSTEM", "category": "system", "setpoint": None, "value_at_start": None, "unit": "", "cause_zh": ""}
+    gateway = FakeGateway()
+    gateway.alarms = [
+        fake.alarm("a1", tag="CORE.STORE-INFLUX.REFUSED", tag_name_zh="时序库拒绝写入：请按说明检查地址", **system),
+        fake.alarm("a2", tag="CORE.STORE-INFLUX.BEHIND", tag_name_zh="时序库写入滞后：数据保存在本机", **system),
+    ]
+
+    async def story(seen: Watched) -> None:
+        await seen.shows("…ORE-INFLUX.REFUSED", "…TORE-INFLUX.BEHIND", "时序库拒绝写…", "时序库写入滞…")
+        assert [cell_len(line) for line in seen.text.split("\n")] == [80] * 24
+        await seen.pilot.resize_terminal(110, 24)
+        await seen.shows("时序库写入滞后：")
+        assert "时序库写入滞…" not in seen.text, "the name has a column of its own"
+
+    play(story, gateway)
+
+
 def test_a_fault_of_an_instrument_says_what_to_do_and_names_no_limit() -> None:
     gateway = FakeGateway()
     gateway.alarms = [
@@ -323,7 +342,7 @@ def test_edges_and_deliveries() -> None:
     async def story(seen: Watched) -> None:
         await seen.shows("recv. down 1", "edges off 1")
         await seen.press("3", "down")
-        await seen.shows("E2", "OFFLINE", "320", "standing conditions: OFFLINE")
+        await seen.shows("E2", "OFFLINE", "320", "standing conditions: offline")
         assert "unknown" in next(line for line in seen.text.splitlines() if " E3 " in line)
         await seen.press("4")
         await seen.shows("CITY", "PARK", "DOWN", "to retry refused", "red lane: due 0, parked 0, sequence up to 7")
