@@ -15,6 +15,7 @@ from gateway.historian.segments.names import ASIDE
 
 _hook: Callable[[str], None] | None = None
 _numbers = count(1)
+_durable: set[Path] = set()  # folders whose names this process has synced
 
 
 def hook_steps(hook: Callable[[str], None] | None) -> None:
@@ -39,13 +40,15 @@ def aside(path: Path) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and its name durable."""
-    if path.is_dir():
+    """Make a folder, and its name durable: also that of one which is there, as whoever made it may not have come to that."""
+    if path in _durable and path.is_dir():
         return
-    make_folder(path.parent)
+    if not path.is_dir():
+        make_folder(path.parent)
     with step(f"make folder {path.name}"):
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
+    _durable.add(path)
 
 
 def sync_file(path: Path) -> None:

@@ -233,7 +233,7 @@ def _linked(folder: Path, stem: Stem, live: LiveFile) -> DayFile:
             target.unlink(missing_ok=True)  # of a try that ended before its manifest: renaming one link to another does nothing
             try:
                 written.hardlink_to(source)
-            except (PermissionError, NotImplementedError):
+            except (OSError, NotImplementedError):
                 shutil.copyfile(source, written)
         sync_file(written)
         publish(written, target)

@@ -182,7 +182,7 @@ def test_a_manifest_that_has_its_name_is_never_taken_back(tmp_path: Path, monkey
         raise OSError(5, "Input/output error")
 
     manifest = Manifest(Stem("one", 1, 9, "seal"), T0_MS, 0, 0, "", ())
-    (tmp_path / "manifests").mkdir(parents=True)
+    durable.make_folder(tmp_path / "manifests")
     monkeypatch.setattr(durable, "sync_folder", refuse)
     commit(tmp_path, manifest)
     assert synced == [tmp_path / "manifests"], "the second try, of another function, went well"
