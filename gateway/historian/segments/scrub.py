@@ -6,6 +6,8 @@ and times. If all can, nobody knows which value is wrong, and the whole file is 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,8 @@ import duckdb
 
 from gateway.historian.segments.folder import LiveFile, Problem, Snapshot, check_file
 from gateway.historian.segments.spill import open_database
+
+log = logging.getLogger(__name__)
 
 EVERY_MS: Final = 600_000  # one file in so long; 400 days of one gateway are through in a week or two
 AGAIN_MS: Final = 60_000  # those found damaged: somebody may have restored them
@@ -83,6 +87,8 @@ class Scrub:
         if abs(now_ms - self._next_ms) >= EVERY_MS and lives:
             self._next_ms = now_ms
             keys = sorted((live.file.day, name) for name, live in lives.items())
+            if not self._after[0]:  # where the process before ended nobody knows: so each begins somewhere else
+                self._after = keys[now_ms // EVERY_MS % len(keys) - 1]
             self._after = next((key for key in keys if key > self._after), keys[0])
             self._check(lives[self._after[1]])
 
@@ -111,13 +117,12 @@ def locate(folder: Path, live: LiveFile, problem: Problem) -> Problem:
     path = folder / problem.file
     if path != live.samples(folder):
         return problem
-    db = open_database(folder)
     try:
-        bad = _unreadable_groups(db, path)
-    except duckdb.Error:
-        return problem  # not even its end, which says where the groups are
-    finally:
-        db.close()
+        with contextlib.closing(open_database(folder)) as db:
+            bad = _unreadable_groups(db, path)
+    except Exception as error:  # not even its end, which says where the groups are, and rubbish there raises anything
+        log.info("historian: where %s is damaged cannot be told (%s)", problem.file, type(error).__name__)
+        return problem
     if not bad:
         return problem
     times = [time for _, _, low, high in bad for time in (low, high)]

@@ -230,10 +230,10 @@ def _ranges(row: LogRow) -> NDArray[np.int64] | None:
         return None
     try:
         pairs = [(int(lo), int(hi)) for lo, hi in json.loads(row.fresh)]
-    except (ValueError, TypeError):
+        return np.array([end for lo, hi in sorted(pairs) for end in (lo, hi + 1)], np.int64)
+    except (ValueError, TypeError, ArithmeticError):
         log.error("log position %d: which frames are new cannot be read: all are taken", row.pos)
         return None
-    return np.array([end for lo, hi in sorted(pairs) for end in (lo, hi + 1)], np.int64)
 
 
 def seal(
