@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import duckdb
 import numpy as np
@@ -11,11 +12,13 @@ import numpy as np
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import aside, make_folder, publish, sync_file
 from gateway.historian.segments.files import copy_files, write_samples
-from gateway.historian.segments.folder import UNREADABLE, LiveFile, check_file
+from gateway.historian.segments.folder import LiveFile, file_sha256
 from gateway.historian.segments.log import AlarmSpan
 from gateway.historian.segments.merge import PIECE_ROWS, once, samples_from
 from gateway.historian.segments.names import EVIDENCE, TEMPORARY, is_day
 from gateway.historian.segments.seal import sorted_samples
+
+TIME_MS_MAX: Final = 1 << 62  # beyond every time
 
 
 def evidence_path(folder: Path, day: str) -> Path:
@@ -34,11 +37,14 @@ def evidence_days(folder: Path) -> list[str]:
     return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet") and is_day(name[:-8]))
 
 
-def spans_of(alarms: Iterable[AlarmSpan], margin_ms: int, now_ms: int) -> dict[str, list[tuple[int, int]]]:
-    """Return by tag the stretches that are evidence, [from, to], joined where they touch; alarms come in order of starts."""
+def spans_of(alarms: Iterable[AlarmSpan], margin_ms: int) -> dict[str, list[tuple[int, int]]]:
+    """Return by tag the stretches that are evidence, [from, to], joined where they touch; alarms come in order of starts.
+
+    One that still stands has no end: not the moment of asking, by a clock that may be behind.
+    """
     found: dict[str, list[tuple[int, int]]] = {}
     for alarm in alarms:
-        lo, hi = alarm.from_ms - margin_ms, (now_ms if alarm.to_ms is None else alarm.to_ms) + margin_ms
+        lo, hi = alarm.from_ms - margin_ms, (TIME_MS_MAX if alarm.to_ms is None else alarm.to_ms) + margin_ms
         mine = found.setdefault(alarm.tag, [])
         if mine and lo <= mine[-1][1]:
             mine[-1] = (mine[-1][0], max(mine[-1][1], hi))
@@ -50,11 +56,12 @@ def spans_of(alarms: Iterable[AlarmSpan], margin_ms: int, now_ms: int) -> dict[s
 def set_aside(
     db: duckdb.DuckDBPyConnection, folder: Path, day: str, lives: Sequence[LiveFile], spans: dict[str, list[tuple[int, int]]],
     told: Collection[str] = (),
-) -> int:  # fmt: skip
-    """Copy what is evidence out of the files that leave with a day; returns the rows. Doing it again makes the same.
+) -> list[LiveFile]:  # fmt: skip
+    """Copy what is evidence out of the files that leave with a day. Doing it again makes the same.
 
-    A file whose bytes have changed is left out: nothing better will come of waiting. One that the disk does not give is
-    waited for, until it is among those `told` as damaged.
+    A file whose bytes have changed is left out, though parts of it may be readable: nobody knows which values are right, and
+    evidence has none that may be wrong. One that the disk does not give is waited for, until it is among those `told` as
+    damaged. Returns the files that were to give evidence and were left out.
 
     Raises:
         OSError, duckdb.Error: it is not known to be written; the day must not go.
@@ -62,20 +69,17 @@ def set_aside(
     target = evidence_path(folder, day)
     make_folder(target.parent)
     kept = _tags_of(db, target) if target.exists() else []
+    asked = [live for live in lives if any(_near(each, live) for each in spans.values())]
+    sound = [live for live in asked if not _damaged(folder, live, told)]
     parts: list[Path] = []
     gathered: list[Samples] = []
     rows = 0
     try:
         for tag in sorted({*kept, *spans}):
             found = [_rows_of(db, target, tag, None)] if tag in kept else []
-            for live in lives:
-                near = [(lo, hi) for lo, hi in spans.get(tag, ()) if lo <= live.file.to_ms and hi >= live.file.from_ms]
-                if near:
-                    try:
-                        found.append(_rows_of(db, live.samples(folder), tag, near))
-                    except duckdb.Error:
-                        if not _changed(folder, live, told):
-                            raise
+            found += [
+                _rows_of(db, live.samples(folder), tag, near) for live in sound if (near := _near(spans.get(tag, ()), live))
+            ]
             gathered.append(once(sorted_samples(concatenated(found)))[0])
             rows += len(gathered[-1])
             if sum(map(len, gathered)) >= PIECE_ROWS:
@@ -90,16 +94,26 @@ def set_aside(
     finally:
         for path in parts:
             path.unlink(missing_ok=True)
-    return rows
+    return [live for live in asked if live not in sound]
 
 
-def _changed(folder: Path, live: LiveFile, told: Collection[str]) -> bool:
-    """Whether a file is not what was written, or was found so before and still cannot be read."""
+def _near(spans: Sequence[tuple[int, int]], live: LiveFile) -> list[tuple[int, int]]:
+    return [(lo, hi) for lo, hi in spans if lo <= live.file.to_ms and hi >= live.file.from_ms]
+
+
+def _damaged(folder: Path, live: LiveFile, told: Collection[str]) -> bool:
+    """Whether a file is not what was written, or was found so before and still cannot be read.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
+    path = live.samples(folder)
     try:
-        problem = check_file(folder, live)
-    except FileNotFoundError:
-        return str(live.samples(folder).relative_to(folder)) in told
-    return problem is not None and (not problem.why.startswith(UNREADABLE) or problem.file in told)
+        return path.stat().st_size != live.file.bytes or file_sha256(path) != live.file.sha256
+    except OSError:
+        if str(path.relative_to(folder)) in told:
+            return True
+        raise
 
 
 def _part(db: duckdb.DuckDBPyConnection, folder: Path, target: Path, gathered: Sequence[Samples]) -> Path:

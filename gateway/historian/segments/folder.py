@@ -35,7 +35,7 @@ PROBLEMS_MAX: Final = 100
 VERIFY_BYTES_MAX: Final = 1 << 30
 CHUNK_BYTES: Final = 1 << 20
 TRIES: Final = 4
-UNREADABLE: Final = "cannot be read"
+ANCESTORS_MAX: Final = 64  # as many restores as a ledger remembers
 ORPHAN_LOAD_MS: Final = DAY_MS  # so long a part of a load may wait for its manifest
 
 
@@ -123,11 +123,17 @@ class Snapshot:
     def missing_upto(self, ledger_id: str, ancestry: Sequence[Ancestor], pruned: int) -> list[tuple[int, int]]:
         """Return the stretches of log positions up to `pruned`, both ends included, that no manifest's name claims."""
         held = [(stem.first, stem.last) for stem, _ in self.unreadable if stem.owner == ledger_id and stem.kind != "load"]
-        held += [(0, self._base(ancestry)), *((m.stem.first, m.stem.last) for m in self.chain(ledger_id))]
+        held += [(m.stem.first, m.stem.last) for m in self.chain(ledger_id)]
         limit = pruned
         for each in ancestry:
             limit = min(limit, each.pos)
             held += [(m.stem.first, min(m.stem.last, limit)) for m in self.chain(each.ledger_id)]
+        if len(ancestry) >= ANCESTORS_MAX:  # of those before nobody knows: what stands there may be theirs
+            known = {ledger_id, *(each.ledger_id for each in ancestry)}
+            held += [
+                (m.stem.first, min(m.stem.last, limit))
+                for m in self.manifests if m.stem.kind != "load" and m.stem.owner not in known
+            ]  # fmt: skip
         found, at = [], 1
         for first, last in sorted(held):
             if at < first and at <= pruned:
@@ -297,7 +303,7 @@ def _compare(path: Path, size: int, sha256: str) -> str:
     except FileNotFoundError:
         raise
     except OSError as error:
-        return f"{UNREADABLE} ({error.strerror})"
+        return f"cannot be read ({error.strerror})"
 
 
 def file_sha256(path: Path) -> str:
@@ -322,7 +328,7 @@ def orphans(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[Path]:
 def strays(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[tuple[Path, Stem]]:
     """Yield data that no manifest names and that may be all there is of it: its manifest was lost, or never written."""
     for path, stem, day in _unnamed(folder, taken):
-        young = stem.kind == "load" and _age_ms(path, now_ms) <= ORPHAN_LOAD_MS
+        young = stem.kind == "load" and not is_old(path, now_ms)
         if not young and not _counts_elsewhere(taken, stem, day) and not _of_a_hole(taken, stem):
             yield path, stem
 
@@ -355,16 +361,11 @@ def _of_a_hole(taken: Snapshot, stem: Stem) -> bool:
 
 def _aside(folder: Path, now_ms: int) -> Iterator[Path]:
     yield from (path for path in sorted(folder.glob(f"*{ASIDE}")) if path.is_file())
-    for top in (MANIFESTS, EVIDENCE):
-        yield from (folder / top / name for name in sorted(_names(folder / top)) if name.endswith(ASIDE))
-    for top in (SAMPLES, ROLLUPS):
-        for day in sorted(_names(folder / top)):
-            if is_day(day):
-                yield from (
-                    folder / top / day / name for name in sorted(_names(folder / top / day))
-                    if name.endswith(ASIDE)
-                    and (not name.startswith("load-") or _age_ms(folder / top / day / name, now_ms) > ORPHAN_LOAD_MS)
-                )  # fmt: skip
+    days = [folder / top / day for top in (SAMPLES, ROLLUPS) for day in sorted(_names(folder / top)) if is_day(day)]
+    for place in (folder / MANIFESTS, folder / EVIDENCE, *days):
+        for name in sorted(_names(place)):
+            if name.endswith(ASIDE) and (not name.startswith("load-") or is_old(place / name, now_ms)):
+                yield place / name
 
 
 def _through(chain: Sequence[Manifest], base: int) -> int:
@@ -376,11 +377,12 @@ def _through(chain: Sequence[Manifest], base: int) -> int:
     return base
 
 
-def _age_ms(path: Path, now_ms: int) -> int:
+def is_old(path: Path, now_ms: int) -> bool:
+    """Whether a load that is under way has nothing to do with a file or folder any more."""
     try:
-        return now_ms - path.stat().st_mtime_ns // 1_000_000
+        return now_ms - path.stat().st_mtime_ns // 1_000_000 > ORPHAN_LOAD_MS
     except OSError:
-        return 0
+        return False
 
 
 def _names(folder: Path) -> list[str]:
@@ -415,6 +417,6 @@ def _without_superseded(manifests: Sequence[Manifest]) -> tuple[list[Manifest], 
 
 
 __all__ = [
-    "UNREADABLE", "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
-    "check_file", "file_sha256", "orphans", "strays",
+    "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
+    "check_file", "file_sha256", "is_old", "orphans", "strays",
 ]  # fmt: skip

@@ -1,4 +1,8 @@
-"""Data files whose manifest is not there any more: nothing is deleted for that. They go to `lost/`, and the status names them."""
+"""What nobody can vouch for and nobody may delete: it goes to `lost/`, and the status names it.
+
+Below `lost/samples` and `lost/rollups` are data files whose manifest is not there any more. Below `lost/evidence` are
+samples that were damaged when their day went, of a day that had alarms.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from typing import Final
 
 from gateway.historian.samples import DAY_MS
 from gateway.historian.segments.durable import make_folder, publish
-from gateway.historian.segments.folder import Problem
-from gateway.historian.segments.names import SAMPLES, Stem, day_ms, is_day, parse_data_name
+from gateway.historian.segments.folder import LiveFile, Problem, Snapshot
+from gateway.historian.segments.names import EVIDENCE, SAMPLES, Stem, day_ms, is_day, parse_data_name
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +35,46 @@ def put_away(folder: Path, strays: Iterable[tuple[Path, Stem]]) -> None:
         publish(path, target)
 
 
-def lost_problems(folder: Path) -> Iterator[Problem]:
-    """Yield what lies there, until somebody has taken it away."""
-    found = sorted((folder / LOST / SAMPLES).glob("????-??-??/*.parquet"))
-    for path in found[:TOLD_MAX]:
-        stem, day = parse_data_name(path.name), path.parent.name
-        if stem is not None and is_day(day):
+def put_damaged_away(folder: Path, lives: Iterable[LiveFile]) -> None:
+    """Move damaged samples that were to give evidence out of the way of retention.
+
+    Raises:
+        OSError: the disk would not; do it again.
+    """
+    for live in lives:
+        path = live.samples(folder)
+        if path.exists():
+            target = folder / LOST / EVIDENCE / live.file.day / path.name
+            make_folder(target.parent)
+            log.error("historian: %s is damaged and of a day with alarms that goes now; it is put under %s/", path.name, LOST)
+            publish(path, target)
+
+
+def lost_problems(folder: Path, taken: Snapshot) -> Iterator[Problem]:
+    """Yield what lies there, until somebody has taken it away, or what it holds counts again."""
+    found = []
+    for top in (EVIDENCE, SAMPLES):
+        for path in sorted((folder / LOST / top).glob("????-??-??/*.parquet")):
+            stem, day = parse_data_name(path.name), path.parent.name
+            if stem is None or not is_day(day) or (top == SAMPLES and _counts_again(taken, stem)):
+                continue
             why = f"no manifest names it any more ({_what(stem)}); restore the historian from a backup, or keep the file elsewhere"
-            yield Problem(str(path.relative_to(folder)), day, day_ms(day), day_ms(day) + DAY_MS - 1, why)
+            if top == EVIDENCE:
+                why = "it was damaged when its day went: what it has around alarms is not among the evidence; keep the file elsewhere"
+            found.append(Problem(str(path.relative_to(folder)), day, day_ms(day), day_ms(day) + DAY_MS - 1, why))
+    yield from found[:TOLD_MAX]
+
+
+def _counts_again(taken: Snapshot, stem: Stem) -> bool:
+    """Whether a manifest that counts holds just this range, as a seal or among what it packed."""
+    return any(
+        manifest.stem == stem
+        or (
+            stem.inside(manifest.stem)
+            and stem.first in {link.first for link in manifest.links} and stem.last in {link.last for link in manifest.links}
+        )
+        for manifest in taken.manifests
+    )  # fmt: skip
 
 
 def _what(stem: Stem) -> str:

@@ -96,7 +96,8 @@ class Manifest:
     """What one stem holds.
 
     Attributes:
-        prev: hash of the manifest before it in the chain of its ledger or load, empty for the first.
+        prev: hash of the seal or part before it in the chain of its ledger or load, empty for the first; a pack has that
+            of the first that it replaces.
         digest: `Samples.digest` of all its samples.
         links: of a pack, the seals it replaces in order: their rows and digests sum up to its own, the dropped and the removed.
         dropped_rows, dropped_digest: of a pack, the duplicates it left out.
@@ -128,6 +129,11 @@ class Manifest:
     def hash(self) -> str:
         """sha256 over the canonical JSON without the hash itself."""
         return _sha256(_canonical(self._content()))
+
+    @property
+    def last_seal(self) -> str:
+        """The hash that the next seal names as `prev`, whether this one was packed by then or not: made anew it is the same."""
+        return self.as_links()[-1].hash
 
     @property
     def ends(self) -> tuple[str, ...]:

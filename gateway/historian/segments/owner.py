@@ -6,9 +6,11 @@ due is decided by pure functions; here the disk is asked and told. No thread of 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -24,11 +26,11 @@ from gateway.historian.segments.board import Board
 from gateway.historian.segments.durable import make_folder, remove, sync_folder, write_durably
 from gateway.historian.segments.evidence import evidence_days, evidence_path, set_aside, spans_of
 from gateway.historian.segments.files import by_day, write_again
-from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot, orphans, strays
+from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot, is_old, orphans, strays
 from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.keep import Held, Kept, Pace, day_after, decide, evidence_leaves, limit_bytes, received
 from gateway.historian.segments.log import READ_ROWS, Due, LedgerGoneError, LedgerLog
-from gateway.historian.segments.lost import lost_problems, put_away
+from gateway.historian.segments.lost import lost_problems, put_away, put_damaged_away
 from gateway.historian.segments.manifest import Manifest
 from gateway.historian.segments.merge import MergeError
 from gateway.historian.segments.names import (
@@ -36,6 +38,7 @@ from gateway.historian.segments.names import (
     KEPT_FROM_NAME,
     LOCK_NAME,
     MANIFESTS,
+    POS_MAX,
     ROLLUPS,
     SAMPLES,
     STATUS_NAME,
@@ -181,8 +184,16 @@ class Owner:
             self._lock = None
 
     def round(self) -> float:
-        """Do what is due; returns in how many seconds to come again. Errors of the disk are told, never raised."""
+        """Do what is due; returns in how many seconds to come again. Errors of the disk are told, never raised.
+
+        Raises:
+            FolderBusyError, OSError: somebody exchanged the folder, and the one that stands there now cannot be taken.
+        """
         wait_s = IDLE_S
+        if self._lock is not None and not _stands(self._lock, self._folder / LOCK_NAME):
+            log.error("historian: %s is another folder than before; it is taken anew", self._folder)
+            self.close()
+            self.begin()
         try:
             ledger_id, ancestry = self._ledger.identity()
             if not is_ledger_id(ledger_id):
@@ -215,7 +226,7 @@ class Owner:
         pruned = pruned_pos(self._ledger.rows_of)
         claimed = [stem.last for stem, _ in taken.unreadable if stem.owner == ledger_id and stem.kind != "load"]
         cursor = max([taken.cursor(ledger_id, ancestry), pruned, *claimed, *(manifest.stem.last for manifest in chain[-1:])])
-        prev = chain[-1].hash if chain and chain[-1].stem.last == cursor else ""
+        prev = chain[-1].last_seal if chain and chain[-1].stem.last == cursor else ""
         if not self._in_order(ledger_id, cursor):
             return False
         self._sort_out(ledger_id, cursor, taken)
@@ -244,6 +255,8 @@ class Owner:
         """Whether the ledger has come as far as the folder says; one that has lost its end uses positions again."""
         last = self._ledger.last_pos()
         self._refused = []
+        if self._due and self._due[-1].pos > last:  # an older copy took its place: what it knew of is not there yet
+            self._due = []
         if cursor > last:
             why = (
                 f"manifests hold log positions of {ledger_id} up to {cursor}, and the ledger ends at {last}: it is older than the"
@@ -278,7 +291,7 @@ class Owner:
             if sealed_ms is None:
                 continue
             found = taken_from(self._ledger.rows(stem.first, stem.last), self._ledger.tag_names(), self._places)
-            prev = next((m.hash for m in taken.chain(ledger_id) if m.stem.last == stem.first - 1), "")
+            prev = next((m.last_seal for m in taken.chain(ledger_id) if m.stem.last == stem.first - 1), "")
             aged_ms = _aged_ms(taken, ancestry, stem, sealed_ms, found.samples)
             seal(self._database(), self._folder, stem, prev, found.samples, sealed_ms, found.torn, aged_ms)
             log.warning("historian: %s was damaged and is made anew from the ledger", stem.manifest_name)
@@ -332,8 +345,9 @@ class Owner:
                 remove(path)
         for top in (SAMPLES, ROLLUPS):
             for day in (self._folder / top).glob("????-??-??"):
-                if not any(day.iterdir()):
-                    day.rmdir()
+                with contextlib.suppress(OSError):  # a load may have just begun there
+                    if is_old(day, self._wall_ms()) and not any(day.iterdir()):
+                        day.rmdir()
 
     def _pack(self, taken: Snapshot) -> bool:
         left_out = self._left_out_now(taken)
@@ -381,9 +395,9 @@ class Owner:
         lives = [live for live in taken.files() if live.file.leaves <= kept.remove]
         margin_ms = int(self._config.evidence_margin_s * 1000)
         from_ms, to_ms = min(live.file.from_ms for live in lives), max(live.file.to_ms for live in lives)
-        spans = spans_of(self._ledger.alarms(from_ms - margin_ms, to_ms + margin_ms + 1), margin_ms, now_ms)
+        spans = spans_of(self._ledger.alarms(from_ms - margin_ms, to_ms + margin_ms + 1), margin_ms)
         told = {problem.file for problem in self._scrub.problems()}
-        set_aside(self._database(), self._folder, kept.remove, lives, spans, told)
+        put_damaged_away(self._folder, set_aside(self._database(), self._folder, kept.remove, lives, spans, told))
         moved = taken.kept.moved(day_after(kept.remove), (manifest.stem for manifest in taken.manifests))
         write_durably(self._folder / KEPT_FROM_NAME, moved.text(kept.why, now_ms))
         if kept.why == "age":
@@ -414,9 +428,10 @@ class Owner:
         pruned = pruned_pos(self._ledger.rows_of)
         taken = self._segments.snapshot()
         kept = self._kept
-        problems = [*gone(taken, ledger_id, ancestry, self._ledger.rows_of, pruned), *holes(taken, ledger_id, ancestry, pruned)]
-        problems += [*self._scrub.problems(), *self._left_out.values(), *self._refused]
-        problems += lost_problems(self._folder)
+        problems = [*self._refused, *gone(taken, ledger_id, ancestry, self._ledger.rows_of, pruned)]
+        problems += [*holes(taken, ledger_id, ancestry, pruned), *holes_of_others(taken, ledger_id, ancestry)]
+        problems += [*self._scrub.problems(), *self._left_out.values()]
+        problems += lost_problems(self._folder, taken)
         problems += [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable]
         problems += torn_problems(self._folder, taken.manifests, taken.kept_from)
         distinct = list({(problem.file, problem.from_ms): problem for problem in problems}.values())
@@ -505,6 +520,31 @@ def holes(taken: Snapshot, ledger_id: str, ancestry: Sequence[Ancestor], pruned:
     return problems
 
 
+def holes_of_others(taken: Snapshot, ledger_id: str, ancestry: Sequence[Ancestor]) -> list[Problem]:
+    """Return what the chains of loads and of other ledgers miss inside: a stretch without a manifest, readable or not.
+
+    What the heirs of a ledger took over and sealed, or what `gone` tells, is left out, and what retention has removed.
+    """
+    taken_over, limit = {ledger_id: POS_MAX}, POS_MAX
+    for each in ancestry:
+        limit = taken_over[each.ledger_id] = min(limit, each.pos)
+    held: dict[tuple[str, bool], list[Stem]] = {}
+    for stem in sorted([*(manifest.stem for manifest in taken.manifests), *(stem for stem, _ in taken.unreadable)]):
+        held.setdefault((stem.owner, stem.kind == "load"), []).append(stem)
+    left = {live.stem.owner for live in taken.files()}
+    problems = []
+    for (owner, is_load), stems in held.items():
+        at = 0 if is_load else max(stems[0].first, taken_over.get(owner, 0) + 1)
+        for stem in stems:
+            if stem.first > at and owner in left:
+                parts = f"part {at}" if at == stem.first - 1 else f"parts {at} to {stem.first - 1}"
+                what = f"{parts} of load {owner}" if is_load else f"log positions {at} to {stem.first - 1} of {owner}"
+                why = f"no manifest holds {what}; restore the historian from a backup{', or import the file again' * is_load}"
+                problems.append(Problem(f"{MANIFESTS} before {stem.manifest_name}", "", 0, 0, why))
+            at = max(at, stem.last + 1)
+    return problems
+
+
 def _aged_ms(taken: Snapshot, ancestry: Sequence[Ancestor], stem: Stem, sealed_ms: int, samples: Samples) -> int:
     """Return when retention takes a range for received; what was sealed behind it has no say, so that sealing again is the same."""
     owners = {stem.owner, *(each.ledger_id for each in ancestry)}
@@ -513,6 +553,15 @@ def _aged_ms(taken: Snapshot, ancestry: Sequence[Ancestor], stem: Stem, sealed_m
         if live.stem.kind != "load" and live.stem.owner in owners and (live.stem.owner != stem.owner or live.stem.last < stem.first)
     }  # fmt: skip
     return received(sorted(days), sealed_ms, int(samples.source_ms.max()) if len(samples) else sealed_ms)
+
+
+def _stands(file: IO[str], path: Path) -> bool:
+    """Whether an open file is the one that has this name."""
+    try:
+        found, mine = path.stat(), os.fstat(file.fileno())
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
 
 
 def _told(problem: Problem) -> dict[str, Any]:

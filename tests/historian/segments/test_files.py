@@ -114,7 +114,7 @@ def test_a_part_of_a_load_is_written_once(tmp_path: Path, db: duckdb.DuckDBPyCon
 
 def test_spans_of_alarms_that_touch_are_one() -> None:
     alarms = [AlarmSpan("A", 100, 200), AlarmSpan("A", 215, 220), AlarmSpan("A", 300, None), AlarmSpan("B", 1, 2)]
-    assert spans_of(alarms, 10, 1000) == {"A": [(90, 230), (290, 1010)], "B": [(-9, 12)]}
+    assert spans_of(alarms, 10) == {"A": [(90, 230), (290, (1 << 62) + 10)], "B": [(-9, 12)]}
 
 
 def test_who_only_looks_loads_no_database() -> None:

@@ -1,0 +1,343 @@
+"""Nothing that is damaged or away looks whole, and nothing that is whole looks damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gateway.core import ledger
+from gateway.core.ledger import Batch
+from gateway.core.retention import Removable
+from gateway.historian.segments import durable, scrub
+from gateway.historian.segments import folder as folder_module
+from gateway.historian.segments.evidence import set_aside, spans_of
+from gateway.historian.segments.files import connect
+from gateway.historian.segments.folder import SegmentFolder
+from gateway.historian.segments.load import write_part
+from gateway.historian.segments.log import AlarmSpan
+from gateway.historian.segments.scrub import EVERY_MS, Scrub
+from tests.historian.reference import Row as RowOf
+from tests.historian.reference import samples_of
+from tests.historian.segments.journal import (
+    DAY_MS,
+    T0_MS,
+    TAGS,
+    Journal,
+    everything,
+    owner_of,
+    rows_in,
+    run,
+    settle,
+    status_of,
+)
+
+HOUR_MS = 3_600_000
+
+
+def frames(journal: Journal, count: int, at_ms: int = T0_MS, step_ms: int = 1000) -> None:
+    for at in range(count):
+        when = at_ms + at * step_ms
+        journal.frame(when, [(TAGS[at % 3], when, (at * 7919 % 4096) / 7, 192)])
+
+
+def prune(journal: Journal, upto: int) -> None:
+    journal.ledger.commit([Batch(removable=Removable(1, upto + 1))])
+
+
+def told(folder: Path) -> list[str]:
+    return [each["why"] for each in status_of(folder)["damaged"]]
+
+
+# -- evidence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F73")
+def test_evidence_takes_nothing_from_a_file_that_was_changed_even_where_it_can_be_read(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 3000)
+    run(folder, journal, T0_MS + DAY_MS, samples_max=10_000)
+    (live,) = SegmentFolder(folder).snapshot().files()
+    path, db = live.samples(folder), connect(folder)
+    whole, wrong = path.read_bytes(), 0
+    try:
+        for at in range(4, len(whole), 97):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            try:
+                wrong += bool(rows_in([path]) - journal.rows)
+            except Exception:
+                continue
+            set_aside(db, folder, "2025-06-16", [live], {TAGS[0]: [(T0_MS, T0_MS + DAY_MS)]})
+            assert not rows_in((folder / "evidence").glob("*.parquet")) - journal.rows
+            if wrong > 2:
+                break
+    finally:
+        db.close()
+    assert wrong, "no such damage was met"
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("alarm", [True, False])
+def test_damaged_samples_of_a_day_with_alarms_are_kept_aside_when_it_goes(tmp_path: Path, journal: Journal, alarm: bool) -> None:
+    folder = tmp_path / "h"
+    for day in range(4):
+        frames(journal, 3, T0_MS + day * DAY_MS)
+    if alarm:
+        journal.alarm(TAGS[0], T0_MS, T0_MS + 1000)
+    run(folder, journal, T0_MS + 3 * DAY_MS + 60_000)
+    prune(journal, 9)
+    (victim,) = folder.glob("samples/2025-06-16/*.parquet")
+    raw = victim.read_bytes()
+    victim.write_bytes(raw[:20] + bytes([raw[20] ^ 1]) + raw[21:])
+    run(folder, journal, T0_MS + 3 * DAY_MS + 120_000, keep_days=2.0)
+    assert not [*folder.glob("samples/2025-06-16/*")]
+    assert not [*folder.glob("evidence/*")]
+    put = [path.read_bytes() for path in folder.glob("lost/evidence/2025-06-16/*")]
+    assert len(put) == alarm
+    run(folder, journal, T0_MS + 3 * DAY_MS + 240_000, keep_days=2.0)
+    assert [why.partition(":")[0] for why in told(folder)] == ["it was damaged when its day went"] * alarm
+
+
+def test_an_alarm_that_stands_is_evidence_to_the_end_whatever_the_clock_says() -> None:
+    assert spans_of([AlarmSpan("T", 1000, None)], 10) == {"T": [(990, (1 << 62) + 10)]}
+
+
+# -- looking for damage ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F73")
+def test_every_file_has_its_turn_however_often_the_process_begins_anew(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    for day in range(12):
+        frames(journal, 2, T0_MS + day * DAY_MS)
+    run(folder, journal, T0_MS + 13 * DAY_MS)
+    taken = SegmentFolder(folder).snapshot()
+    assert len(list(taken.files())) == 12
+    looked: set[str] = set()
+    now_ms = T0_MS + 20 * DAY_MS
+    for _ in range(5):
+        one = Scrub(folder)
+        one._checked = {one._name(live) for live in taken.files()}
+        one._check = lambda live: looked.add(live.file.day)  # type: ignore[method-assign,assignment,return-value]
+        for _ in range(3):
+            one.look(taken, now_ms)
+            now_ms += EVERY_MS
+    assert len(looked) == 12
+
+
+@pytest.mark.fault("F72", "F73")
+def test_damage_is_told_where_no_database_can_be_opened_to_locate_it(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 10)
+    run(folder, journal, T0_MS + 60_000)
+    victim = next(folder.glob("samples/*/*.parquet"))
+    raw = victim.read_bytes()
+    victim.write_bytes(raw[:20] + bytes([raw[20] ^ 1]) + raw[21:])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scrub, "open_database", full)
+    one = Scrub(folder)
+    one.look(SegmentFolder(folder).snapshot(), T0_MS)
+    assert [problem.file for problem in one.problems()] == [str(victim.relative_to(folder))]
+
+
+def test_as_many_ancestors_as_the_ledger_remembers() -> None:
+    assert ledger.ANCESTORS_MAX == folder_module.ANCESTORS_MAX
+
+
+@pytest.mark.fault("F73")
+def test_whatever_is_flipped_in_a_file_s_end_looking_goes_on(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 60)
+    run(folder, journal, T0_MS + 120_000)
+    taken = SegmentFolder(folder).snapshot()
+    (live,) = taken.files()
+    victim = live.samples(folder)
+    raw = victim.read_bytes()
+    size = int.from_bytes(raw[-8:-4], "little") + 8
+    wrong = []
+    for at in range(len(raw) - size, len(raw)):
+        victim.write_bytes(raw[:at] + bytes([raw[at] ^ (1 << at % 8)]) + raw[at + 1 :])
+        one = Scrub(folder)
+        try:
+            one._check(live)
+        except Exception as error:
+            wrong.append((at, repr(error)))
+        else:
+            assert one.problems()
+    assert wrong == []
+
+
+# -- what is missing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F73")
+def test_a_historian_taken_away_stays_a_hole_after_the_ledger_was_restored(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
+    prune(journal, 20)
+    shutil.rmtree(folder)
+    run(folder, journal, T0_MS + 120_000, samples_max=10)
+    hole = [why for why in told(folder) if why.startswith("log positions 1 to 20")]
+    assert len(hole) == 1
+    journal.ledger.renew_id("ledger-two")
+    frames(journal, 2, T0_MS + 130_000)
+    run(folder, journal, T0_MS + 200_000, samples_max=10)
+    assert [why for why in told(folder) if why.startswith("log positions 1 to 20")] == hole
+    assert everything(folder) + +journal.rows == everything(folder) + journal.rows
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_part_of_a_load_that_is_away_with_its_manifest_is_told(tmp_path: Path, journal: Journal, lost: int) -> None:
+    folder, db = tmp_path / "h", connect(tmp_path / "h")
+    for part in range(3):
+        write_part(db, folder, "old1", part, samples_of([RowOf(TAGS[0], T0_MS + part, 1.5)]), T0_MS)
+    db.close()
+    journal.tick(T0_MS)
+    run(folder, journal, T0_MS + 60_000)
+    assert told(folder) == []
+    for path in folder.glob(f"**/load-old1-{lost:08d}.*"):
+        path.unlink()
+    run(folder, journal, T0_MS + 120_000)
+    assert [why.partition(";")[0] for why in told(folder)] == [f"no manifest holds part {lost} of load old1"]
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_hole_in_what_an_earlier_ledger_had_sealed_is_told(tmp_path: Path, journal: Journal, known: bool) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 50)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
+    with journal.ledger._db:  # the ledger was restored: it has taken over 15 of these 50
+        journal.ledger._db.execute("DELETE FROM log WHERE pos > 15")
+    journal.ledger.renew_id("ledger-two")
+    if not known:
+        with journal.ledger._db:
+            journal.ledger._db.execute("UPDATE meta SET value = '[]' WHERE key = 'ancestry'")
+    journal.pos = 15
+    frames(journal, 30, T0_MS + 130_000)
+    run(folder, journal, T0_MS + 200_000, samples_max=10)
+    assert told(folder) == []
+    for path in folder.glob(f"**/seal-ledger-one-{21:016d}-*"):
+        path.unlink()
+    run(folder, journal, T0_MS + 300_000, samples_max=10)
+    assert [why.partition(";")[0] for why in told(folder)] == ["no manifest holds log positions 21 to 30 of ledger-one"]
+    if known:  # what it had, and what its heir took over from it and never had itself
+        for path in folder.glob(f"**/seal-ledger-one-{11:016d}-*"):
+            path.unlink()
+        run(folder, journal, T0_MS + 400_000, samples_max=10)
+        assert [why.partition(";")[0] for why in told(folder)] == [
+            "no manifest holds log positions 11 to 15", "no manifest holds log positions 16 to 30 of ledger-one",
+        ]  # fmt: skip
+
+
+@pytest.mark.fault("F73")
+def test_what_was_put_away_is_told_until_it_counts_again(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
+    kept = {path: path.read_bytes() for path in folder.glob("*/**/seal-*") if path.is_file()}
+    prune(journal, 30)
+    for path in (folder / "manifests").iterdir():
+        path.unlink()
+    journal.tick(T0_MS + 60_000)
+    run(folder, journal, T0_MS + 120_000, samples_max=10)
+    assert sum("no manifest names it any more" in why for why in told(folder)) == 3
+    for path, raw in kept.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+    run(folder, journal, T0_MS + 200_000, samples_max=10)
+    assert told(folder) == []
+    assert everything(folder) == journal.rows
+
+
+# -- the chain ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("packed", ["before", "after"])
+def test_a_manifest_made_anew_behind_a_pack_still_holds_the_chain(tmp_path: Path, journal: Journal, packed: str) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 60)
+    hour = T0_MS + HOUR_MS
+    if packed == "before":
+        run(folder, journal, T0_MS + 2 * HOUR_MS, samples_max=10)
+    frames(journal, 20, hour)
+    run(folder, journal, hour + 60_000, samples_max=10)
+    frames(journal, 1, hour + 61_000)
+    run(folder, journal, hour + 20 * 60_000, samples_max=10)
+    chain = SegmentFolder(folder).snapshot().chain("ledger-one")
+    assert [m.stem.kind for m in chain][:3] == ["pack", "seal", "seal"]
+    path = folder / "manifests" / chain[1].stem.manifest_name
+    path.write_bytes(path.read_bytes()[:50])
+    run(folder, journal, hour + 30 * 60_000, samples_max=10)
+    assert told(folder) == []
+    found = SegmentFolder(folder).verified("ledger-one")
+    assert (found.cursor, found.problems) == (journal.pos, ())
+
+
+# -- what was there a moment ago ------------------------------------------------------------------------------------
+
+
+def settled(owner: object, clock: list[int], to_ms: int) -> None:
+    clock[0] = to_ms
+    settle(owner)  # type: ignore[arg-type]
+
+
+@pytest.mark.fault("F73")
+def test_rows_that_a_restored_ledger_does_not_have_yet_are_not_sealed(tmp_path: Path, journal: Journal) -> None:
+    folder, clock = tmp_path / "h", [T0_MS + 5000]
+    frames(journal, 10, step_ms=1)
+    owner = owner_of(folder, journal.path, 0, seal_s=60.0, clock=clock)
+    owner.begin()
+    settle(owner)  # ten rows wait, and it knows of them
+    with journal.ledger._db:  # an older copy of the ledger, under the same name
+        journal.ledger._db.execute("DELETE FROM log WHERE pos > 4")
+    for row in [row for row in journal.rows if row[1] >= T0_MS + 4]:
+        del journal.rows[row]
+    journal.pos = 4
+    settled(owner, clock, T0_MS + 70_000)
+    assert SegmentFolder(folder).snapshot().cursor("ledger-one") == 4
+    frames(journal, 10, T0_MS + 80_000)
+    settled(owner, clock, T0_MS + 200_000)
+    owner.close()
+    assert everything(folder) == journal.rows
+    assert told(folder) == []
+
+
+@pytest.mark.fault("F72")
+def test_a_folder_whose_name_was_not_synced_is_synced_before_anything_in_it_counts(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, clock = tmp_path / "h", [T0_MS + 5000]
+    frames(journal, 1)
+    owner = owner_of(folder, journal.path, 0, seal_s=1.0, clock=clock)
+    owner.begin()
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if path.endswith("/samples") and path not in synced:
+            synced.append(path)
+            raise OSError(5, "Input/output error")
+        synced.append(path)
+        real(descriptor)
+
+    monkeypatch.setattr(durable.os, "fsync", fsync)
+    owner.round()
+    assert "Input/output error" in owner.trouble
+    before = len(synced)
+    settled(owner, clock, T0_MS + 20_000)
+    owner.close()
+    assert everything(folder) == journal.rows
+    manifest = next(at for at, path in enumerate(synced) if at >= before and "/manifests/" in path)
+    assert str(folder / "samples") in synced[before:manifest]
