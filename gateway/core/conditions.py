@@ -43,6 +43,11 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "HISTORIAN.SPACE": ("历史库磁盘空间按目前用量不足 30 天：不会自动删除更早数据；请扩容或缩短保存期",
                         "at the present rate the historian's disk holds less than 30 days; nothing is deleted below that:"
                         " give it more room"),
+    "HISTORIAN.WITHHELD": ("历史库有多天数据按系统时钟已超过保存期，但未一并删除：网关时钟可能不准，或装置曾长期停运；"
+                           "每过一天最多删除一天。请核对网关时钟，无误则无需处理",
+                           "days of the historian that the clock calls too old are kept: the gateway's clock may be wrong, or the"
+                           " plant stood still for long; at most one goes for each day that passes. Check the clock; if it is right,"
+                           " there is nothing to do"),
     "STORE.BEHIND": ("时序库写入滞后：数据保存在本机历史库中，恢复后自动补写",
                      "a time-series store falls behind: the samples are in our own historian and follow by themselves"),
     "STORE.REFUSED": ("时序库拒绝写入：请按说明检查地址、库名和凭据",

@@ -26,6 +26,7 @@ BEHIND_MARGIN_MS: Final = 60_000
 STATUS_OLD_MS: Final = 180_000
 STORE_LAG_MS: Final = 300_000  # a store that is this far behind is told of
 DAYS_LEFT_MIN: Final = 30.0
+WITHHELD_DAYS_MIN: Final = 7  # fewer are a day that has just begun, or a plant at rest
 STORE_PREFIX: Final = "CORE.STORE-"
 _STATES: Final = ("live", "catching up", "away", "refused")
 _STORE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -51,6 +52,8 @@ class Status:
     Attributes:
         projected_days: how many days the disk will hold at the present rate; None: not known yet.
         trouble: why serve could not do its last piece of work, empty if it could.
+        withheld_days: how many days the clock calls too old that are kept. withheld_why: `clock` for want of newer days,
+            `pace` because one goes a day.
     """
 
     at_ms: int
@@ -61,6 +64,8 @@ class Status:
     projected_days: float | None = None
     stores: tuple[StoreStatus, ...] = ()
     trouble: str = ""
+    withheld_days: int = 0
+    withheld_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def conditions(seen: Seen, standing: Sequence[str]) -> list[Told]:
     if seen.problems or seen.status is not None:
         told.append(_damaged([*seen.problems, *(seen.status.damaged if seen.status else ())]))
     if seen.status is not None:
-        told.append(_space(seen.status))
+        told += [_space(seen.status), _withheld(seen.status)]
         told += [one for store in seen.status.stores for one in _store(store)]
         ids = {store.id for store in seen.status.stores}
         gone = [key for key in standing if key.startswith(STORE_PREFIX) and _id_of(key) not in ids]
@@ -165,6 +170,12 @@ def _space(status: Status) -> Told:
     return Told("CORE.HISTORIAN.SPACE", short, facts if short else {})
 
 
+def _withheld(status: Status) -> Told:
+    many = status.withheld_days >= WITHHELD_DAYS_MIN
+    facts: dict[str, Fact] = {"days": status.withheld_days, "why": status.withheld_why}
+    return Told("CORE.HISTORIAN.WITHHELD", many, facts if many else {})
+
+
 def _store(store: StoreStatus) -> list[Told]:
     facts: dict[str, Fact] = {
         "lag_rows": store.lag_rows, "lag_s": store.lag_ms // 1000, "state": store.state, "detail": store.detail,
@@ -201,12 +212,13 @@ def parse_status(text: str) -> Status:
     except RecursionError:
         raise ValueError("too deep") from None
     facts = _object(loaded, "status")
-    space = _object(facts.get("space") or {}, "space")
+    space, withheld = (_object(facts.get(name) or {}, name) for name in ("space", "withheld"))
     return Status(
         _whole(facts, "at_ms"),
         tuple(_problem(one) for one in _list(facts.get("damaged", []), DAMAGED_MAX, "damaged")),
         _whole(space, "bytes", 0), _whole(space, "limit_bytes", 0), _days(space, "days_held"), _days(space, "projected_days"),
         tuple(_store_status(one) for one in _list(facts.get("stores", []), STORES_MAX, "stores")), _text(facts, "trouble"),
+        _whole(withheld, "days", 0), _text(withheld, "why"),
     )  # fmt: skip
 
 

@@ -83,6 +83,15 @@ def test_less_than_thirty_days_of_room_is_an_alarm(days: float | None, short: bo
     assert standing(replace(QUIET, status=replace(FRESH, projected_days=days)))["CORE.HISTORIAN.SPACE"] is short
 
 
+@pytest.mark.fault("F28")
+@pytest.mark.parametrize(("days", "why", "stands"), [(0, "", False), (6, "clock", False), (7, "clock", True), (300, "pace", True)])
+def test_days_that_only_the_clock_calls_old_are_an_alarm_once_they_are_many(days: int, why: str, stands: bool) -> None:
+    seen = replace(QUIET, status=replace(FRESH, withheld_days=days, withheld_why=why))
+    assert standing(seen)["CORE.HISTORIAN.WITHHELD"] is stands
+    if stands:
+        assert facts(seen, "CORE.HISTORIAN.WITHHELD") == {"days": days, "why": why}
+
+
 @pytest.mark.parametrize(("store", "words"), [
     pytest.param(STORE, set(), id="live"),
     pytest.param(replace(STORE, state="away", lag_ms=299_000), set(), id="away for a moment"),
@@ -111,6 +120,7 @@ SAID: dict[str, Any] = {
     "at_ms": 5, "cursor": 70, "new": ["unknown"], "trouble": "t",
     "damaged": [{"file": "f", "day": "2023-11-14", "tags": ["A", "B"], "from_ms": 1, "to_ms": 2, "why": "w"}],
     "space": {"bytes": 10, "days_held": 3.5, "projected_days": 400, "limit_bytes": 20},
+    "withheld": {"days": 8, "why": "clock"},
     "stores": [{
         "id": "influx", "kind": "influxdb1", "state": "catching up", "lag_rows": 1, "lag_ms": 2, "cursor": 3, "quarantined": 4,
         "detail": "d", "detail_zh": "详",
@@ -121,7 +131,7 @@ SAID: dict[str, Any] = {
 def test_the_file_is_read_as_serve_writes_it() -> None:
     assert parse_status(json.dumps(SAID)) == Status(
         5, (Problem("f", "2023-11-14", 1, 2, "w", ("A", "B")),), 10, 20, 3.5, 400.0,
-        (StoreStatus("influx", "catching up", 1, 2, 4, "d", "详"),), "t",
+        (StoreStatus("influx", "catching up", 1, 2, 4, "d", "详"),), "t", 8, "clock",
     )  # fmt: skip
 
 
@@ -150,6 +160,7 @@ def changed(path: str, value: Any) -> str:
     pytest.param(changed("damaged.0.why", 3), id="a number for a text"),
     pytest.param(changed("space", "much"), id="a text for an object"),
     pytest.param(changed("space.projected_days", "NaN"), id="a text for days"),
+    pytest.param(changed("withheld.days", 1.5), id="part of a day withheld"),
     pytest.param(changed("stores", [SAID["stores"][0]] * (STORES_MAX + 1)), id="too many stores"),
     pytest.param(changed("stores.0.id", "a.b\nc"), id="an id that is none"),
     pytest.param(changed("stores.0.state", "well"), id="an unknown state"),
@@ -166,7 +177,9 @@ JSON = st.recursive(
 )
 
 
-@given(JSON, st.sampled_from(["at_ms", "damaged", "damaged.0", "damaged.0.tags", "space", "space.bytes", "stores", "stores.0"]))
+@given(JSON, st.sampled_from([
+    "at_ms", "damaged", "damaged.0", "damaged.0.tags", "space", "space.bytes", "withheld", "stores", "stores.0",
+]))  # fmt: skip
 def test_whatever_stands_there_it_is_read_or_refused(value: Any, path: str) -> None:
     try:
         status = parse_status(changed(path, value))
@@ -179,7 +192,7 @@ def test_whatever_stands_there_it_is_read_or_refused(value: Any, path: str) -> N
 
 
 @pytest.mark.parametrize("key", [
-    "CORE.HISTORIAN.BEHIND", "CORE.HISTORIAN.DAMAGED", "CORE.HISTORIAN.SPACE", "CORE.STORE-influx.BEHIND",
+    "CORE.HISTORIAN.BEHIND", "CORE.HISTORIAN.DAMAGED", "CORE.HISTORIAN.SPACE", "CORE.HISTORIAN.WITHHELD", "CORE.STORE-influx.BEHIND",
     "CORE.STORE-a-b.REFUSED", "CORE.STORE-influx.QUARANTINE", "CORE.LEDGER.SPACE", "EDGE.E1.QUARANTINE",
 ])  # fmt: skip
 def test_every_condition_has_words_of_its_own(key: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.historian_status import parse_status
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.kept import KeptFrom
 from gateway.historian.segments.names import Stem
@@ -62,6 +63,8 @@ def test_a_clock_that_jumps_ahead_takes_nothing_and_what_comes_after_counts(
         assert everything(tmp_path / "h") == journal.rows
     withheld = status_of(tmp_path / "h")["withheld"]
     assert withheld == {"days": 20, "why": "clock"}
+    status = parse_status((tmp_path / "h" / "status.json").read_text(encoding="utf-8"))
+    assert (status.withheld_days, status.withheld_why) == (20, "clock"), "as core reads it"
     days(journal, owner, clock, 20, 22)
     owner.close()
     assert everything(tmp_path / "h") == journal.rows
