@@ -28,10 +28,11 @@ MARK: Final = ">"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text, already harmless, and a rich style."""
+    """A text, already harmless, and a rich style. Where it must be cut, `keep_end` cuts its beginning."""
 
     text: str
     style: str = ""
+    keep_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,8 @@ def _strip(
     segments = [Segment(mark, base + Style(bold=True))]
     for (at, column), cell_width in zip(columns, widths, strict=True):
         cell = cells[at] if at < len(cells) else Cell("")
-        segments.append(Segment(fitted(cell.text, cell_width, right=column.right), base + Style.parse(cell.style)))
+        text = fitted(cell.text, cell_width, right=column.right, keep_end=cell.keep_end)
+        segments.append(Segment(text, base + Style.parse(cell.style)))
         segments.append(Segment(" ", base))
     return Strip(segments).adjust_cell_length(width, base)
 
@@ -248,9 +250,15 @@ def _line(text: str, style: str, width: int) -> Strip:
     return Strip([Segment("  ", GROUND), Segment(fit, GROUND + Style.parse(style))]).adjust_cell_length(width, GROUND)
 
 
-def fitted(text: str, width: int, *, right: bool = False) -> str:
+def fitted(text: str, width: int, *, right: bool = False, keep_end: bool = False) -> str:
     """Return the text in exactly `width` cells; what is cut shows as an ellipsis, a wide character is never halved."""
     have = cell_len(text)
+    if have > width and keep_end and width > 0:
+        kept = len(text)
+        while kept and cell_len(text[len(text) - kept :]) > width - 1:
+            kept -= 1
+        end = "…" + text[len(text) - kept :]
+        return end + " " * (width - cell_len(end))
     if have > width:
         return set_cell_size(text, width - 1) + "…" if width > 0 else ""
     space = " " * (width - have)

@@ -133,7 +133,9 @@ class MainScreen(Screen[None]):
 
     def _draw_details(self, look: Look) -> None:
         chosen = self.list.chosen
-        if chosen is None:
+        if chosen is None and not self.list.keys_in_sight:
+            text = Drawn("")
+        elif chosen is None:
             text = Drawn(say("没有选中的行（上/下键选择）", "no row is chosen (Up/Down choose)"), style=DIM)
         else:
             text = Drawn("\n").join(map(lines.drawn, TABLES[self.here].details(look, chosen)))

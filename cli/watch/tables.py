@@ -42,7 +42,8 @@ def alarm_columns() -> list[Column]:
         Column(say("位号", "tag"), 18, 2),
         Column(say("名称", "name"), 16, 4, WIDE),
         Column(say("限值", "limit"), 8),
-        Column(say("现值", "value now"), 13, 1, right=True),
+        Column(say("现值", "value now"), 13, 1, until_width=WIDE - 1, right=True),
+        Column(say("现值", "value now"), 13, 1, from_width=WIDE, right=True),
         Column(say("质量", "qual."), 5),
         Column(say("开始", "since"), 5, until_width=WIDE - 1),
         Column(say("开始", "since"), 11, from_width=WIDE),
@@ -58,13 +59,16 @@ def alarm_cells(look: Look, id_: str) -> Line:
         return ()
     tag = look.model.tags.get(alarm.tag)
     body = DIM if alarm.acked else STRONG
+    system = alarm.category == "system"  # of no tag: the last word of its subject says what it is
+    now = Cell("" if tag is None else words.amount(tag.value, tag.unit), _trust(look, tag))
     return [
         Cell(_middle(words.grade(alarm.grade)), words.GRADE_STYLES[alarm.grade]),
         Cell(f"{words.standing(alarm)} {words.taken(alarm)}", body),
-        Cell(plain(alarm.tag), body),
+        Cell(plain(alarm.tag), body, keep_end=system),
         Cell(plain(alarm.tag_name), body),
         Cell(words.limit(alarm), body),
-        Cell("" if tag is None else words.amount(tag.value, tag.unit), _trust(look, tag)),
+        Cell(plain(alarm.tag_name), body) if system else now,  # where there is no room for names
+        now,
         Cell("" if tag is None else words.quality(tag, core_turns=look.model.values_hold), _trust(look, tag)),
         Cell(look.times.shortest(alarm.start_ms, look.now_ms), body),
         Cell(look.times.short(alarm.start_ms, look.now_ms), body),
@@ -241,7 +245,7 @@ def edge_details(look: Look, id_: str) -> list[Line]:
                   f"newest frame {look.times.full(edge.last_frame_ms)}, {edge.tags} tags"))],
     ]  # fmt: skip
     if edge.conditions:
-        listed = " ".join(map(plain, edge.conditions))
+        listed = say("、", ", ").join(map(words.condition, edge.conditions))
         lines.append([Cell(say(f"未消除的状况：{listed}", f"standing conditions: {listed}"), WARN)])
     return lines
 

@@ -53,9 +53,18 @@ _REASONS: Final = {
     "receiver.down": ("有接收方断开", "a receiver is down"),
     "edge.offline": ("有采集终端离线", "an edge is offline"),
     "edge.unknown": ("有采集终端从未上线", "an edge was never heard"),
-    "edge.doubted": ("两台设备同一终端编号，其点位存疑", "two boxes use one edge id: its tags are doubted"),
+    "edge.doubted": ("终端编号冲突致点位存疑", "two boxes use one edge id: its tags are doubted"),
     "behind": ("读取落后于核心", "reading lags behind core"),
     "alarms.too_many": ("报警过多，未全部读入", "too many alarms to hold all"),
+}
+_CONDITIONS: Final = {
+    "OFFLINE": ("离线", "offline"),
+    "CONFIG": ("配置不一致", "another configuration"),
+    "SPOOL": ("无法写入本地缓存", "spool cannot be written"),
+    "CLOCK": ("时钟未同步", "clock not synchronised"),
+    "LOSS": ("有数据丢失", "data lost"),
+    "IDENTITY": ("两台设备同一编号，测点存疑（核实后销警）", "two boxes use its id, tags doubted (settle, then close)"),
+    "TRANSPORT": ("传输受阻", "transport blocked"),
 }
 _OUTCOMES: Final = {
     "accepted": ("已接受", "accepted"),
@@ -139,6 +148,11 @@ def core(health: Health) -> str:
 def reason(word: str) -> str:
     """Say why the gateway calls itself degraded."""
     return plain(say(*_REASONS.get(word, (word, word))))
+
+
+def condition(word: str) -> str:
+    """Say what stands at an edge, by the last word of its alarm."""
+    return plain(say(*_CONDITIONS.get(word, (word, word))))
 
 
 def outcome(word: str) -> str:

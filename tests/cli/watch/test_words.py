@@ -26,6 +26,15 @@ AT = 1_763_000_000_000  # 2025-11-13 02:13:20 UTC
 )
 def test_a_cell_has_its_width(text: str, width: int, right: bool) -> None:
     assert cell_len(fitted(text, width, right=right)) == width
+    assert cell_len(fitted(text, width, keep_end=right)) == width
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "cut"),
+    [("CORE.HISTORIAN.SPACE", 6, "…SPACE"), ("液位高", 4, "…高 "), ("ab", 2, "ab"), ("ab", 1, "…"), ("ab", 0, "")],
+)
+def test_what_is_cut_at_its_beginning_shows_it(text: str, width: int, cut: str) -> None:
+    assert fitted(text, width, keep_end=True) == cut
 
 
 @pytest.mark.parametrize(
