@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,15 @@ from config import HistoryMapping
 from gateway.historian.load_rows import Problems, missing_columns
 
 CHUNK_ROWS: Final = 20_000
+CHUNK_CELLS: Final = 400_000  # of Parquet
+CHUNK_CHARS: Final = 4_000_000  # of CSV
+ROW_CHARS_MAX: Final = 4_000_000
+TEXT_CHARS: Final = 1_000  # of a cell of Parquet: no time, number, word or tag is longer, and a small file may hold large ones
 FIELD_CHARS_MAX: Final = 65_536
 COLUMNS_MAX: Final = 10_000
 _FROM: Final = "FROM read_parquet(?, hive_partitioning = false)"
 _READ_BYTES: Final = 1 << 20
+_PLAIN_TYPE: Final = re.compile(r"(?!BLOB|BIT|INTERVAL)[A-Z][A-Z0-9_ ]*(\([0-9, ]+\))?|ENUM\(.*\)")
 
 Chunk = tuple[Sequence[int], Mapping[str, Sequence[Any]]]
 
@@ -51,7 +57,8 @@ def read_csv(
             for _ in range(mapping.header_line - 1):
                 text.readline(FIELD_CHARS_MAX)
                 line += 1
-            rows = csv.reader(text, delimiter=mapping.delimiter, strict=True)
+            bounded = _Lines(text)
+            rows = csv.reader(bounded, delimiter=mapping.delimiter, strict=True)
             csv.field_size_limit(FIELD_CHARS_MAX)
             header = [name.strip() for name in next(rows, [])][:COLUMNS_MAX]
             if missing_columns(wanted, header, problems, line + 1):
@@ -59,9 +66,10 @@ def read_csv(
             places = [header.index(name) for name in wanted]
             lines: list[int] = []
             kept: list[list[str]] = []
-            before = line
+            before, chars = line, 0
             for row in rows:
                 line = before + rows.line_num
+                chars += bounded.begin_row()
                 if len(row) != len(header):
                     if row:
                         told = f"{len(row)} cells under {len(header)} columns", f"{len(row)} 个单元格，而表头有 {len(header)} 列"
@@ -69,9 +77,9 @@ def read_csv(
                     continue
                 lines.append(line)
                 kept.append(row)
-                if len(kept) >= CHUNK_ROWS:
+                if len(kept) >= CHUNK_ROWS or chars >= CHUNK_CHARS:
                     yield lines, {name: [row[at] for row in kept] for name, at in zip(wanted, places, strict=True)}
-                    lines, kept = [], []
+                    lines, kept, chars = [], [], 0
             yield lines, {name: [row[at] for row in kept] for name, at in zip(wanted, places, strict=True)}
         except UnicodeDecodeError:
             problems.add(line + 1, "", f"from about here it is not {mapping.encoding}; name its encoding in the mapping",
@@ -106,13 +114,29 @@ def read_parquet(
         connection.close()
         return False, lambda: iter(())
     zoned = types[time_column] == "TIMESTAMP WITH TIME ZONE"
-    asked = ", ".join(f"epoch_ms({_quoted(name)})" if name == time_column and zoned else _quoted(name) for name in wanted)
+    before_types = problems.count
+    for name in wanted:
+        if not _PLAIN_TYPE.fullmatch(types[name]):
+            told = types[name][:40]
+            problems.add(
+                0, name, f"the column is of type {told}: only texts, numbers and times can be read",
+                f"该列类型为 {told}：只能读取文本、数字和时间",
+            )  # fmt: skip
+    if problems.count > before_types:
+        connection.close()
+        return False, lambda: iter(())
+    asked = ", ".join(
+        f"epoch_ms({_quoted(name)})" if name == time_column and zoned
+        else f"left({_quoted(name)}, {TEXT_CHARS})" if types[name] == "VARCHAR" else _quoted(name)
+        for name in wanted
+    )  # fmt: skip
+    at_once = max(1, min(CHUNK_ROWS, CHUNK_CELLS // len(wanted)))
 
     def rows() -> Iterator[Chunk]:
         try:
             connection.execute(f"SELECT {asked} {_FROM}", [_glob(path)])
             line = 0
-            while found := connection.fetchmany(CHUNK_ROWS):
+            while found := connection.fetchmany(at_once):
                 read.done += len(found)
                 yield range(line + 1, line + len(found) + 1), dict(zip(wanted, zip(*found, strict=True), strict=True))
                 line += len(found)
@@ -126,6 +150,30 @@ def read_parquet(
             problems.add(0, "", "the file changed while it was read; try again", "读取期间文件发生了变化；请重试")
 
     return zoned, rows
+
+
+class _Lines:
+    """The lines of a text, as long as a row of them has an end: what never ends must not be held in memory."""
+
+    def __init__(self, text: io.TextIOBase) -> None:
+        self._text, self._taken = text, 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(ROW_CHARS_MAX - self._taken + 1)
+        self._taken += len(line)
+        if self._taken > ROW_CHARS_MAX:
+            raise csv.Error(f"a row of more than {ROW_CHARS_MAX} characters")
+        if not line:
+            raise StopIteration
+        return line
+
+    def begin_row(self) -> int:
+        """Return of how many characters the row was, and begin the next."""
+        taken, self._taken = self._taken, 0
+        return taken
 
 
 class _Hashing(io.RawIOBase):
