@@ -320,7 +320,8 @@ class NodeBook:
             elif span.predecessor not in self.streams:
                 # Finished before we knew of it: either we were restored, or this gateway is new to the node.
                 self.streams[span.predecessor] = StreamState()
-                cause = "unknown predecessor: acknowledged before, unknown now"
+                more = "" if self.live else " and all before it"
+                cause = f"unknown predecessor{more}: acknowledged before, unknown now"
                 losses += self._close(span.predecessor, span.predecessor_last, cause)
             losses += self._seal(span.predecessor, span.predecessor_last)
         return losses

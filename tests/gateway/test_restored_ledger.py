@@ -66,6 +66,12 @@ def test_a_stream_of_which_the_copy_has_frames_and_no_birth_is_our_loss_and_no_r
     assert not findings.restored_disk
 
 
+def test_a_copy_from_before_the_node_was_known_says_that_more_is_lost_than_has_a_number() -> None:
+    (loss,) = NodeBook().born(LIVE, [StreamSpan(LIVE, 1, 0, FORGOTTEN, 40)]).losses
+    assert (loss.stream, loss.first, loss.last) == (FORGOTTEN, 1, 40)
+    assert "all before it" in loss.cause
+
+
 def test_what_a_full_list_hid_of_our_loss_is_said_once_the_list_is_short_enough() -> None:
     book = NodeBook()
     book.born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
