@@ -1,4 +1,4 @@
-"""Cross checks of the time-series stores: ids that are ours, and secrets without which a store lets nobody in."""
+"""Cross checks of the time-series stores: ids that are ours, and what without which a store lets nobody in."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ def _check_store(store: Placed[TimeSeriesStoreConfig]) -> Iterator[Finding]:
             f"{part.id!r} is the name of the gateway's own store",
             f"{part.id!r} 是网关自带历史库的名称",
             f"write another id, such as {part.kind}",
+        )
+    if part.kind == "influxdb2" and not part.org:
+        yield Finding(
+            (*store.path, "org"),
+            "an influxdb2 refuses every write that names no organisation",
+            "influxdb2 拒绝每次未写明组织的写入",
+            "name the organisation in org",
+        )
+    if part.username is not None and part.kind in ("influxdb2", "influxdb3"):
+        yield Finding(
+            (*store.path, "username"),
+            f"a username is of 1.x: {part.kind} takes a token alone, and may let nobody in by a password",
+            f"username 仅用于 1.x：{part.kind} 只用令牌，可能拒绝口令登录",
+            "leave username out",
+            Severity.WARNING,
         )
     if part.secret_file is not None or part.secret_env is not None:
         return

@@ -8,6 +8,8 @@ from typing import Final
 _HINTS: Final = {
     "add it here": "请在此处补上",
     "give secret_file or secret_env": "请给出 secret_file 或 secret_env",
+    "name the organisation in org": "请在 org 中写明组织",
+    "leave username out": "请去掉 username",
     "check the path and the permissions": "请检查路径和权限",
     "check the indentation": "请检查缩进",
     "put it in quotes": "请加引号",

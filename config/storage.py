@@ -38,7 +38,7 @@ class TimeSeriesStoreConfig(Closed):
     )
     url: str = Field(min_length=8, max_length=512, description="http(s)://host:port, without path or user")
     database: Database = Field(default="hazardgate", description="database of 1.x, bucket of 2.x, database of 3")
-    org: str = Field(default="", max_length=128, description="organisation of 2.x")
+    org: str = Field(default="", max_length=128, description="organisation of 2.x, which needs one")
     retention_policy: str = Field(default="", max_length=64, description="of 1.x; empty is the database's default")
     retention_days: Number = Field(default=400.0, ge=0, le=36500, description="set by `hazardgate store setup`; 0 keeps for ever")
     username: str | None = Field(default=None, min_length=1, max_length=128, description="of 1.x")

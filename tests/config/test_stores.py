@@ -26,7 +26,8 @@ def about_stores(found: Any) -> list[ConfigProblem]:
     [
         ("id: embedded, kind: influxdb1", "storage.stores[embedded].id", "such as influxdb1", "例如 influxdb1"),
         ("id: Embedded, kind: victoriametrics", "storage.stores[Embedded].id", "gateway's own store", "自带历史库"),
-        ("id: s, kind: influxdb2", "storage.stores[s]", "give secret_file or secret_env", "请给出 secret_file 或 secret_env"),
+        ("id: s, kind: influxdb2, secret_env: T", "storage.stores[s].org", "name the organisation in org", "请在 org 中写明组织"),
+        ("id: s, kind: influxdb2, org: w", "storage.stores[s]", "give secret_file or secret_env", "请给出 secret_file 或 secret_env"),
         ("id: s, kind: influxdb1, username: me", "storage.stores[s].username", "without its password", "没有口令"),
     ],
 )
@@ -46,14 +47,17 @@ def test_ids_that_stand_twice_are_refused_for_they_would_share_one_cursor() -> N
 
 def test_what_may_work_or_is_off_only_warns() -> None:
     off = "enabled: false"
-    for store in ("id: s, kind: influxdb3", f"id: s, kind: influxdb2, {off}", f"id: embedded, kind: influxdb1, {off}"):
+    for store in (
+        "id: s, kind: influxdb3", "id: s, kind: influxdb3, username: me, secret_env: T", f"id: s, kind: influxdb2, org: w, {off}",
+        f"id: embedded, kind: influxdb1, {off}",
+    ):  # fmt: skip
         assert len(about_stores(warnings_of(with_stores(store)))) == 1, store
 
 
 @pytest.mark.parametrize(
     "store",
     [
-        "id: s, kind: influxdb1", "id: s, kind: victoriametrics", "id: s, kind: influxdb2, secret_env: TOKEN",
+        "id: s, kind: influxdb1", "id: s, kind: victoriametrics", "id: s, kind: influxdb2, org: works, secret_env: TOKEN",
         "id: s, kind: influxdb1, username: me, secret_file: f",
     ],
 )  # fmt: skip

@@ -84,7 +84,8 @@ def judged(store: str, status: int, headers: Mapping[str, str], body: bytes, now
         return _partial(said, body)
     if status == 413 or (status == 500 and _TOO_LARGE.search(said)):
         return TooLarge()
-    if status in (408, 429) or (status >= 500 and "not found" not in said):
+    said = short(said)
+    if status in (408, 429) or (status >= 500 and not (status == 500 and "not found" in said)):
         busy, busy_zh = (" and asks us to slow down", "，要求放慢") if status in (429, 503) else ("", "")
         return Away(
             f"stores.{store} answers {status}{busy}: {said}", f"时序库 {store} 返回 {status}{busy_zh}：{said}",
@@ -95,13 +96,14 @@ def judged(store: str, status: int, headers: Mapping[str, str], body: bytes, now
 
 def refusal(store: str, status: int, said: str) -> Refused:
     """Return what a person must change, naming the key in the configuration."""
-    key = f"storage.stores.{store}"
-    if status == 401:
+    key, said = f"storage.stores.{store}", short(said)
+    denied = status == 401 and "is unauthorized" in said  # 2.x of a token that it knows
+    if status == 401 and not denied:
         return Refused(
             f"{key}: the store does not know us ({said}); check username, secret_file or secret_env",
             f"{key}：时序库不认可我们的身份（{said}）；请检查 username、secret_file 或 secret_env",
         )
-    if status == 403:
+    if status == 403 or denied:
         return Refused(
             f"{key}: we may not do that ({said}); let this user or token read and write {key}.database, or check username and "
             "secret_file",
@@ -130,8 +132,8 @@ def refusal(store: str, status: int, said: str) -> Refused:
             f"{key}：返回 {status}，而时序库应返回 204；该地址可能是别的服务，请检查 url",
         )
     return Refused(
-        f"{key}: refuses the request ({status}: {said}); check kind, url and database",
-        f"{key}：拒绝请求（{status}：{said}）；请检查 kind、url 与 database",
+        f"{key}: refuses the request ({status}: {said}); check kind, url, org and database",
+        f"{key}：拒绝请求（{status}：{said}）；请检查 kind、url、org 与 database",
     )
 
 

@@ -147,6 +147,8 @@ def _buckets(store: InfluxHistorian) -> list[dict[str, Any]]:
 
 def _set_up_2(store: InfluxHistorian) -> list[Done]:
     config = store.config
+    if not config.org:
+        raise _names_no_org(store)
     rules = [{"type": "expire", "everySeconds": round(config.retention_days * DAY_S)}]
     kept, kept_zh = _for_days(config.retention_days)
     buckets = _buckets(store)
@@ -156,9 +158,7 @@ def _set_up_2(store: InfluxHistorian) -> list[Done]:
             return [Done(f"bucket {config.database} keeps {kept}", f"存储桶 {config.database} 保留{kept_zh}", changed=False)]
         _json(store, "PATCH", f"/api/v2/buckets/{bucket.get('id', '')}", {"retentionRules": rules})
         return [Done(f"bucket {config.database} now keeps {kept}", f"存储桶 {config.database} 改为保留{kept_zh}")]
-    fields = urlencode({"org": config.org}) if config.org else ""
-    reply = store.link.send("GET", f"/api/v2/orgs?{fields}", bytes_max=ANSWER_BYTES_MAX)
-    orgs = [] if reply.status == 404 else _checked(store, reply).get("orgs", [])
+    orgs = _orgs(store, f"?{urlencode({'org': config.org})}")
     if len(orgs) != 1:
         raise StoreRefusedError(
             f"storage.stores.{store.name}: {len(orgs)} organisations fit org {config.org!r}; name one",
@@ -166,6 +166,22 @@ def _set_up_2(store: InfluxHistorian) -> list[Done]:
         )
     _json(store, "POST", "/api/v2/buckets", {"orgID": orgs[0].get("id"), "name": config.database, "retentionRules": rules})
     return [Done(f"made bucket {config.database}: keeps {kept}", f"已创建存储桶 {config.database}：保留{kept_zh}")]
+
+
+def _orgs(store: InfluxHistorian, fields: str = "") -> list[dict[str, Any]]:
+    reply = store.link.send("GET", f"/api/v2/orgs{fields}", bytes_max=ANSWER_BYTES_MAX)
+    found = [] if reply.status == 404 else _checked(store, reply).get("orgs", [])
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _names_no_org(store: InfluxHistorian) -> StoreRefusedError:
+    """Return what to write: 2.x refuses a write without, and a bucket alone would stay empty."""
+    names = short(", ".join(str(each.get("name")) for each in _orgs(store)))
+    return StoreRefusedError(
+        f"storage.stores.{store.name}: org is empty, and 2.x refuses writes without one; write one that this token sees ({names}) into"
+        " org",
+        f"storage.stores.{store.name}：未写 org，2.x 会拒绝写入；请在 org 中写入该令牌可见的组织（{names}）",
+    )
 
 
 # -- 3 Core --
@@ -177,7 +193,10 @@ def _set_up_3(store: InfluxHistorian) -> list[Done]:
     if found.status >= 300:
         raise _refused(store, found)
     if any(config.database in (each.get("iox::database"), each.get("name")) for each in _list(store, found)):
-        return [Done(f"database {config.database} is there", f"数据库 {config.database} 已存在", changed=False)]
+        return [Done(
+            f"database {config.database} is there; it keeps its own period, retention_days is not set there",
+            f"数据库 {config.database} 已存在；沿用其自身保留时间，未设置 retention_days", changed=False,
+        )]  # fmt: skip
     kept, kept_zh = _for_days(config.retention_days)
     body: dict[str, Any] = {"db": config.database}
     if config.retention_days:

@@ -85,6 +85,33 @@ def test_2x_an_organisation_that_is_not_one_is_refused() -> None:
         set_up(opened())
 
 
+def test_2x_without_an_organisation_is_told_which_it_may_name() -> None:
+    """http/write_handler.go asks for one: `Please provide either orgID or org`, 400. A bucket made without would stay empty."""
+    orgs = ("200 OK", {"orgs": [{"id": "c0ffee0000000001", "name": "works"}, {"id": "c0ffee0000000002", "name": "old works"}]})
+    with recorded("influxdb2", {("GET", "/api/v2/orgs"): orgs}) as (opened, asked):
+        with pytest.raises(StoreRefusedError, match="works, old works") as refused:
+            set_up(opened(org=""))
+        assert [method for method, _, _ in asked] == ["GET"]
+    assert "storage.stores.plant" in refused.value.message_zh
+    assert "works, old works" in refused.value.message_zh
+    no_org = b'{"code":"invalid","message":"Please provide either orgID or org"}'
+    with peer(says("400 Bad Request", no_org)) as (url, _):
+        store = open_store(TimeSeriesStoreConfig(id="plant", kind="influxdb2", url=url), "demo")
+        with pytest.raises(StoreRefusedError, match="check kind, url, org and database"):
+            store.write(samples_of([Row("T1", 1, 1.0)]))
+        store.close()
+
+
+def test_2x_a_token_that_may_not_make_buckets_is_told_from_one_that_is_wrong() -> None:
+    """2.x answers 401 to both: authorizer/bucket.go, `write:orgs/…/buckets is unauthorized`."""
+    denied = ("401 Unauthorized", {"code": "unauthorized", "message": "write:orgs/c0ffee0000000001/buckets is unauthorized"})
+    answers = dict([ORGS, (LIST, ("200 OK", {"buckets": []})), (("POST", "/api/v2/buckets"), denied)])
+    with recorded("influxdb2", answers) as (opened, _), pytest.raises(StoreRefusedError, match="may not do that") as refused:
+        set_up(opened())
+    assert "buckets is unauthorized" in refused.value.message_zh
+    assert "权限不足" in refused.value.message_zh
+
+
 def test_2x_health_tells_the_version_and_the_bucket() -> None:
     healthy = ("200 OK", {
         "name": "influxdb", "message": "ready for queries and writes", "status": "pass", "checks": [], "version": "v2.7.11",
@@ -109,8 +136,11 @@ def test_3_a_database_that_is_missing_is_made_with_its_period() -> None:
         assert [done.changed for done in set_up(opened())] == [True]
     assert json.loads(asked[-1][2]) == {"db": "points", "retention_period": "9600h"}
     with recorded("influxdb3", {DATABASES: ("200 OK", [{"iox::database": "points"}])}) as (opened, asked):
-        assert [done.changed for done in set_up(opened())] == [False]
+        (done,) = set_up(opened())
     assert len(asked) == 1
+    assert not done.changed
+    assert "retention_days" in done.text, "nobody is to believe that it was set"
+    assert "retention_days" in done.text_zh
 
 
 def test_3_ping_tells_the_version() -> None:
