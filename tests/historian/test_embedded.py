@@ -31,6 +31,7 @@ from gateway.historian.segments.seal import seal, sorted_samples
 from gateway.historian.segments.store import EmbeddedHistorian
 from gateway.historian.store import QueryTimeError, SegmentDamagedError
 from tests.historian.reference import Row, reference_windows, rows_of, same_means, samples_of, told
+from tests.patience import GUARD_S
 
 T0 = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 TAGS = ("T1.LEVEL", "T2.LEVEL")
@@ -102,7 +103,7 @@ def test_copies_in_several_files_count_once_whatever_lies_in_each_other(
                 (row for row in wanted.values() if row.tag == tag and from_ms <= row.source_ms < to_ms),
                 key=lambda row: (row.source_ms, not row.late, row.stream, row.sequence),
             )
-            found, missing = store.segments.samples(store.segments.taken(), tag, from_ms, to_ms, 1_000, time.monotonic() + 5)
+            found, missing = store.segments.samples(store.segments.taken(), tag, from_ms, to_ms, 1_000, time.monotonic() + GUARD_S)
             assert [each[:4] + each[5:] for each in rows_of(found)] == [each[:4] + each[5:] for each in mine]
             windows, _ = store.windows_of([tag, "NONE"], from_ms, to_ms, width_ms)
             said, means = told(windows[tag])
@@ -158,7 +159,7 @@ def test_where_a_live_sample_stands_at_a_loaded_ones_moment_it_alone_counts(stor
     live.append(Row("T", T0 + 2_000, 2.5, stream=-3, sequence=3))  # two of one moment are two
     put(store.folder, Stem("one", 1, 9, "seal"), live, T0)
     store.write(samples_of([Row("T", T0 + 1_000 * at, 50.0) for at in (1, 2, 3, 400)]))  # newer, and not late
-    found, _ = store.segments.samples(store.segments.taken(), "T", T0, T0 + DAY_MS, 99, time.monotonic() + 5)
+    found, _ = store.segments.samples(store.segments.taken(), "T", T0, T0 + DAY_MS, 99, time.monotonic() + GUARD_S)
     assert found.value.tolist() == [1.0, 2.0, 2.5, 50.0, 400.0]
     assert store.range("T", T0, T0 + DAY_MS).value.tolist() == [1.0, 2.5, 50.0, 400.0]
     assert store.latest(["T"]).value.tolist() == [400.0]
@@ -184,13 +185,13 @@ def test_a_file_that_is_packed_away_while_a_question_is_asked_is_looked_for_anew
             live.samples(store.folder).unlink()
             manifest_path(store.folder, stem).unlink()
             put(store.folder, Stem("two", 1, 9, "seal"), [Row("T", T0, 1.0, stream=1, sequence=1)], T0)
-        found, missing = store.segments.samples(now, "T", T0, T0 + 1, 9, time.monotonic() + 5)
+        found, missing = store.segments.samples(now, "T", T0, T0 + 1, 9, time.monotonic() + GUARD_S)
         assert missing == []
         return float(found.value[0])
 
     assert (store.segments.of_one_snapshot(ask), len(taken)) == (1.0, 2)
     with pytest.raises(MovedError):
-        store.segments.samples(taken[0], "T", T0, T0 + 1, 9, time.monotonic() + 5)
+        store.segments.samples(taken[0], "T", T0, T0 + 1, 9, time.monotonic() + GUARD_S)
 
 
 @pytest.mark.fault("F73")
@@ -205,7 +206,7 @@ def test_a_copy_of_a_damaged_day_is_refused_and_names_the_stretch(store: Embedde
         told = "2026-01-01T00:00:00.005+00:00"
         assert f"{path.name}: it is cut short, or changed; samples from {told} until {told[:-7]}6+00:00" in str(refused.value)
         assert told in refused.value.message_zh
-    found, (missing,) = store.segments.samples(store.segments.taken(), "T", T0, T0 + DAY_MS, 9, time.monotonic() + 5)
+    found, (missing,) = store.segments.samples(store.segments.taken(), "T", T0, T0 + DAY_MS, 9, time.monotonic() + GUARD_S)
     assert (found.value.tolist(), missing.from_ms, missing.to_ms) == ([2.0], T0 + 5, T0 + 6)
     assert store.windows("T", T0, T0 + 300_000, 300_000).max.tolist() == [1.0], "its rollups are whole and still answer"
 
@@ -255,7 +256,7 @@ def test_spilling_is_bounded_and_has_a_folder_of_the_process(store: EmbeddedHist
     assert store._own is not None
     found = store._own._ask(
         "SELECT current_setting('temp_directory') AS folder, current_setting('max_temp_directory_size') AS most", {},
-        time.monotonic() + 5,
+        time.monotonic() + GUARD_S,
     )  # fmt: skip
     assert Path(found["folder"][0]).parent == store.folder / "temporary"
     limit, unit = found["most"][0].split()
@@ -270,8 +271,8 @@ def test_a_question_is_interrupted_when_its_time_is_over(tmp_path: Path) -> None
         began = time.monotonic()
         with pytest.raises(QueryTimeError):
             reader._ask("SELECT count(*) AS number FROM range(1000000000000) WHERE range % 7 = 3", {}, began + 0.2)
-        assert time.monotonic() - began < 5
-        assert reader._ask("SELECT 1 AS number", {}, time.monotonic() + 5)["number"].tolist() == [1]
+        assert time.monotonic() - began < GUARD_S / 2
+        assert reader._ask("SELECT 1 AS number", {}, time.monotonic() + GUARD_S)["number"].tolist() == [1]
         assert not [thread for thread in threading.enumerate() if thread.name == "historian-deadline"]
 
 

@@ -507,6 +507,7 @@ def test_a_read_that_hangs_is_answered_in_time_and_does_not_hold_the_loop(
         served.view.hold = threading.Event()
         async with served.client() as client:
             problem(await client.get("/api/v1/tags"), 503, "too-slow")
+            monkeypatch.setattr("gateway.serve.gate.REQUEST_S_MAX", GUARD_S)
             assert (await client.get("/api/v1/me")).status_code == 200
         served.view.hold.set()
 

@@ -20,6 +20,7 @@ from gateway.serve.recent import RecentFrames, StoredFrame
 from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError, UnknownTagError
 from tests.gateway.field import GAS, LEVEL, T0_MS, TEMP
 from tests.gateway.history import World
+from tests.patience import GUARD_S
 from tests.serve.beating import beat, view_of
 from tests.serve.chain import Chain
 
@@ -80,7 +81,7 @@ def test_what_core_refused_of_a_block_is_nobodys_past_even_if_the_tag_has_moved_
     view = chain.new_view()
     view.refresh()
     reader = HistoryReader(chain.bench.site, chain.folder, view.recent if memory else None, chain.bench.wall_ms)
-    found = reader.history(LEVEL, T0_MS - 60_000, T0_MS + 3_600_000, 1_000, 5.0)
+    found = reader.history(LEVEL, T0_MS - 60_000, T0_MS + 3_600_000, 1_000, GUARD_S)
     reader.close()
     view.close()
     late = [value for _, value, late in told(found) if late]
@@ -147,7 +148,7 @@ def test_it_is_what_the_ledger_holds_whichever_way_it_is_read(tmp_path: Path, se
                 copy_newest(view.recent, little)
             reader = HistoryReader(world.bench.site, world.bench.folder, recent, world.bench.wall_ms)
             for tag in (LEVEL, GAS, TEMP):
-                found = reader.history(tag, T0_MS - 1, T0_MS + 86_400_000, 10_000, 5.0)
+                found = reader.history(tag, T0_MS - 1, T0_MS + 86_400_000, 10_000, GUARD_S)
                 assert sorted((point.source_ms, point.value is None, point.value or 0.0, point.code) for point in found.points) \
                     == stored(world, tag)  # fmt: skip
             reader.close()
@@ -191,15 +192,15 @@ def test_a_question_is_bounded(chain: Chain, monkeypatch: pytest.MonkeyPatch) ->
         chain.scan({LEVEL: float(at % 5)}, 60_000)
     reader = HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms)
     with pytest.raises(UnknownTagError):
-        reader.history("T9.LEVEL", 0, 1, 10, 5.0)
+        reader.history("T9.LEVEL", 0, 1, 10, GUARD_S)
     with pytest.raises(HistoryTooLargeError) as refused:
-        reader.history(LEVEL, 0, T0_MS, 10, 5.0)
+        reader.history(LEVEL, 0, T0_MS, 10, GUARD_S)
     assert refused.value.fits_ms == module.RANGE_MS_MAX
     with pytest.raises(OutOfTimeError):
         reader.history(LEVEL, T0_MS, T0_MS + 1_000, 10, 0.0)
     monkeypatch.setattr(history_ledger, "SAMPLES_MAX", 12)
     end_ms = T0_MS + 1_200_001
-    found = reader.history(LEVEL, T0_MS, end_ms, 10_000, 5.0)
+    found = reader.history(LEVEL, T0_MS, end_ms, 10_000, GUARD_S)
     assert (found.truncated, found.truncated_by, found.covered_from_ms) == (True, "samples", end_ms - history_ledger.WINDOW_MS)
     assert [point.source_ms for point in found.points] == [T0_MS + 60_000 * at for at in range(11, 21)]
     assert all(gap.from_ms >= found.covered_from_ms for gap in found.gaps)
@@ -209,10 +210,10 @@ def test_a_question_is_bounded(chain: Chain, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_empty_range_and_a_tag_nobody_heard(chain: Chain) -> None:
     chain.born()
     reader = HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms)
-    assert reader.history(LEVEL, T0_MS + 9, T0_MS + 5, 10, 5.0).gaps == ()
-    found = reader.history(TEMP, T0_MS, T0_MS + 50_000, 10, 5.0)
+    assert reader.history(LEVEL, T0_MS + 9, T0_MS + 5, 10, GUARD_S).gaps == ()
+    found = reader.history(TEMP, T0_MS, T0_MS + 50_000, 10, GUARD_S)
     assert (found.samples, [gap.kind for gap in found.gaps]) == (0, ["no_data"])
-    future = reader.history(LEVEL, chain.bench.wall_ms() + 1, chain.bench.wall_ms() + 9_000, 10, 5.0)
+    future = reader.history(LEVEL, chain.bench.wall_ms() + 1, chain.bench.wall_ms() + 9_000, 10, GUARD_S)
     assert (future.samples, future.gaps) == (0, ())
     reader.close()
 
@@ -231,7 +232,7 @@ def test_without_a_ledger_it_says_so(chain: Chain) -> None:
     (chain.folder / "ledger.sqlite3").unlink()
     reader = HistoryReader(chain.bench.site, chain.folder, chain.view.recent, chain.bench.wall_ms)
     with pytest.raises(LedgerAwayError):
-        reader.history(LEVEL, T0_MS, T0_MS + 1, 10, 5.0)
+        reader.history(LEVEL, T0_MS, T0_MS + 1, 10, GUARD_S)
     reader.close()
 
 

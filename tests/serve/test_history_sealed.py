@@ -40,6 +40,7 @@ from tests.gateway.bench import copy_ledger
 from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP, address
 from tests.gateway.history import World
 from tests.historian.reference import Row, reference_windows, same_means
+from tests.patience import GUARD_S
 from tests.serve.beating import beat, view_of
 from tests.serve.chain import Chain
 from wire import MessageKind, Metric, Quality, encode_payload, quality_of, sample_metric
@@ -76,9 +77,9 @@ def same(history: History) -> History:
 def answers(reader: HistoryReader, tag: str) -> tuple[History, History, WindowList, WindowList]:
     """One by one, as buckets out of rollups, and as windows of both kinds."""
     return (
-        same(reader.history(tag, BEGIN, END, 10_000, 5.0)), same(reader.history(tag, BEGIN, END, 20, 5.0)),
-        rounded(reader.windows([tag], BEGIN, END, ROLLUP_MS, WINDOW_COLUMNS, 5.0)),
-        rounded(reader.windows([tag], BEGIN, BEGIN + 600_000, 7_000, WINDOW_COLUMNS, 5.0)),
+        same(reader.history(tag, BEGIN, END, 10_000, GUARD_S)), same(reader.history(tag, BEGIN, END, 20, GUARD_S)),
+        rounded(reader.windows([tag], BEGIN, END, ROLLUP_MS, WINDOW_COLUMNS, GUARD_S)),
+        rounded(reader.windows([tag], BEGIN, BEGIN + 600_000, 7_000, WINDOW_COLUMNS, GUARD_S)),
     )  # fmt: skip
 
 
@@ -251,17 +252,17 @@ def test_a_tag_that_the_configuration_has_no_more_is_still_shown(chain: Chain, t
         if cut:
             seal_up_to(full, chain.folder / LEDGER_NAME, folder, [cut])
         with closing(HistoryReader(full, chain.folder, None, chain.bench.wall_ms, historian=folder)) as before:
-            wanted = {tag: [(p.source_ms, p.late) for p in before.history(tag, BEGIN, END, 10_000, 5.0).points] for tag in TAGS}
+            wanted = {tag: [(p.source_ms, p.late) for p in before.history(tag, BEGIN, END, 10_000, GUARD_S).points] for tag in TAGS}
         with closing(HistoryReader(bare, chain.folder, None, chain.bench.wall_ms, historian=folder)) as after:
             for tag in TAGS:
-                found = after.history(tag, BEGIN, END, 10_000, 5.0)
+                found = after.history(tag, BEGIN, END, 10_000, GUARD_S)
                 assert [(p.source_ms, p.late) for p in found.points] == wanted[tag], (tag, cut)
                 assert (found.unit, after.knows(tag), len(after.range(tag, BEGIN, END))) == ("", True, len(wanted[tag]))
-                (window,) = after.windows([tag], BEGIN, END, ROLLUP_MS, ["samples"], 5.0).items
+                (window,) = after.windows([tag], BEGIN, END, ROLLUP_MS, ["samples"], GUARD_S).items
                 assert sum(window.samples or ()) == len(wanted[tag]) > 0
             assert not after.knows("NO.SUCH")
             with pytest.raises(UnknownTagError):
-                after.history("NO.SUCH", BEGIN, END, 10_000, 5.0)
+                after.history("NO.SUCH", BEGIN, END, 10_000, GUARD_S)
 
 
 @pytest.mark.parametrize("memory", [True, False])
@@ -289,7 +290,7 @@ def test_a_tag_that_moved_to_another_device_has_its_past_before_it_is_sealed_too
     with closing(sqlite3.connect(chain.folder / LEDGER_NAME)) as db, db:
         db.execute("UPDATE log SET body = 'torn' WHERE kind = 'C' AND pos <= ?", (last,))
     with closing(HistoryReader(there, chain.folder, None, chain.bench.wall_ms, historian=tmp_path / "none")) as after:
-        assert after.history(PRESSURE, BEGIN, END, 10_000, 5.0).samples == len(wanted[PRESSURE][0].points)
+        assert after.history(PRESSURE, BEGIN, END, 10_000, GUARD_S).samples == len(wanted[PRESSURE][0].points)
 
 
 def moved(site: SiteConfig, tag: str, device: str) -> SiteConfig:
@@ -313,7 +314,7 @@ def test_rows_that_are_sealed_and_removed_while_a_question_is_asked_are_not_miss
     last = chain.bench.loop.counters.committed_pos
     copy_ledger(chain.folder, tmp_path / "pruned")
     reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
-    whole = same(reader.history(LEVEL, BEGIN, END, 10_000, 5.0))
+    whole = same(reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S))
     asked: list[int] = []
     taken = reader._segments.taken
 
@@ -326,7 +327,7 @@ def test_rows_that_are_sealed_and_removed_while_a_question_is_asked_are_not_miss
         return found
 
     monkeypatch.setattr(reader._segments, "taken", then_sealed)
-    assert same(reader.history(LEVEL, BEGIN, END, 10_000, 5.0)) == whole
+    assert same(reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)) == whole
     assert len(whole.points) > 5
     reader.close()
 
@@ -345,7 +346,7 @@ def test_a_bad_stretch_does_not_go_with_the_samples_that_tell_where_it_begins(
     samples_path(folder, live.stem, live.file.day).write_bytes(b"torn")
     monkeypatch.setattr(HistoryReader, "_silence_ms", lambda *_: 3_600_000)
     with closing(HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms, historian=folder)) as reader:
-        told = reader.history(LEVEL, BEGIN, END, 3, 5.0)
+        told = reader.history(LEVEL, BEGIN, END, 3, GUARD_S)
     assert sum(bucket.bad for bucket in told.buckets) == 1
     assert {"bad", "damaged"} <= {gap.kind for gap in told.gaps}
     assert any(gap.kind == "bad" and gap.from_ms <= T0_MS + 700_000 <= gap.to_ms for gap in told.gaps)
@@ -361,8 +362,8 @@ def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: C
     copy_ledger(chain.folder, tmp_path / "pruned")
     remove_sealed(tmp_path / "pruned" / LEDGER_NAME, last)
     reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
-    whole = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
-    buckets = reader.history(LEVEL, BEGIN, END, 20, 5.0)
+    whole = reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)
+    buckets = reader.history(LEVEL, BEGIN, END, 20, GUARD_S)
     live = next(SegmentFolder(folder).snapshot().files())
     path = (rollup_path if harm == "rollup gone" else samples_path)(folder, live.stem, live.file.day)
     if harm == "manifest torn":
@@ -372,8 +373,8 @@ def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: C
         path.unlink()
     else:
         path.write_bytes(content[: len(content) // 2] if "torn" in harm else b"XXXX" + content[4:-4] + b"XXXX")
-    harmed = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
-    rolled = reader.history(LEVEL, BEGIN, END, 20, 5.0)
+    harmed = reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)
+    rolled = reader.history(LEVEL, BEGIN, END, 20, GUARD_S)
     if harm == "rollup gone":  # its samples say the same
         assert (harmed, rolled) == (whole, buckets)
     elif harm == "manifest torn":  # how far it is sealed is not known any more: the ledger is asked, and it has nothing
@@ -388,7 +389,7 @@ def test_a_damaged_piece_is_named_with_its_stretch_and_the_rest_is_told(chain: C
         other = {point for point in whole.points if point.source_ms > live.file.to_ms}
         assert other <= set(harmed.points) < set(whole.points)
         assert rolled.buckets == buckets.buckets, "rollups that are whole still answer"
-        (window,) = reader.windows([LEVEL], BEGIN, END, 60_000, ["samples"], 5.0).items
+        (window,) = reader.windows([LEVEL], BEGIN, END, 60_000, ["samples"], GUARD_S).items
         assert window.damaged == [(live.file.from_ms, live.file.to_ms + 1)]
     reader.close()
 
@@ -406,7 +407,7 @@ def test_what_the_scrub_calls_damaged_is_not_read(chain: Chain, tmp_path: Path) 
         told = [{"file": name, "day": live.file.day, "tags": tags, "from_ms": 0, "to_ms": 0, "why": "its checksum differs"}]
         (folder / "status.tmp").write_text(json.dumps({"at_ms": 1, "damaged": told}), "utf-8")
         (folder / "status.tmp").replace(folder / "status.json")
-        found = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
+        found = reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)
         assert ([gap.kind for gap in found.gaps].count("damaged"), found.samples == 0) == (int(hit), hit)
     reader.close()
 
@@ -416,7 +417,7 @@ def test_quality_is_kept_through_the_segments(chain: Chain, tmp_path: Path) -> N
     folder = tmp_path / "historian"
     seal_up_to(chain.bench.site, chain.folder / LEDGER_NAME, folder, [chain.bench.loop.counters.committed_pos])
     reader = HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms, historian=folder)
-    points = reader.history(LEVEL, BEGIN, END, 10_000, 5.0).points
+    points = reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S).points
     assert [(point.value, point.raw) for point in points if point.raw is not None] == [(30.0, 45.0)]
     assert all((point.value is None) == (quality_of(point.code) == Quality.BAD) for point in points)
     reader.close()
@@ -433,17 +434,17 @@ def test_a_historian_taken_away_is_damage_and_no_calm(chain: Chain, tmp_path: Pa
     ledger.commit([Batch(removable=Removable(1, last + 1))])
     ledger.close()
     reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
-    whole = reader.history(LEVEL, BEGIN, END, 10_000, 5.0)
+    whole = reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)
     assert whole.samples > 0
     assert "damaged" not in {gap.kind for gap in whole.gaps}
     shutil.rmtree(folder)
     for points_max in (10_000, 20):
-        found = reader.history(LEVEL, BEGIN, END, points_max, 5.0)
+        found = reader.history(LEVEL, BEGIN, END, points_max, GUARD_S)
         (damaged,) = [gap for gap in found.gaps if gap.kind == "damaged"]
         assert not any(
             gap.kind == "no_data" and gap.from_ms < damaged.to_ms and damaged.from_ms < gap.to_ms for gap in found.gaps
         )
-    (window,) = reader.windows([LEVEL], BEGIN, END, 60_000, ["samples"], 5.0).items
+    (window,) = reader.windows([LEVEL], BEGIN, END, 60_000, ["samples"], GUARD_S).items
     assert window.damaged == [(damaged.from_ms, damaged.to_ms)]
     with pytest.raises(SegmentDamagedError, match="have left the ledger and no manifest holds them"):
         reader.range(LEVEL, BEGIN, END)
