@@ -9,7 +9,7 @@ import duckdb
 
 from gateway.historian.load import LoadError
 from gateway.historian.samples import Samples
-from gateway.historian.segments.load import part_of, write_part
+from gateway.historian.segments.load import harmed, part_of, write_part
 from gateway.historian.segments.manifest import ManifestError
 from gateway.historian.segments.spill import open_database
 
@@ -24,10 +24,11 @@ class SegmentSink:
         self._connection = open_database(folder)
 
     def has(self, part: int) -> bool:
-        """Return whether it is committed; raises LoadError where it is and is damaged."""
+        """Return whether it is committed and whole; raises LoadError where what it holds cannot be known."""
         try:
-            return part_of(self._folder, self._load_id, part) is not None
-        except ManifestError as error:
+            found = part_of(self._folder, self._load_id, part)
+            return found is not None and not harmed(self._folder, found)
+        except (OSError, ManifestError) as error:
             raise self._failed(part, error) from error
 
     def write(self, part: int, samples: Samples) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import duckdb
 
 from gateway.historian.samples import Samples
-from gateway.historian.segments.manifest import Manifest, ManifestError, parse_manifest
+from gateway.historian.segments.files import by_day, write_again
+from gateway.historian.segments.folder import LiveFile, check_file
+from gateway.historian.segments.kept import KeptFrom
+from gateway.historian.segments.manifest import DayFile, Manifest, ManifestError, parse_manifest
 from gateway.historian.segments.names import Stem, manifest_path
 from gateway.historian.segments.seal import seal, sorted_samples, sound
 
@@ -28,10 +31,38 @@ def part_of(folder: Path, load_id: str, part: int) -> Manifest | None:
     return parse_manifest(stem, text)
 
 
+def harmed(folder: Path, manifest: Manifest) -> list[DayFile]:
+    """Return the files of a part that are not what was written; not those that retention removed.
+
+    Raises:
+        OSError: the disk does not say.
+    """
+    kept, found = KeptFrom.read(folder), []
+    for file in manifest.files:
+        if not kept.covers(manifest.stem, file.leaves):
+            try:
+                sound_file = check_file(folder, LiveFile(manifest.stem, manifest.sealed_ms, file)) is None
+            except FileNotFoundError:
+                sound_file = False
+            if not sound_file:
+                found.append(file)
+    return found
+
+
+def _mend(db: duckdb.DuckDBPyConnection, folder: Path, manifest: Manifest, samples: Samples) -> None:
+    wanted = harmed(folder, manifest)
+    if not wanted:
+        return
+    days = dict(by_day(sorted_samples(sound(samples))))
+    for file in wanted:
+        if file.day not in days or not write_again(db, folder, manifest.stem, file, days[file.day]):
+            raise ManifestError(manifest.stem.manifest_name, f"what is there now of {file.day} is not what was loaded")
+
+
 def write_part(
     db: duckdb.DuckDBPyConnection, folder: Path, load_id: str, part: int, samples: Samples, now_ms: int
 ) -> Manifest:
-    """Commit a part of a load; one that is committed already is left as it is, whatever `samples` are.
+    """Commit a part of a load; of one that is committed already only files that are damaged or gone are made anew.
 
     Safe beside a running owner, which leaves the files of a load alone for a day. Parts are written in order, by one
     process at a time.
@@ -41,11 +72,13 @@ def write_part(
         now_ms: retention counts stamps far in the past from here.
 
     Raises:
-        ValueError: the id or the part cannot be a name. ManifestError: this part or the one before is damaged.
+        ValueError: the id or the part cannot be a name. ManifestError: this part or the one before is damaged, or what is to
+            be made anew would not be what it was.
         OSError, duckdb.Error: the disk would not; do it again.
     """
     found = part_of(folder, load_id, part)
     if found is not None:
+        _mend(db, folder, found, samples)
         return found
     before = part_of(folder, load_id, part - 1) if part > 0 else None
     stem = Stem(load_id, part, part, "load")

@@ -502,3 +502,23 @@ def test_killed_at_every_step_a_load_goes_on_and_nothing_is_lost_or_doubled(tmp_
         number += 1
     assert number > 10, "there were steps to die at"
     assert done.parts_there == done.parts
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("harm", ["gone", "flipped", "rollup gone"])
+def test_a_load_whose_files_were_damaged_is_mended_by_importing_the_file_again(tmp_path: Path, harm: str) -> None:
+    data, path = tmp_path / "data", big(tmp_path)
+    first = load_into(data, path)
+    before, rows = {each: each.read_bytes() for each in sorted(data.rglob("*.parquet"))}, segment_rows(data)
+    victim = next(each for each in before if ("rollups" in each.parts) == (harm == "rollup gone"))
+    if harm == "flipped":
+        content = bytearray(before[victim])
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    else:
+        victim.unlink()
+    again = load_into(data, path)
+    assert (again.load_id, again.parts_there) == (first.load_id, first.parts - 1), "it does not say that all was there"
+    assert {each: each.read_bytes() for each in sorted(data.rglob("*.parquet"))} == before
+    assert segment_rows(data) == rows
+    assert load_into(data, path).parts_there == first.parts
