@@ -145,8 +145,8 @@ def test_a_backup_beside_a_running_core_and_serve_is_restored_and_core_goes_on_u
     back = run("restore", "--from", place, "--data", folder, "--replace", "--json")
     assert back.exit_code == 0, back.output
     running.core.start()
-    beat = wait_until(running.heartbeat, "core's heartbeat")
-    assert beat["ledger"] == json.loads(back.output)["new_id"] != before
+    wait_until(lambda: running.heartbeat().get("pid") == running.core.pid, "core's heartbeat")
+    assert running.heartbeat()["ledger"] == json.loads(back.output)["new_id"] != before
     running.start_serve()
     assert running.journal()[: len(journal)] == journal
     assert (place / "site" / "site.yaml").exists()

@@ -20,7 +20,7 @@ from gateway.serve import SERVE_FOLDER, WHERE_NAME, Role, TokenStore
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL, Edge, site
 from tests.patience import GUARD_S
-from tests.system.chain import CLI, Part, read_json, wait_until
+from tests.system.chain import CLI, Part, read_beat, read_json, wait_until
 
 SECRET = "whsec_" + "A" * 40
 
@@ -44,7 +44,7 @@ class Station:
         return str(told["url"])
 
     def heartbeat(self) -> dict[str, Any]:
-        return read_json(self.folder / "core" / HEARTBEAT_NAME)
+        return read_beat(self.folder / "core" / HEARTBEAT_NAME)
 
     def token(self, name: str, role: Role) -> tuple[str, str]:
         """Make a token; returns its id and what its holder sends."""

@@ -70,6 +70,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def read_beat(path: Path) -> dict[str, Any]:
+    """Return core's newest heartbeat; an empty one before the first.
+
+    Two files take turns in its place, so that who reads one for half a second may find it written anew half way.
+    """
+    for _ in range(20):
+        found = read_json(path)
+        if found or not path.exists():
+            return found
+    return {}
+
+
 def refused(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """Run a command that must refuse to start; return what it said."""
     done = subprocess.run(
@@ -278,16 +290,7 @@ class Chain:
     # -- reading from outside ------------------------------------------------------------------------------
 
     def heartbeat(self) -> dict[str, Any]:
-        """Return core's newest heartbeat; an empty one before the first.
-
-        Two files take turns in its place, so that who reads one for half a second may find it written anew half way.
-        """
-        path = self.core_folder / HEARTBEAT_NAME
-        for _ in range(20):
-            found = read_json(path)
-            if found or not path.exists():
-                return found
-        return {}
+        return read_beat(self.core_folder / HEARTBEAT_NAME)
 
     def edge_status(self, edge: str) -> dict[str, Any]:
         return read_json(self.edge_folder(edge) / "status.json")
