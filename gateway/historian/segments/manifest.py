@@ -23,6 +23,7 @@ LINKS_MAX: Final = 100_000
 NODES_MAX: Final = 100_000
 TORN_MAX: Final = 1_000
 WHY_CHARS: Final = 200
+_NEWER: Final = ("format ", "unknown entry ", "it says more ")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _MODULUS: Final = 1 << 64
@@ -197,6 +198,11 @@ def parse_manifest(stem: Stem, text: str) -> Manifest:
     if manifest.hash != given:
         raise ManifestError(name, "it says more than this version knows")
     return manifest
+
+
+def is_newer(why: str) -> bool:
+    """Whether a manifest is refused because a newer version may have written it: it is not damaged, and no one's to replace."""
+    return why.startswith(_NEWER)
 
 
 def combined(digests: Sequence[int]) -> int:

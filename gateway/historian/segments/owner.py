@@ -31,7 +31,7 @@ from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.keep import Held, Kept, Pace, day_after, decide, evidence_leaves, limit_bytes, received
 from gateway.historian.segments.log import READ_ROWS, Due, LedgerGoneError, LedgerLog
 from gateway.historian.segments.lost import lost_problems, put_away, put_damaged_away
-from gateway.historian.segments.manifest import Manifest
+from gateway.historian.segments.manifest import Manifest, is_newer
 from gateway.historian.segments.merge import MergeError
 from gateway.historian.segments.names import (
     EVIDENCE,
@@ -66,7 +66,6 @@ WHY_CHARS: Final = 200
 BACK_OFF_S: Final = (5.0, 300.0)
 IDLE_S: Final = 1.0
 HOUR_MS: Final = 3_600_000
-NEWER: Final = ": format "  # a manifest of another version is not damaged
 DiskTrouble = (OSError, duckdb.Error, MergeError)
 
 
@@ -285,7 +284,7 @@ class Owner:
     def _seal_anew(self, ledger_id: str, ancestry: Sequence[Ancestor], taken: Snapshot) -> bool:
         """Seal a range again whose manifest is damaged, if the ledger still holds all of it: rows make the same again."""
         for stem, why in taken.unreadable:
-            if stem.owner != ledger_id or stem.kind != "seal" or NEWER in why or self._stopped():
+            if stem.owner != ledger_id or stem.kind != "seal" or is_newer(why) or self._stopped():
                 continue
             sealed_ms = self._ledger.held(stem.first, stem.last)
             if sealed_ms is None:
@@ -337,6 +336,10 @@ class Owner:
 
     def _clean(self, taken: Snapshot) -> None:
         gone = [*orphans(self._folder, taken, self._wall_ms())]
+        if gone:  # who gave the names that replace it may have died before they were on the disk
+            sync_folder(self._folder)
+            make_folder(self._folder / MANIFESTS)
+            sync_folder(self._folder / MANIFESTS)
         for path in gone:
             remove(path)
         if taken.superseded:

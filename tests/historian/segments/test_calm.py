@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -341,3 +343,65 @@ def test_a_folder_whose_name_was_not_synced_is_synced_before_anything_in_it_coun
     assert everything(folder) == journal.rows
     manifest = next(at for at, path in enumerate(synced) if at >= before and "/manifests/" in path)
     assert str(folder / "samples") in synced[before:manifest]
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize(("more", "why"), [({"format": 2}, "format 2"), ({"codec": "x"}, "unknown entry codec")])
+def test_a_manifest_of_a_newer_version_is_left_as_it_is(
+    tmp_path: Path, journal: Journal, more: dict[str, object], why: str
+) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, T0_MS + 60_000, samples_max=10)
+    path = sorted((folder / "manifests").iterdir())[1]
+    content = json.loads(path.read_text())
+    del content["hash"]
+    newer = json.dumps({**content, **more}, separators=(",", ":"), sort_keys=True)
+    newer = json.dumps({**json.loads(newer), "hash": hashlib.sha256(newer.encode()).hexdigest()})
+    path.write_text(newer)
+    before = {each: each.stat().st_ino for each in folder.glob("*/*/*.parquet")}
+    frames(journal, 1, T0_MS + 61_000)
+    run(folder, journal, T0_MS + 120_000, samples_max=10)
+    assert path.read_text() == newer
+    assert before.items() <= {each: each.stat().st_ino for each in folder.glob("*/*/*.parquet")}.items()
+    assert any(each.startswith(why) for each in told(folder))
+
+
+@pytest.mark.fault("F72")
+@pytest.mark.parametrize("what", ["pack", "retention"])
+def test_what_replaces_is_on_the_disk_before_what_it_replaces_goes(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Who died between a rename and its sync left a name that a loss of power would take back."""
+    folder = tmp_path / "h"
+    for day in range(4):
+        frames(journal, 60 if what == "pack" else 3, T0_MS + day * DAY_MS)
+    now_ms = T0_MS + 3 * DAY_MS + 5 * HOUR_MS
+    run(folder, journal, now_ms if what == "retention" else T0_MS + 60_000, samples_max=10)
+    done: list[str] = []
+
+    def died(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "sync_folder", lambda path: died() if path == place and replacing.exists() else None)
+        place, replacing = (folder / "manifests", folder) if what == "pack" else (folder, folder / "kept_from.json")
+        owner = owner_of(folder, journal.path, now_ms, keep_days=2.0 if what == "retention" else 400.0, samples_max=10)
+        owner.begin()
+        with pytest.raises(KeyboardInterrupt):
+            settle(owner)
+        owner.close()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        done.append("sync " + str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(durable.os, "fsync", fsync)
+    durable.hook_steps(lambda step: done.append(step) if step.startswith("before remove") else None)
+    try:
+        run(folder, journal, now_ms, samples_max=10, keep_days=2.0 if what == "retention" else 400.0)
+    finally:
+        durable.hook_steps(None)
+    removed = next(at for at, step in enumerate(done) if step.startswith("before remove"))
+    assert f"sync {place}" in done[:removed], done
