@@ -47,8 +47,8 @@ class AckPromise(RuleBasedStateMachine):
         # What happened.
         self.ever: set[tuple[int, int]] = set()  # frames that arrived and of which the edge or the ledger still knows
         self.gateway_restores = self.edge_restores = 0
-        self.keep_a_ledger()  # of before the node was known
         self.begin(heard=True)
+        self.keep_a_ledger()
         self.keep_a_disk()
 
     def teardown(self) -> None:
@@ -100,8 +100,6 @@ class AckPromise(RuleBasedStateMachine):
             elif not loss.cause.startswith("edge restored"):  # which names what we hold and the edge forgot
                 named = set(range(loss.first, loss.last + 1))
                 assert not named & there, loss
-                if "all before it" in loss.cause:
-                    self.endless.append((0, 0, loss.stream))
                 self.lost.setdefault(loss.stream, set()).update(named)
         assert self.gateway_restores or self.edge_restores or not findings.losses, findings
         assert self.edge_restores or not findings.restored_disk, findings
