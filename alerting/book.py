@@ -22,7 +22,7 @@ from alerting.limits import LimitTable
 from alerting.observed import FrameKey
 from alerting.step import Step
 from alerting.times import utc_text
-from wire import Quality, describe, quality_code
+from wire import Quality, describe, quality_code, quality_of
 
 RECORDS_MAX = 10_000
 NEAREST_LOOKED_AT_MAX = 64
@@ -60,8 +60,8 @@ class AlarmBook:
             value=_number(step.value), code=step.code,
             setpoint=None if fault else float(limits.setpoint[row]), unit=limits.unit[tag],
             start_ms=step.at_ms,
-            cause_zh=describe(step.code, "zh") if fault else "",
-            cause_en=describe(step.code, "en") if fault else "",
+            cause_zh=_fault_in_words(step.code)[0] if fault else "",
+            cause_en=_fault_in_words(step.code)[1] if fault else "",
         )
 
     def enter(self, alarm: AlarmState, engine_ms: int) -> Transition:
@@ -248,6 +248,13 @@ class AlarmBook:
         close = (known for known in self.alarms if known.startswith(head) or known.endswith(tail))
         looked_at = [known for known, _ in zip(close, range(NEAREST_LOOKED_AT_MAX), strict=False)]
         return next(iter(difflib.get_close_matches(alarm_id[:64].lower(), looked_at, 1)), None)
+
+
+def _fault_in_words(code: int) -> tuple[str, str]:
+    """Say why a tag has no value to rely on, in Chinese and English. A GOOD one ends no fault while it may only raise."""
+    if quality_of(code) == Quality.GOOD:
+        return "有值，但存疑：不知出自哪台设备", "a value is there, but it is in doubt whose it is"
+    return describe(code, "zh"), describe(code, "en")
 
 
 def _check_texts(act: Act) -> None:

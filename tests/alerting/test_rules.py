@@ -267,6 +267,15 @@ class TestRaiseOnly:
         site.engine.raise_only([0], False)
         assert words(site.send(5)) == ["H returned"]
 
+    def test_a_fault_that_a_good_sample_may_not_end_is_not_told_as_good(self) -> None:
+        site = bench(FAULT_4S)
+        site.send(0, COMM)
+        site.engine.raise_only([0], True)
+        (raised,) = [*site.send(5), *site.tick(5_000)]
+        assert (raised.alarm.limit, raised.alarm.code) == ("FAULT", GOOD)
+        assert raised.alarm.cause_en == "a value is there, but it is in doubt whose it is"
+        assert "存疑" in raised.alarm.cause_zh
+
     def test_nor_end_a_fault(self) -> None:
         site = bench(H10)
         site.send(0, COMM)
