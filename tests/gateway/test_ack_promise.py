@@ -246,4 +246,4 @@ def _copied(sets: dict[int, set[int]]) -> dict[int, set[int]]:
 
 
 TestAckPromise = AckPromise.TestCase
-TestAckPromise.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestAckPromise.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
