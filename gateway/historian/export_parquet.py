@@ -6,7 +6,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.historian.export import Piece
+from gateway.historian.export import ExportError, Piece
 from gateway.historian.export_columns import rows_of
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class ParquetExport:
         if self._waiting or not self._parts:
             self._flush()
         path = self._folder / "export.parquet"
-        self._connection.execute(
+        self._copy(
             "COPY (SELECT * FROM read_parquet($parts)) TO $path (FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd)",
             {"parts": self._parts, "path": str(path)},
-        ).fetchall()
+        )
         return path
 
     def close(self) -> None:
@@ -69,16 +69,30 @@ class ParquetExport:
             "code": samples.code, "raw": samples.raw, "late": samples.late,
         })  # fmt: skip
         path = str(self._folder / f"part-{len(self._parts):08}.parquet")
-        self._connection.execute(
+        self._copy(
             "COPY (SELECT make_timestamptz(utc_ms * 1000) AS time, utc_ms, tag::VARCHAR AS tag, name_zh::VARCHAR AS name_zh,"
             " CASE WHEN isnan(value) THEN NULL ELSE value END AS value, unit::VARCHAR AS unit, quality::VARCHAR AS quality,"
             " code, CASE WHEN isnan(raw) THEN NULL ELSE raw END AS raw, late FROM piece)"
             " TO $path (FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd)",
             {"path": path},
-        ).fetchall()
+        )
         self._connection.unregister(_PIECE)
         self._parts.append(path)
         self._waiting, self._waiting_rows = [], 0
+
+
+    def _copy(self, sql: str, values: dict[str, Any]) -> None:
+        """Write a file; what the database says where the disk refuses it becomes one sentence."""
+        import duckdb
+
+        try:
+            self._connection.execute(sql, values).fetchall()
+        except duckdb.Error as error:
+            cause = str(error).partition("\n")[0][:300]
+            raise ExportError(
+                f"{self._folder}: the export cannot be written ({cause}); free some space or see to the disk, then try again",
+                f"{self._folder}：导出无法写入（{cause}）；请腾出空间或检查磁盘，然后重试",
+            ) from error
 
 
 def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
