@@ -155,7 +155,10 @@ def _in_words(entry: dict[str, Any]) -> str:
     version = entry["version"] or say("版本未知", "version not told")
     database = {
         True: say("数据库存在", "database is there"),
-        False: say("数据库不存在，请运行 hazardgate store setup", "no database: run `hazardgate store setup`"),
+        False: say(
+            "没有可读的数据库，请运行 hazardgate store setup，或授予该用户读写权限",
+            "no database that we may read: run `hazardgate store setup`, or let this user read and write it",
+        ),
         None: say("无需数据库", "no database to check"),
     }[entry["database"]]
     return f"{name}: {version}; {database}; {_feeding(entry['fed'])}"

@@ -255,7 +255,7 @@ def _credential(config: TimeSeriesStoreConfig, secret: str | None) -> tuple[str,
     if secret is None:
         return "", ""
     if not (secret.isascii() and secret.isprintable()):
-        place = f"{config.secret_file or config.secret_env}"
+        place = config.secret_file or config.secret_env
         raise StoreRefusedError(
             f"storage.stores.{config.id}: what {place} holds cannot be a token: it has more than one line, or characters beyond ASCII;"
             " put the token alone there",

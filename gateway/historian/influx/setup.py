@@ -59,20 +59,28 @@ def health(store: InfluxHistorian) -> Health:
         StoreAwayError, StoreRefusedError: it does not answer, or not to us.
     """
     config = store.config
-    reply = store.link.send("GET", HEALTH[config.kind], bytes_max=ANSWER_BYTES_MAX)
-    if reply.status >= 500:
-        said = short(told(reply.body))
-        raise StoreAwayError(f"stores.{store.name} answers {reply.status}: {said}", f"时序库 {store.name} 返回 {reply.status}：{said}")
-    if reply.status >= 300:
-        raise _refused(store, reply)
-    version = reply.headers.get("x-influxdb-version", "")
+    version = _version(store)
     if config.kind == "influxdb1":
         return Health(version, config.database in _databases(store))
     if config.kind == "influxdb2":
-        return Health(version or str(_object(store, reply).get("version", "")), bool(_buckets(store)))
-    if config.kind == "influxdb3" and not version:
-        version = str(_object(store, reply).get("version", ""))
+        return Health(version, bool(_buckets(store)))
+    if config.kind == "influxdb3":
+        return Health(version, config.database in _databases_3(store))
+    _look_at_victoria(store)
     return Health(version, None)
+
+
+def _version(store: InfluxHistorian) -> str:
+    """Return what a store says of its version, empty where it says nothing. Raises HistorianError, for another kind, too."""
+    kind = store.config.kind
+    reply = store.link.send("GET", HEALTH[kind], bytes_max=ANSWER_BYTES_MAX)
+    _check(store, reply)
+    version = reply.headers.get("x-influxdb-version", "")
+    if kind == "influxdb1" and not version:
+        raise _another_kind(store)
+    if kind == "influxdb2" or (kind == "influxdb3" and not version):
+        version = version or str(_object(store, reply).get("version", ""))
+    return version
 
 
 # -- 1.x --
@@ -84,17 +92,18 @@ def _databases(store: InfluxHistorian) -> list[str]:
 
 def _set_up_1(store: InfluxHistorian) -> list[Done]:
     config, within = store.config, store.config.timeout_s
+    _version(store)
     database = identifier(config.database)
     done = []
     if config.database in _databases(store):
         done.append(Done(f"database {config.database} is there", f"数据库 {config.database} 已存在", changed=False))
     else:
-        store.ask(f"CREATE DATABASE {database}", within)
+        _make_database(store, database)
         done.append(Done(f"made database {config.database}", f"已创建数据库 {config.database}"))
     policies = {str(row[0]): row for row in store.ask(f"SHOW RETENTION POLICIES ON {database}", within)}
     standard = next((name for name, row in policies.items() if row[-1]), "autogen")
     name = config.retention_policy or standard
-    wanted_h = round(config.retention_days * 24)
+    wanted_h = _whole_hours(config.retention_days)
     kept, kept_zh = _for_days(config.retention_days)
     if name not in policies:
         store.ask(f"CREATE RETENTION POLICY {identifier(name)} ON {database} DURATION {_duration(wanted_h)} REPLICATION 1", within)
@@ -106,6 +115,21 @@ def _set_up_1(store: InfluxHistorian) -> list[Done]:
     else:
         done.append(Done(f"retention policy {name} keeps {kept}", f"保留策略 {name} 保留{kept_zh}", changed=False))
     return done
+
+
+def _make_database(store: InfluxHistorian, database: str) -> None:
+    try:
+        store.ask(f"CREATE DATABASE {database}", store.config.timeout_s)
+    except StoreRefusedError as error:
+        if "requires admin privilege" not in str(error):
+            raise
+        config = store.config
+        raise StoreRefusedError(
+            f"storage.stores.{store.name}: {config.username} may not make database {config.database}; run `hazardgate store setup` once"
+            " with an administrator as username, or have one make it and let this user read and write it",
+            f"storage.stores.{store.name}：{config.username} 无权创建数据库 {config.database}；请用管理员账号作为 username 运行一次"
+            " `hazardgate store setup`，或由管理员创建并授予该用户读写权限",
+        ) from None
 
 
 def _duration(hours: int) -> str:
@@ -139,9 +163,7 @@ def _hours(text: str) -> float:
 def _buckets(store: InfluxHistorian) -> list[dict[str, Any]]:
     fields = {"name": store.config.database, **({"org": store.config.org} if store.config.org else {})}
     reply = store.link.send("GET", f"/api/v2/buckets?{urlencode(fields)}", bytes_max=ANSWER_BYTES_MAX)
-    if reply.status == 404:
-        return []
-    found = _checked(store, reply).get("buckets", [])
+    found = _found(store, reply).get("buckets", [])
     return [each for each in found if isinstance(each, dict) and each.get("name") == store.config.database]
 
 
@@ -149,7 +171,7 @@ def _set_up_2(store: InfluxHistorian) -> list[Done]:
     config = store.config
     if not config.org:
         raise _names_no_org(store)
-    rules = [{"type": "expire", "everySeconds": round(config.retention_days * DAY_S)}]
+    rules = [{"type": "expire", "everySeconds": _seconds(config.retention_days)}]
     kept, kept_zh = _for_days(config.retention_days)
     buckets = _buckets(store)
     if buckets:
@@ -170,7 +192,7 @@ def _set_up_2(store: InfluxHistorian) -> list[Done]:
 
 def _orgs(store: InfluxHistorian, fields: str = "") -> list[dict[str, Any]]:
     reply = store.link.send("GET", f"/api/v2/orgs{fields}", bytes_max=ANSWER_BYTES_MAX)
-    found = [] if reply.status == 404 else _checked(store, reply).get("orgs", [])
+    found = _found(store, reply).get("orgs", [])
     return [each for each in found if isinstance(each, dict)]
 
 
@@ -187,12 +209,15 @@ def _names_no_org(store: InfluxHistorian) -> StoreRefusedError:
 # -- 3 Core --
 
 
+def _databases_3(store: InfluxHistorian) -> set[str]:
+    reply = store.link.send("GET", "/api/v3/configure/database?format=json", bytes_max=ANSWER_BYTES_MAX)
+    _check(store, reply)
+    return {str(each.get(key)) for each in _list(store, reply) for key in ("iox::database", "name")}
+
+
 def _set_up_3(store: InfluxHistorian) -> list[Done]:
     config = store.config
-    found = store.link.send("GET", "/api/v3/configure/database?format=json", bytes_max=ANSWER_BYTES_MAX)
-    if found.status >= 300:
-        raise _refused(store, found)
-    if any(config.database in (each.get("iox::database"), each.get("name")) for each in _list(store, found)):
+    if config.database in _databases_3(store):
         return [Done(
             f"database {config.database} is there; it keeps its own period, retention_days is not set there",
             f"数据库 {config.database} 已存在；沿用其自身保留时间，未设置 retention_days", changed=False,
@@ -200,7 +225,7 @@ def _set_up_3(store: InfluxHistorian) -> list[Done]:
     kept, kept_zh = _for_days(config.retention_days)
     body: dict[str, Any] = {"db": config.database}
     if config.retention_days:
-        body["retention_period"] = f"{round(config.retention_days * 24)}h"
+        body["retention_period"] = f"{_whole_hours(config.retention_days)}h"
     _json(store, "POST", "/api/v3/configure/database", body)
     return [Done(f"made database {config.database}: keeps {kept}", f"已创建数据库 {config.database}：保留{kept_zh}")]
 
@@ -208,8 +233,17 @@ def _set_up_3(store: InfluxHistorian) -> list[Done]:
 # -- VictoriaMetrics --
 
 
+def _look_at_victoria(store: InfluxHistorian) -> None:
+    """See whether it can be fed. Raises StoreRefusedError: it does not tell of its starts, or it is another kind."""
+    from gateway.historian.influx.victoria import VictoriaHistorian
+
+    assert isinstance(store, VictoriaHistorian)
+    store.restarted()
+
+
 def _set_up_victoria(store: InfluxHistorian) -> list[Done]:
-    days = round(store.config.retention_days) or 36500
+    _look_at_victoria(store)
+    days = max(1, round(store.config.retention_days)) if store.config.retention_days else 36500
     return [Done(
         f"VictoriaMetrics needs nothing made; how long it keeps is its own flag: start it with -retentionPeriod={days}d",
         f"VictoriaMetrics 无需创建任何内容；保留时间由其启动参数决定：-retentionPeriod={days}d", changed=False,
@@ -219,8 +253,19 @@ def _set_up_victoria(store: InfluxHistorian) -> list[Done]:
 # -- shared --
 
 
+def _whole_hours(days: float) -> int:
+    """Return a period in hours, 0 for ever: no store keeps less than one, and a shorter one must not become that."""
+    return max(1, round(days * 24)) if days else 0
+
+
+def _seconds(days: float) -> int:
+    return max(3_600, round(days * DAY_S)) if days else 0
+
+
 def _for_days(days: float) -> tuple[str, str]:
-    return (f"{days:g} days", f" {days:g} 天") if days else ("for ever", "永久")
+    if not days:
+        return "for ever", "永久"
+    return (f"{days:g} days", f" {days:g} 天") if days * 24 >= 1 else ("1 hour", " 1 小时")
 
 
 def _json(store: InfluxHistorian, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -228,12 +273,24 @@ def _json(store: InfluxHistorian, method: str, path: str, body: dict[str, Any]) 
 
 
 def _checked(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
+    _check(store, reply)
+    return _object(store, reply)
+
+
+def _found(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
+    """Return what 2.x found, nothing where it says so; a 404 that is not its own is refused."""
+    if reply.status == 404 and "page not found" not in told(reply.body):
+        return {}
+    return _checked(store, reply)
+
+
+def _check(store: InfluxHistorian, reply: Reply) -> None:
     if reply.status >= 500 or reply.status in (408, 429):
         said = short(told(reply.body))
         raise StoreAwayError(f"stores.{store.name} answers {reply.status}: {said}", f"时序库 {store.name} 返回 {reply.status}：{said}")
     if reply.status >= 300:
-        raise _refused(store, reply)
-    return _object(store, reply)
+        refused = refusal(store.name, reply.status, short(told(reply.body)))
+        raise StoreRefusedError(refused.reason, refused.reason_zh)
 
 
 def _object(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
@@ -244,7 +301,7 @@ def _object(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
     except (ValueError, RecursionError):
         loaded = None
     if not isinstance(loaded, dict):
-        raise _refused(store, reply)
+        raise _another_kind(store)
     return loaded
 
 
@@ -254,10 +311,13 @@ def _list(store: InfluxHistorian, reply: Reply) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         loaded = None
     if not isinstance(loaded, list):
-        raise _refused(store, reply)
+        raise _another_kind(store)
     return [each for each in loaded if isinstance(each, dict)]
 
 
-def _refused(store: InfluxHistorian, reply: Reply) -> StoreRefusedError:
-    refused = refusal(store.name, reply.status, short(told(reply.body)))
-    return StoreRefusedError(refused.reason, refused.reason_zh)
+def _another_kind(store: InfluxHistorian) -> StoreRefusedError:
+    kind, url = store.config.kind, store.config.url
+    return StoreRefusedError(
+        f"storage.stores.{store.name}: what answers at {url} is no {kind}; check kind and url",
+        f"storage.stores.{store.name}：{url} 处应答的不是 {kind}；请检查 kind 与 url",
+    )

@@ -258,9 +258,9 @@ class VictoriaHistorian(InfluxHistorian):
             return StoreAwayError(f"stores.{self.name}: /metrics answers {why}", f"时序库 {self.name}：/metrics 返回 {why}")
         return StoreRefusedError(
             f"storage.stores.{self.name}: /metrics does not tell when VictoriaMetrics was started ({why}), so that what a kill of it"
-            " loses could not be seen; let us read /metrics there (without -metricsAuthKey), and name the store itself in url",
+            " loses could not be seen; check kind and url, and let us read /metrics there (without -metricsAuthKey)",
             f"storage.stores.{self.name}：/metrics 未给出 VictoriaMetrics 的启动时间（{why}），无法发现其异常重启丢失的数据；"
-            "请允许读取 /metrics（不设 -metricsAuthKey），且 url 直接指向该库",
+            "请检查 kind 与 url，并允许读取 /metrics（不设 -metricsAuthKey）",
         )
 
 

@@ -230,6 +230,51 @@ def test_victoria_needs_no_set_up_and_tells_its_processes_apart(tmp_path: Path) 
         store.close()
 
 
+def _told_to_check_kind(server: StoreServer, kind: str) -> None:
+    store = open_store(store_config(server, kind=kind, org="works"), "demo")
+    for question in (set_up, health):
+        with pytest.raises(StoreRefusedError) as refused:
+            question(store)
+        for text in (str(refused.value), refused.value.message_zh):
+            assert "kind" in text
+            assert "storage.stores.store" in text
+    store.close()
+
+
+@needs_influxd
+@pytest.mark.parametrize("kind", ["influxdb2", "influxdb3", "victoriametrics"])
+def test_an_influxdb_1_under_another_kind_is_told_by_setup_and_status(influxd: StoreServer, kind: str) -> None:
+    _told_to_check_kind(influxd, kind)
+
+
+@needs_victoria
+@pytest.mark.parametrize("kind", ["influxdb1", "influxdb2", "influxdb3"])
+def test_a_victoria_under_another_kind_is_told_by_setup_and_status(victoria: StoreServer, kind: str) -> None:
+    _told_to_check_kind(victoria, kind)
+
+
+@needs_influxd
+@pytest.mark.parametrize(("days", "kept"), [(0.0, "0s"), (0.01, "1h0m0s"), (1.5, "36h0m0s")])
+def test_a_period_of_less_than_an_hour_is_one_and_not_for_ever(influxd: StoreServer, days: float, kept: str) -> None:
+    store = open_store(store_config(influxd, database=f"d{round(days * 100)}", retention_days=days), "demo")
+    for _ in range(2):
+        set_up(store)
+        assert [row[1] for row in store.ask(f'SHOW RETENTION POLICIES ON "{store.config.database}"', 5.0)] == [kept]
+    store.close()
+
+
+@needs_influxd
+def test_who_may_not_make_databases_is_told_who_may(tmp_path: Path) -> None:
+    (tmp_path / "joe").write_text("pass word")
+    with with_users(tmp_path / "server", {"admin": "pass word", "joe": "pass word"}) as server:
+        store = open_store(store_config(server, username="joe", secret_file="joe"), "demo", tmp_path)
+        with pytest.raises(StoreRefusedError, match="administrator") as refused:
+            set_up(store)
+        assert "管理员" in refused.value.message_zh
+        assert "hazardgate store setup" in refused.value.message_zh
+        store.close()
+
+
 @needs_victoria
 def test_victoria_that_does_not_tell_of_its_starts_is_refused(tmp_path: Path) -> None:
     """What a kill of it loses could not be seen."""
@@ -238,9 +283,10 @@ def test_victoria_that_does_not_tell_of_its_starts_is_refused(tmp_path: Path) ->
     store = open_store(store_config(server), "demo")
     try:
         assert isinstance(store, VictoriaHistorian)
-        with pytest.raises(StoreRefusedError, match="metricsAuthKey") as refused:
-            store.restarted()
-        assert "401" in refused.value.message_zh
+        for ask in (store.restarted, lambda: set_up(store), lambda: health(store)):
+            with pytest.raises(StoreRefusedError, match="metricsAuthKey") as refused:
+                ask()
+            assert "401" in refused.value.message_zh
     finally:
         store.close()
         server.stop()

@@ -143,11 +143,27 @@ def test_3_a_database_that_is_missing_is_made_with_its_period() -> None:
     assert "retention_days" in done.text_zh
 
 
-def test_3_ping_tells_the_version() -> None:
+def test_3_ping_tells_the_version_and_the_list_whether_our_database_is_there() -> None:
     """`/health` says OK and nothing else."""
     pong = ("200 OK", {"version": "3.11.7", "revision": "83b589b883", "process_id": "b756d9e0-cecd-4f72-b6d0-19e2d4f8cbb7"})
-    with recorded("influxdb3", {("GET", "/ping"): pong}) as (opened, _):
-        assert health(opened()).version == "3.11.7"
+    with recorded("influxdb3", {("GET", "/ping"): pong, DATABASES: ("200 OK", [{"iox::database": "points"}])}) as (opened, _):
+        found = health(opened())
+        assert (found.version, found.database) == ("3.11.7", True)
+        assert health(opened(database="other")).database is False, "its first write would make it, and keep it for ever"
+
+
+@pytest.mark.parametrize(("kind", "days", "body"), [
+    ("influxdb3", 0.01, {"db": "points", "retention_period": "1h"}), ("influxdb3", 0.0, {"db": "points"}),
+    ("influxdb2", 0.01, {"orgID": "c0ffee0000000001", "name": "points", "retentionRules": [{"type": "expire", "everySeconds": 3600}]}),
+])  # fmt: skip
+def test_a_period_of_less_than_an_hour_is_one_and_not_for_ever(kind: str, days: float, body: object) -> None:
+    answers = dict([
+        ORGS, (LIST, ("200 OK", {"buckets": []})), (DATABASES, ("200 OK", [])), (("POST", "/api/v2/buckets"), ("201 Created", BUCKET)),
+        (("POST", "/api/v3/configure/database"), ("200 OK", None)),
+    ])  # fmt: skip
+    with recorded(kind, answers) as (opened, asked):
+        set_up(opened(retention_days=days))
+    assert json.loads(asked[-1][2]) == body
 
 
 def test_3_lines_that_it_counts_are_the_ones_left_out() -> None:
