@@ -29,7 +29,7 @@ from gateway.historian.store import (
     Written,
 )
 from tests.historian.contract.stores import STORES
-from tests.historian.move.samples import GOOD, T0_MS, Row, many, rows_of, samples_of, sound_samples
+from tests.historian.move.samples import GOOD, RANGE, T0_MS, Row, many, rows_of, samples_of, sound_samples
 
 TAGS = ["A.X", "B.Y", "名称,= .\"Z"]
 
@@ -86,6 +86,15 @@ def test_a_tolerance_is_a_share_of_the_largest_value_of_the_day() -> None:
     assert [len(each.different) for each in compared([own], [near], 1e-12)] == [0]
     assert [len(each.different) for each in compared([own], [far], 1e-12)] == [1]
     assert [len(each.different) for each in compared([own], [near])] == [1]
+
+
+@pytest.mark.parametrize("infinite", [float("inf"), float("-inf")])
+def test_beside_an_infinite_value_a_difference_is_still_one(infinite: float) -> None:
+    def two(raw: float) -> Samples:
+        return samples_of([("A.X", T0_MS, 1.0, RANGE, infinite, False), ("A.X", T0_MS + 1, 1.0, RANGE, raw, False)])
+
+    assert [len(each.different) for each in compared([two(5.0)], [two(9.0)], 1e-12)] == [1]
+    assert [len(each.different) for each in compared([two(5.0)], [two(5.0 + 1e-15)], 1e-12)] == [0]
 
 
 # ------------------------------------------------------------------ copying
