@@ -204,7 +204,7 @@ class Converter:
             return
         value = value * target.scale + target.offset
         raw = raw * target.scale + target.offset if code == _RANGE else math.nan
-        if not math.isfinite(value):
+        if not math.isfinite(value) or math.isinf(raw):
             self._problems.add(line, column, f"{shown(cell)} becomes too large", f"{shown(cell)} 换算后溢出")
             return
         if not target.low <= value <= target.high:

@@ -42,6 +42,7 @@ RAW_ROWS_MAX: Final = 1_000_000  # beyond this the picture comes from rollups
 GAP_ROWS_MAX: Final = 200_000  # samples read to tell exactly where gaps over a long range begin and end
 OPENED_ROWS_MAX: Final = 2_500_000_000  # in files opened to show a few samples of a long range one by one
 GAPS_MAX: Final = 1_000
+UNSEALED_ROWS_MAX: Final = 4_000_000  # of all tags of one question; each has a bound of its own
 UNKNOWN_SILENCE_MS: Final = 60_000  # of a tag that the site has no more
 STATUS_BYTES_MAX: Final = 1_000_000
 
@@ -119,7 +120,12 @@ class HistoryReader(StateReader):
             from_ms, width_ms = from_ms // ROLLUP_MS * ROLLUP_MS, -(-width_ms // ROLLUP_MS) * ROLLUP_MS
 
         def ask(taken: Taken) -> WindowList:
-            unsealed = [self._unsealed(taken, tag, from_ms, to_ms) for tag in tag_ids]
+            unsealed, held = list[Unsealed](), 0
+            for tag in tag_ids:
+                unsealed.append(self._unsealed(taken, tag, from_ms, to_ms))
+                held += len(unsealed[-1].samples)
+                if held > UNSEALED_ROWS_MAX:
+                    raise too_many(UNSEALED_ROWS_MAX)
             more = concatenated([each.samples for each in unsealed])
             found, missing = windows_in(
                 self._segments, taken.segments, tag_ids, from_ms, to_ms, width_ms, taken.give_up_at, more, columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -12,13 +13,14 @@ import pytest
 
 from gateway.core.entries import EntryKind
 from gateway.core.recover import FrameReader
+from gateway.historian.store import QueryTooLargeError
 from gateway.serve import history as module
 from gateway.serve import history_ledger
 from gateway.serve.history import HistoryReader
 from gateway.serve.models import History, HistoryPoint
 from gateway.serve.recent import RecentFrames, StoredFrame
 from gateway.serve.view_errors import HistoryTooLargeError, LedgerAwayError, OutOfTimeError, UnknownTagError
-from tests.gateway.field import GAS, LEVEL, T0_MS, TEMP
+from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP
 from tests.gateway.history import World
 from tests.patience import GUARD_S
 from tests.serve.beating import beat, view_of
@@ -205,6 +207,20 @@ def test_a_question_is_bounded(chain: Chain, monkeypatch: pytest.MonkeyPatch) ->
     assert [point.source_ms for point in found.points] == [T0_MS + 60_000 * at for at in range(11, 21)]
     assert all(gap.from_ms >= found.covered_from_ms for gap in found.gaps)
     reader.close()
+
+
+def test_many_tags_together_are_bounded_too_where_nothing_is_sealed(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain.born()
+    for at in range(10):
+        chain.scan({LEVEL: float(at), PRESSURE: float(at)}, 1_000)
+    with closing(HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms)) as reader:
+        asked = (T0_MS, T0_MS + 60_000, 60_000, ["samples"], 5.0)
+        told = reader.windows([LEVEL, PRESSURE], *asked)
+        assert [sum(each.samples) for each in told.items] == [11, 11]
+        monkeypatch.setattr(module, "UNSEALED_ROWS_MAX", 21)
+        assert sum(reader.windows([LEVEL], *asked).items[0].samples) == 11
+        with pytest.raises(QueryTooLargeError, match="more than 21 rows"):
+            reader.windows([LEVEL, PRESSURE], *asked)
 
 
 def test_an_empty_range_and_a_tag_nobody_heard(chain: Chain) -> None:

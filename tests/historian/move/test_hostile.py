@@ -145,3 +145,12 @@ def wrong(folder: Path, path: Path, told: str = LONG) -> LoadRefusedError:
 def test_a_text_of_many_lines_in_a_cell_is_still_one_row(tmp_path: Path) -> None:
     told = refused(tmp_path, f'when,point,value\r\n"2025-10-09\r\n",TI-1,{MID[A]}\r\nnever,TI-1,1\r\n', LONG)
     assert [each.line for each in told.problems] == [3, 4]
+
+
+@pytest.mark.parametrize("row", ["1e300,1", "1,1e300", "-1e300,1"])
+def test_a_value_that_its_scale_makes_infinite_is_refused_the_measured_one_too(tmp_path: Path, row: str) -> None:
+    told = LONG.replace("}\n  - {source: \u4e59", ", scale: 1.0e+20}\n  - {source: \u4e59").replace(
+        "series:", "raw_column: raw\nquality: {column: state, words: {R: UNCERTAIN/RANGE}}\nseries:"
+    )
+    problems = refused(tmp_path, f"when,point,value,raw,state\r\n2025-10-09,TI-1,{row},R\r\n", told).problems
+    assert [(each.line, "becomes too large" in each.message) for each in problems] == [(2, True)]
