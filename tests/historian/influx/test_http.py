@@ -17,6 +17,7 @@ from gateway.historian.influx.answers import Away, Refused, Stored
 from gateway.historian.influx.bounded import DeadlineError
 from gateway.historian.influx.http import ERROR_BYTES_MAX, Link
 from gateway.historian.store import StoreAwayError, StoreRefusedError
+from tests.patience import GUARD_S
 
 Serve = Callable[[socket.socket, bytes], None]
 KINDS = ("influxdb1", "influxdb2", "influxdb3", "victoriametrics")
@@ -36,7 +37,7 @@ def peer(serve: Serve, *, reads: bool = True) -> Iterator[tuple[str, list[bytes]
                 except OSError:
                     return
                 with line:
-                    line.settimeout(5.0)
+                    line.settimeout(GUARD_S)
                     try:
                         requests.append(_request(line) if reads else b"")
                         serve(line, requests[-1])
@@ -50,7 +51,7 @@ def peer(serve: Serve, *, reads: bool = True) -> Iterator[tuple[str, list[bytes]
         finally:
             ended.set()
             listening.shutdown(socket.SHUT_RDWR)
-            thread.join(5.0)
+            thread.join(GUARD_S)
 
 
 def _request(line: socket.socket) -> bytes:
@@ -72,7 +73,7 @@ def says(status: str, body: bytes = b"", *headers: str) -> Serve:
     return lambda line, _: line.sendall(head.encode() + body)
 
 
-def link(url: str, kind: str = "influxdb1", timeout_s: float = 1.0, **more: object) -> Link:
+def link(url: str, kind: str = "influxdb1", timeout_s: float = GUARD_S / 3, **more: object) -> Link:
     config = {"id": "plant", "kind": kind, "url": url, "timeout_s": timeout_s, "org": "works", "database": "points"}
     return Link(TimeSeriesStoreConfig.model_validate({**config, **more}), "s3cret", Path())
 
@@ -85,7 +86,7 @@ def test_an_endless_error_is_read_up_to_its_bound(kind: str) -> None:
             line.sendall(b"x" * 65_536)
 
     with peer(endless) as (url, _):
-        store = link(url, kind, timeout_s=5.0)
+        store = link(url, kind)
         assert isinstance(store.write(b"m v=1 1", "ms"), Away)
         if kind == "influxdb1":
             assert len(store.send("POST", "/write", b"").body) == ERROR_BYTES_MAX
@@ -111,10 +112,10 @@ def test_one_byte_a_moment_meets_the_deadline(kind: str) -> None:
 
     with peer(dribble) as (url, _):
         began = time.monotonic()
-        decision = link(url, kind).write(b"m v=1 1", "ms")
+        decision = link(url, kind, timeout_s=1.0).write(b"m v=1 1", "ms")
         assert isinstance(decision, Away)
         assert "timeout_s" in decision.reason
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 10, "it would take half an hour"
 
 
 DRIBBLED = {
@@ -138,7 +139,7 @@ def test_an_answer_that_dribbles_anywhere_meets_the_one_deadline_of_its_request(
 
     with peer(dribble) as (url, _):
         began = time.monotonic()
-        decision = link(url, kind).write(b"m v=1 1", "ms")
+        decision = link(url, kind, timeout_s=1.0).write(b"m v=1 1", "ms")
         assert isinstance(decision, Away)
         assert "timeout_s" in decision.reason
         assert time.monotonic() - began < 10, "it would take half a minute"
@@ -160,7 +161,7 @@ def test_a_question_whose_answer_dribbles_meets_its_deadline() -> None:
 
 def test_who_does_not_answer_at_all_meets_it_too() -> None:
     with peer(lambda line, _: line.recv(1) and None) as (url, _):
-        assert isinstance(link(url).write(b"m v=1 1", "ms"), Away)
+        assert isinstance(link(url, timeout_s=1.0).write(b"m v=1 1", "ms"), Away)
         with pytest.raises(DeadlineError):
             list(link(url).lines("/query", {"q": "x"}, 0.5))
 

@@ -12,6 +12,7 @@ import pytest
 from gateway.historian.influx.answers import Away, Decision, Refused, Stored
 from tests.alerting.delivery.test_tls import HERE
 from tests.historian.influx.test_http import Serve, link, peer
+from tests.patience import GUARD_S
 
 BODY = b"m v=1 1"
 
@@ -27,10 +28,10 @@ def over_tls(certificate: str, serve: Serve) -> Serve:
     return serve_tls
 
 
-def written(certificate: str, ca_file: str | None, serve: Serve, body: bytes = BODY) -> Decision:
+def written(certificate: str, ca_file: str | None, serve: Serve, body: bytes = BODY, timeout_s: float = GUARD_S / 3) -> Decision:
     with peer(over_tls(certificate, serve), reads=False) as (url, _):
         more = {} if ca_file is None else {"ca_file": str(HERE / ca_file)}
-        return link(url.replace("http://", "https://"), **more).write(body, "ms")
+        return link(url.replace("http://", "https://"), timeout_s=timeout_s, **more).write(body, "ms")
 
 
 def answers(line: socket.socket, _: bytes) -> None:
@@ -78,7 +79,7 @@ def test_over_tls_an_answer_that_dribbles_meets_the_deadline() -> None:
             time.sleep(0.05)
 
     began = time.monotonic()
-    assert isinstance(written("right", "authority.pem", dribble), Away)
+    assert isinstance(written("right", "authority.pem", dribble, timeout_s=1.0), Away)
     assert time.monotonic() - began < 10, "it would take a minute"
 
 
@@ -92,7 +93,7 @@ def test_over_tls_who_reads_slowly_meets_the_deadline() -> None:
             time.sleep(0.1)
 
     began = time.monotonic()
-    decision = written("right", "authority.pem", reads_slowly, b"x" * 16_000_000)
+    decision = written("right", "authority.pem", reads_slowly, b"x" * 16_000_000, timeout_s=1.0)
     assert isinstance(decision, Away)
     assert "timeout_s" in decision.reason
     assert time.monotonic() - began < 10, "it would take a minute and a half"
