@@ -7,7 +7,8 @@ the English sentence, where a class has no fields that say as much.
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Any, Final
 
 SENTENCES: Final = {
     # gateway.core
@@ -16,15 +17,15 @@ SENTENCES: Final = {
     "或为本站点换一个 host_id",
     "LedgerOlderError": "{ledger}：账本只到日志位置 {ledger_pos}，但{beside_zh} {beside_pos}：它是由旧备份恢复的，或末尾已丢失；"
     "请用 --restored 启动一次，以换用新的账本编号，免得接收方看到重复的序号、同一日志位置指向两种内容",
-    "LedgerFormatError": "{ledger}：不能用作账本（{text}）；请恢复备份，或移走该文件以新建账本",
+    "LedgerFormatError": "{ledger}：不能用作账本（{cause}）；请恢复备份，或移走该文件以新建账本",
     "LedgerVersionError": "{message_zh}",
-    "ActsSocketError": "{path}：连不上核心；核心是否在此数据目录上运行？",
+    "ActsSocketError": "{path}：{cause}；核心是否在此数据目录上运行？",
     "UnfinishedCareError": "{message_zh}",
     "CoreError": "核心无法启动：{text}",
     # edge
     "DataFolderInUseError": "{folder}：数据目录正被采集终端进程 {pid} 占用；请先停止它，或指定另一个数据目录",
     "DataFolderError": "{folder}：不能用作数据目录（{cause}）；请用 --data 指定可写的目录",
-    "SpoolFormatError": "{name}：缓存文件格式为 {version}，本程序不认识；请用写它的版本把积压送完，或移走缓存目录",
+    "SpoolFormatError": "{name}：缓存文件格式为 {version}，本程序只认识 {known}；请用写它的版本把积压送完，或移走缓存目录",
     "PlanError": "{tag}：占 {width} 个寄存器，而该仪表一次只允许 {registers_max} 个；请调大 registers_max，一个值不会分两次读",
     "EdgeError": "采集终端无法启动：{text}",
     # alerting.delivery
@@ -57,10 +58,43 @@ SENTENCES: Final = {
 }
 
 
+CAUSES: Final = tuple((re.compile(english), chinese) for english, chinese in (
+    (r"core with process id (\d+)", r"核心进程 \1"),
+    (r"another core", "另一个核心"),
+    (r"a database of another program", "是其他程序的数据库"),
+    (r"not a readable SQLite file \((.*)\)", r"不是可读的 SQLite 文件：\1"),
+    (r"not a readable ledger \((.*)\)", r"不是可读的账本：\1"),
+    (r"belongs to site (.*), not (.*)", r"属于站点 \1，不是 \2"),
+    (r"there is no such file", "没有此文件"),
+    (r"it names no schema version", "没有注明格式版本"),
+    (r"cannot be opened \((.*)\)", r"无法打开（\1）"),
+    (r"no answer \((.*)\)", r"核心没有应答（\1）"),
+    (r"an answer longer than (\d+) bytes", r"应答超过 \1 字节"),
+    (r"core closed the connection without an answer", "核心没有应答就断开了连接"),
+    (r"an answer that cannot be read \((.*)\)", r"应答无法读取（\1）"),
+    (r"file holds (\d+) secrets, not 1 to (\d+)", r"文件里有 \1 个密钥，应为 1 至 \2 个"),
+    (r"does not begin with (\S+)", r"不以 \1 开头"),
+    (r"is not base64", "不是 base64"),
+    (r"has (\d+) bytes", r"有 \1 字节"),
+    (r"certificate and key belong together", "证书和私钥须同时给出"),
+))  # fmt: skip
+"""What the fields above may hold that our own code says; a system's or a library's own words stay as they are."""
+
+
 def sentence(error: BaseException) -> str:
     """Return the error in Chinese; its own words where there is no sentence for it or its bases."""
     for kind in type(error).__mro__:
         template = SENTENCES.get(kind.__name__)
         if template is not None:
-            return template.format_map({**vars(error), "text": str(error)})
+            facts = {name: _in_chinese(value) for name, value in vars(error).items()}
+            return template.format_map({**facts, "text": str(error)})
     return str(error)
+
+
+def _in_chinese(value: Any) -> Any:
+    """Return a cause of our own in Chinese; what is none of them as it is."""
+    for english, chinese in CAUSES if isinstance(value, str) else ():
+        found = english.fullmatch(value)
+        if found is not None:
+            return found.expand(chinese)
+    return value

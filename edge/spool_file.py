@@ -49,7 +49,7 @@ class SpoolFormatError(EdgeError):
     """A spool file of a format this program does not know: another version wrote it."""
 
     def __init__(self, name: str, version: int) -> None:
-        self.name, self.version = name, version
+        self.name, self.version, self.known = name, version, VERSION
         super().__init__(
             f"{name}: spool format {version}, this program reads {VERSION}; start the version that "
             "wrote it until its backlog is delivered, or move the spool folder aside"

@@ -61,7 +61,7 @@ class LedgerFormatError(CoreError):
     """The file cannot be used as a ledger."""
 
     def __init__(self, ledger: Path, cause: str) -> None:
-        self.ledger = ledger
+        self.ledger, self.cause = ledger, cause
         super().__init__(f"{ledger}: {cause}; restore a backup, or move the file away to begin a new ledger")
 
 
@@ -93,5 +93,5 @@ class ActsSocketError(CoreError):
     """The operator socket is not there."""
 
     def __init__(self, path: Path, cause: str) -> None:
-        self.path = path
+        self.path, self.cause = path, cause
         super().__init__(f"{path}: {cause}; is core running on this data folder?")
