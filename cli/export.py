@@ -38,7 +38,7 @@ def export_command(
     from_: Annotated[str, typer.Option("--from", help=say(
         "起点，如 2026-03-01 或 2026-03-01T08:00", "begin, as 2026-03-01 or 2026-03-01T08:00"))],
     to: Annotated[str | None, typer.Option("--to", help=say(
-        "终点，默认为现在；仅写日期则含当日", "end, by default now; a date includes that day"))] = None,
+        "终点，默认为现在； 仅写日期则含当日", "end, by default now; a date includes that day"))] = None,
     tags: Annotated[list[str] | None, typer.Option("--tag", "--tags", help=say(
         "测点，可多次，或以逗号分隔", "a tag; repeatable, or several with commas"))] = None,
     all_: Annotated[bool, typer.Option("--all", help=say("全部测点", "all tags"))] = False,

@@ -30,7 +30,7 @@ VICTORIA_TOLERANCE: Final = 1e-12
 VICTORIA_VISIBLE_S: Final = 3.0
 REJECTED_TOLD_MAX: Final = 10
 HELP = say(
-    "在两个历史库之间复制采样和报警事件：逐日核对，缺什么补什么；中断后再次执行即可续做",
+    "在两个历史库之间复制采样和报警事件：逐日核对，缺什么补什么； 中断后再次执行即可续做",
     "Copy samples and alarm events between two stores: only what is missing, checked day by day. Ended half-way, run it again.",
 )
 

@@ -70,17 +70,17 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help=say("证书私钥（PEM）", "its key (PEM)"))] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--name", help=say("客户端使用的其他主机名，可多次", "further host name clients use; repeatable")),
+        typer.Option("--name", help=say("客户端使用的其他主机名， 可多次", "further host name clients use; repeatable")),
     ] = None,
     recent_mb: Annotated[
         int,
         typer.Option("--recent-mb", min=1, max=4096, help=say(
-            "最新数据占用的内存上限（MB）；更早的历史从账本读取",
+            "最新数据的内存上限（MB）； 更早的历史从账本读取",
             "MB of memory for the newest data; older history is read from the ledger",
         )),
     ] = 128,
     wait: Annotated[
-        bool, typer.Option("--wait", help=say("核心在此目录上首次启动之前也先运行", "start even where no core has run yet"))
+        bool, typer.Option("--wait", help=say("核心首次启动之前， 也先运行", "start even where no core has run yet"))
     ] = False,
     verbose: Verbose = False,
 ) -> None:

@@ -18,7 +18,7 @@ Actor = Annotated[str, typer.Option("--actor", help=say("操作人", "who acts")
 
 
 @operators_app.command(help=say(
-    "值班画面：网关的报警、点位、采集终端和上报，可确认和销警；令牌来自文件或 HAZARDGATE_TOKEN",
+    "值班画面：报警、点位、采集终端和上报，可确认和销警； 令牌来自文件或 HAZARDGATE_TOKEN",
     "The control room's screen: alarms, values, edges, deliveries. Token from a file or HAZARDGATE_TOKEN.",
 ))  # fmt: skip
 def watch(
@@ -36,7 +36,7 @@ def watch(
 
 
 @operators_app.command(help=say(
-    "列出未结束的报警：只读账本，未确认的在前，再按级别和时间，与值班画面同序",
+    "列出未结束的报警（只读账本）：未确认的在前，再按级别和时间， 与值班画面同序",
     "List the open alarms, from the ledger: unacknowledged first, then the gravest and newest, as watch does.",
 ))  # fmt: skip
 def alarms(

@@ -52,7 +52,7 @@ def simulate_platform(
     port: Annotated[
         int | None,
         typer.Option("--port", min=0, max=65535, help=say(
-            "端口，0 为任取；默认为站点接收方在本机的端口",
+            "端口，0 为任取； 默认为站点接收方 在本机的端口",
             "port, 0 picks a free one; by default that of the site's receivers on loopback",
         )),
     ] = None,

@@ -194,6 +194,31 @@ def test_help_on_a_gbk_terminal(arguments: tuple[str, ...], words: tuple[str, ..
     assert "Run the" not in text
 
 
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_no_help_is_cut_at_80_columns(language: str) -> None:
+    """A help text is broken at its blanks alone: Chinese without one is cut where its column ends."""
+    program = (
+        "from typer.main import get_command\n"
+        "from typer.testing import CliRunner\n"
+        "from cli.commands import app\n"
+        "def walk(command, path):\n"
+        "    yield path\n"
+        "    for name, below in getattr(command, 'commands', {}).items():\n"
+        "        yield from walk(below, (*path, name))\n"
+        "for path in walk(get_command(app), ()):\n"
+        "    shown = CliRunner().invoke(app, [*path, '--help']).output\n"
+        "    assert 'help' in shown\n"
+        "    print('seen', *path)\n"
+        "    print(*(line for line in shown.splitlines() if '…' in line), sep='\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=True, encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "HAZARDGATE_LANG": language, "COLUMNS": "80", "TERMINAL_WIDTH": "80"},
+    )  # fmt: skip
+    assert "seen store copy" in done.stdout
+    assert [line for line in done.stdout.splitlines() if "…" in line] == []
+
+
 def test_the_views_plain_line_on_a_gbk_terminal() -> None:
     program = (
         "import asyncio, pathlib, sys\n"
