@@ -54,8 +54,9 @@ class Sealing:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        from gateway.historian.segments.lock import FolderBusyError
         from gateway.historian.segments.log import LedgerLog
-        from gateway.historian.segments.owner import FolderBusyError, Owner
+        from gateway.historian.segments.owner import Owner
         from gateway.historian.segments.seal import Places
 
         with contextlib.suppress(OSError, AttributeError):  # a courtesy to the rest of serve, not a need

@@ -15,8 +15,9 @@ from config import HistorianConfig, SiteConfig
 from gateway.historian.segments import owner as owner_module
 from gateway.historian.segments.board import Board
 from gateway.historian.segments.folder import Problem, SegmentFolder
+from gateway.historian.segments.lock import open_lock
 from gateway.historian.segments.log import LedgerLog
-from gateway.historian.segments.owner import Owner, open_lock
+from gateway.historian.segments.owner import Owner
 from gateway.historian.segments.seal import taken_from
 from gateway.serve import sealing as sealing_module
 from gateway.serve.sealing import NICE, Sealing

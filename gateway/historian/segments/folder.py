@@ -1,4 +1,4 @@
-"""What is in the segment folder: which manifests count, how far a ledger is sealed, what is left over, what is whole.
+"""What is in the segment folder: which manifests count, how far a ledger is sealed, what is whole.
 
 Only names, manifests and checksums are read here, never samples, so that core can ask without loading a database.
 Everything follows from what the folder holds at the moment of asking; a folder may be packed meanwhile, and then a
@@ -13,22 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.historian.samples import DAY_MS
 from gateway.historian.segments.kept import NOTHING_GONE, KeptFrom
 from gateway.historian.segments.manifest import MANIFEST_BYTES_MAX, DayFile, Manifest, ManifestError, parse_manifest
-from gateway.historian.segments.names import (
-    ASIDE,
-    EVIDENCE,
-    MANIFESTS,
-    ROLLUPS,
-    SAMPLES,
-    Stem,
-    is_day,
-    parse_data_name,
-    parse_manifest_name,
-    rollup_path,
-    samples_path,
-)
+from gateway.historian.segments.names import MANIFESTS, Stem, parse_manifest_name, rollup_path, samples_path
 
 MANIFESTS_MAX: Final = 1_000_000
 PROBLEMS_MAX: Final = 100
@@ -36,7 +23,6 @@ VERIFY_BYTES_MAX: Final = 1 << 30
 CHUNK_BYTES: Final = 1 << 20
 TRIES: Final = 4
 ANCESTORS_MAX: Final = 64  # as many restores as a ledger remembers
-ORPHAN_LOAD_MS: Final = DAY_MS  # so long a part of a load may wait for its manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +104,7 @@ class Snapshot:
             pruned: rows up to here have left the ledger: what is missing of them stays missing, and behind them it goes on.
         """
         chain = self.chain(ledger_id)
-        return _through(chain, max(_through(chain, self._base(ancestry)), pruned))
+        return through(chain, max(through(chain, self._base(ancestry)), pruned))
 
     def missing_upto(self, ledger_id: str, ancestry: Sequence[Ancestor], pruned: int) -> list[tuple[int, int]]:
         """Return the stretches of log positions up to `pruned`, both ends included, that no manifest's name claims."""
@@ -150,7 +136,7 @@ class Snapshot:
         base = self._base(rest)
         if not rest and chain and not chain[0].prev:
             base = chain[0].stem.first - 1  # nobody remembers where that one came from: its chain says where it began
-        return min(nearest.pos, _through(chain, base))
+        return min(nearest.pos, through(chain, base))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,60 +301,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def orphans(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[Path]:
-    """Yield what provably nobody needs: files left aside, manifests inside a pack, data that counts elsewhere or was removed.
-
-    In the order in which it may be removed: a kill in between leaves less of the same. Only for who holds the lock.
-    """
-    yield from _aside(folder, now_ms)
-    yield from (folder / MANIFESTS / gone.manifest_name for gone in taken.superseded)
-    yield from (path for path, stem, day in _unnamed(folder, taken) if _counts_elsewhere(taken, stem, day))
-
-
-def strays(folder: Path, taken: Snapshot, now_ms: int) -> Iterator[tuple[Path, Stem]]:
-    """Yield data that no manifest names and that may be all there is of it: its manifest was lost, or never written."""
-    for path, stem, day in _unnamed(folder, taken):
-        young = stem.kind == "load" and not is_old(path, now_ms)
-        if not young and not _counts_elsewhere(taken, stem, day) and not _of_a_hole(taken, stem):
-            yield path, stem
-
-
-def _unnamed(folder: Path, taken: Snapshot) -> Iterator[tuple[Path, Stem, str]]:
-    named = {(live.stem, live.file.day) for live in taken.files()}
-    untouched = {stem for stem, _ in taken.unreadable}
-    for top in (SAMPLES, ROLLUPS):
-        for day in sorted(_names(folder / top)):
-            for name in sorted(_names(folder / top / day)) if is_day(day) else ():
-                stem = parse_data_name(name)
-                if stem is not None and stem not in untouched and (stem, day) not in named:
-                    yield folder / top / day / name, stem, day
-
-
-def _counts_elsewhere(taken: Snapshot, stem: Stem, day: str) -> bool:
-    """Whether what a file holds is in others that count, or was removed on purpose."""
-    if any(manifest.stem == stem for manifest in taken.manifests):
-        return True  # it has a manifest, which names other days, or this one as removed
-    if stem.kind == "load":
-        return False
-    reached = _through([m for m in taken.chain(stem.owner) if m.stem.last >= stem.first], stem.first - 1)
-    return reached >= stem.last
-
-
-def _of_a_hole(taken: Snapshot, stem: Stem) -> bool:
-    """Whether a range is one that the chain misses: that is told of already, and its data waits where it is."""
-    return stem.kind != "load" and any(m.stem.first > stem.last for m in taken.chain(stem.owner))
-
-
-def _aside(folder: Path, now_ms: int) -> Iterator[Path]:
-    yield from (path for path in sorted(folder.glob(f"*{ASIDE}")) if path.is_file())
-    days = [folder / top / day for top in (SAMPLES, ROLLUPS) for day in sorted(_names(folder / top)) if is_day(day)]
-    for place in (folder / MANIFESTS, folder / EVIDENCE, *days):
-        for name in sorted(_names(place)):
-            if name.endswith(ASIDE) and (not name.startswith("load-") or is_old(place / name, now_ms)):
-                yield place / name
-
-
-def _through(chain: Sequence[Manifest], base: int) -> int:
+def through(chain: Sequence[Manifest], base: int) -> int:
     """Return how far a chain goes on from `base` without a hole."""
     for manifest in chain:
         if manifest.stem.first > base + 1:
@@ -377,15 +310,8 @@ def _through(chain: Sequence[Manifest], base: int) -> int:
     return base
 
 
-def is_old(path: Path, now_ms: int) -> bool:
-    """Whether a load that is under way has nothing to do with a file or folder any more."""
-    try:
-        return now_ms - path.stat().st_mtime_ns // 1_000_000 > ORPHAN_LOAD_MS
-    except OSError:
-        return False
-
-
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, none if it is not there."""
     try:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -393,7 +319,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _stems(folder: Path) -> list[Stem]:
-    found = [stem for stem in map(parse_manifest_name, _names(folder)) if stem is not None]
+    found = [stem for stem in map(parse_manifest_name, names_in(folder)) if stem is not None]
     if len(found) > MANIFESTS_MAX:
         raise OSError(f"{folder}: {len(found)} manifests, at most {MANIFESTS_MAX}; the folder is not ours any more")
     return sorted(found)
@@ -414,9 +340,3 @@ def _without_superseded(manifests: Sequence[Manifest]) -> tuple[list[Manifest], 
         if manifest.stem.kind == "pack" and (pack is None or pack.owner != manifest.stem.owner or manifest.stem.last > pack.last):
             pack = manifest.stem
     return live, superseded
-
-
-__all__ = [
-    "Ancestor", "LiveFile", "Problem", "SegmentFolder", "Snapshot", "Verified",
-    "check_file", "file_sha256", "is_old", "orphans", "strays",
-]  # fmt: skip

@@ -21,6 +21,7 @@ from gateway.historian.segments import folder as folder_module
 from gateway.historian.segments.durable import hook_steps
 from gateway.historian.segments.evidence import evidence_days, evidence_path
 from gateway.historian.segments.files import connect
+from gateway.historian.segments.leftover import orphans
 from gateway.historian.segments.load import part_of, write_part
 from tests.historian.reference import Row as RowOf
 from tests.historian.reference import samples_of
@@ -79,7 +80,7 @@ class Scenario:
         taken = folder_module.SegmentFolder(folder).snapshot()
         assert rows_in(live.samples(folder) for live in taken.files()) == self.journal.rows
         assert taken.cursor("ledger-one") == self.journal.pos
-        assert not [*folder_module.orphans(folder, taken, self.now_ms)], "left over"
+        assert not [*orphans(folder, taken, self.now_ms)], "left over"
         assert not [*folder.glob("**/*.tmp")], "left over"
         assert len(taken.manifests) == len([*(folder / "manifests").iterdir()]), "left over"
         assert json.loads((folder / "status.json").read_text())["damaged"] == []
@@ -161,7 +162,7 @@ class Retention(Scenario):
         assert everything(folder) == left
         taken = folder_module.SegmentFolder(folder).snapshot()
         assert taken.cursor("ledger-one") == self.journal.pos
-        assert not [*folder_module.orphans(folder, taken, self.now_ms)], "left over"
+        assert not [*orphans(folder, taken, self.now_ms)], "left over"
         self.check_evidence(folder)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.historian.segments.folder import SegmentFolder, orphans
-from gateway.historian.segments.owner import FolderBusyError
+from gateway.historian.segments.folder import SegmentFolder
+from gateway.historian.segments.leftover import orphans
+from gateway.historian.segments.lock import FolderBusyError
 from tests.historian.segments.journal import DAY_MS, T0_MS, TAGS, Journal, everything, owner_of, run, settle
 
 HOUR_MS = 3_600_000

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.historian.segments.folder import Ancestor, SegmentFolder
+from gateway.historian.segments.lock import FolderBusyError
 from gateway.historian.segments.log import Due
 from gateway.historian.segments.names import DAY_MAX
-from gateway.historian.segments.owner import FolderBusyError, Piece, next_piece
+from gateway.historian.segments.piece import Piece, next_piece
 from tests.historian.segments.journal import (
     DAY_MS,
     SITE,
