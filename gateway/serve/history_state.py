@@ -112,12 +112,16 @@ class StateReader:
         return Tag(config.unit or "", span.low, span.high, number)
 
     def _of_one_state(self, deadline_s: float, ask: Callable[[Taken], T]) -> T:
-        """Ask; once more if rows were sealed meanwhile, for core may have removed them before they were read."""
+        """Ask; once more if core has removed rows meanwhile that were sealed after the segments were taken.
+
+        Raises:
+            OutOfTimeError: that did not end, or there was no time.
+        """
         deadline_s = min(deadline_s, DEADLINE_S_MAX)
         give_up_at = time.monotonic() + deadline_s
         with self._pool.lend(deadline_s) as file:
             ledger_id, ancestry = file.ledger_id(), ancestry_of(file.rows)
-            for last in (*[False] * (TRIES - 1), True):
+            for _ in range(TRIES):
                 pruned = pruned_pos(file.rows)  # first: what leaves later is in the segments taken
                 segments = self._segments.taken()
                 cursor = segments.cursor(ledger_id, ancestry, pruned)
@@ -127,12 +131,10 @@ class StateReader:
                 except QueryTimeError:
                     raise OutOfTimeError from None
                 except MovedError:
-                    if last:
-                        raise OutOfTimeError from None
                     continue
-                if last or self._segments.taken().cursor(ledger_id, ancestry, pruned) == cursor:
+                if pruned_pos(file.rows) <= cursor:
                     return answer
-        raise AssertionError("the last try returns or raises")
+        raise OutOfTimeError
 
     def _unsealed(self, taken: Taken, tag_id: str, from_ms: int, to_ms: int) -> Unsealed:
         tag = self._tag(taken.file, tag_id)

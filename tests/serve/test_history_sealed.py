@@ -35,7 +35,7 @@ from gateway.serve.history import HistoryReader
 from gateway.serve.history_answers import WINDOW_COLUMNS
 from gateway.serve.models import History, WindowList
 from gateway.serve.recent import RecentFrames
-from gateway.serve.view_errors import UnknownTagError
+from gateway.serve.view_errors import OutOfTimeError, UnknownTagError
 from tests.gateway.bench import copy_ledger
 from tests.gateway.field import GAS, LEVEL, PRESSURE, T0_MS, TEMP, address
 from tests.gateway.history import World
@@ -67,6 +67,7 @@ def seal_up_to(site: SiteConfig, ledger: Path, folder: Path, cuts: Sequence[int]
 def remove_sealed(ledger: Path, upto: int) -> None:
     with closing(sqlite3.connect(ledger)) as db, db:
         db.execute("DELETE FROM log WHERE pos <= ? AND kind IN ('F', 'B', 'H')", (upto,))
+        db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('pruned_pos', ?)", (str(upto),))
 
 
 def same(history: History) -> History:
@@ -329,6 +330,35 @@ def test_rows_that_are_sealed_and_removed_while_a_question_is_asked_are_not_miss
     monkeypatch.setattr(reader._segments, "taken", then_sealed)
     assert same(reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)) == whole
     assert len(whole.points) > 5
+    reader.close()
+
+
+@pytest.mark.fault("F33")
+def test_no_answer_is_given_where_rows_leave_faster_than_they_are_read(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sealing alone, however fast, hinders nobody: what is sealed is in the ledger still."""
+    eventful(chain)
+    site, folder, ledger = chain.bench.site, tmp_path / "historian", tmp_path / "pruned" / LEDGER_NAME
+    copy_ledger(chain.folder, tmp_path / "pruned")
+    reader = HistoryReader(site, tmp_path / "pruned", None, chain.bench.wall_ms, historian=folder)
+    whole = same(reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S))
+    taken, upto, leaving = reader._segments.taken, [0], [False]
+
+    def then_sealed() -> object:
+        found = taken()
+        upto[0] += 1
+        seal_up_to(site, chain.folder / LEDGER_NAME, folder, range(1, upto[0] + 1))
+        if leaving[0]:
+            remove_sealed(ledger, upto[0])
+        return found
+
+    monkeypatch.setattr(reader._segments, "taken", then_sealed)
+    assert same(reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)) == whole
+    assert upto[0] == 1, "asked once"
+    leaving[0] = True
+    with pytest.raises(OutOfTimeError):
+        reader.history(LEVEL, BEGIN, END, 10_000, GUARD_S)
     reader.close()
 
 
