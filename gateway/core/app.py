@@ -19,10 +19,10 @@ from config import SiteConfig, edge_hash, export_edge
 from gateway.core.acts import ActsSocket
 from gateway.core.engine_clock import EngineClock, downtime
 from gateway.core.errors import AnotherCoreError, DataFolderBusyError, UnfinishedCareError
+from gateway.core.history_runs import LateWant, Stretch
 from gateway.core.keeper import LedgerKeeper, Look
 from gateway.core.ledger import Batch, Committed
 from gateway.core.loop import CoreLoop
-from gateway.core.machine import LateWant, Stretch
 from gateway.core.ports import Ports
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover

@@ -16,8 +16,10 @@ import numpy as np
 from alerting import Act, ActRefusedError, Transition
 from alerting.delivery import Attempt, Notice, NoticePlanner
 from config import Grade
+from gateway.core.arrivals import Arrived, Gathered, Unconditioned
 from gateway.core.books import Loss, Verdict
 from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_frames, pack_json
+from gateway.core.history_runs import LateWant, Stretch
 from gateway.core.host import (
     TRESPASS_NAMED_MAX,
     BlockArrived,
@@ -32,7 +34,7 @@ from gateway.core.host import (
     Suspicion,
 )
 from gateway.core.ledger import Batch, StreamRow
-from gateway.core.machine import Arrived, Gathered, LateWant, Machine, Stretch, Unconditioned
+from gateway.core.machine import Machine
 from gateway.core.own_trouble import EXPLAINS_MS, OwnTrouble
 from gateway.core.retention import Removable
 from gateway.core.revision import revision_hash

@@ -20,8 +20,9 @@ from alerting import Act, ActRefusedError, Transition
 from alerting.delivery import Attempt, Notice, NoticePlanner, OutboxRow
 from gateway.core.batching import NODE_GRACE_MS, BatchBuilder
 from gateway.core.engine_clock import EngineClock
+from gateway.core.history_runs import LateWant, Stretch
 from gateway.core.ledger import DELETE_ROWS_MAX, Batch, Committed
-from gateway.core.machine import LateWant, Machine, Stretch
+from gateway.core.machine import Machine
 from gateway.core.own_trouble import OWN_KEYS, OwnTrouble
 from gateway.core.ports import RunBlocking
 from gateway.core.recover import Recovered

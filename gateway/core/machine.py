@@ -11,10 +11,9 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alerting import (
     ACT_TEXT_MAX,
@@ -25,104 +24,19 @@ from alerting import (
     AlarmState,
     CorruptDumpError,
     Fact,
-    FrameKey,
     HistoryFork,
-    Observed,
     Transition,
     condition,
 )
 from config import SiteConfig
+from gateway.core.arrivals import Arrived, Gathered, Unconditioned, observed
 from gateway.core.books import UNFINISHED_LISTED_MAX, BirthFindings, Loss, NodeBook, Verdict
 from gateway.core.conditions import system_condition
+from gateway.core.history_runs import HistoryRuns
+from gateway.core.nodes import HistoryRun, NodeState
 from wire import SampleBatch, StreamSpan
 
 BORN_SETTLED_MS: Final = 5_000  # by then what a birth tells has been evaluated
-LATE_FRAMES_MAX: Final = 1_000  # frames one late run may take, so that a cycle stays short
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrived:
-    """One frame in the site's tag order, conditioned: value clamped, raw kept where the range was left."""
-
-    node: str
-    device: str
-    stream: int
-    sequence: int
-    tag: NDArray[np.int32]
-    value: NDArray[np.float64]
-    code: NDArray[np.uint8]
-    source_ms: NDArray[np.int64]
-    raw: NDArray[np.float64]
-    unmarked: bool = False  # numbered by the gateway: always current, never acknowledged
-
-
-class Unconditioned(NamedTuple):
-    """One frame as it came; the rest as in `Arrived`."""
-
-    node: str
-    device: str
-    stream: int
-    sequence: int
-    batch: SampleBatch
-    unmarked: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
-    """Frames that are applied together, and all their samples end to end.
-
-    Attributes:
-        frames: their columns are slices of those below.
-        ends: where each frame ends.
-        tag, value, code, source_ms, raw: as in `Arrived`.
-    """
-
-    frames: list[Arrived]
-    ends: list[int]
-    tag: NDArray[np.int32]
-    value: NDArray[np.float64]
-    code: NDArray[np.uint8]
-    source_ms: NDArray[np.int64]
-    raw: NDArray[np.float64]
-
-
-@dataclass(slots=True)
-class HistoryRun:
-    """A fork of one node's rows that follows the frames in stream order.
-
-    Attributes:
-        number: the last frame it has run.
-        seen: the last frame of the live stream that the present had evaluated when the run was last fed from it.
-    """
-
-    fork: HistoryFork
-    stream: int
-    number: int
-    seen: int | None = None
-
-
-@dataclass(slots=True)
-class NodeState:
-    """What the machine knows of one node."""
-
-    tags: NDArray[np.int32]
-    book: NodeBook = field(default_factory=NodeBook)
-    online: bool = False
-    unmarked_stream: int = 0
-    unmarked_count: int = 0
-    history: HistoryRun | None = None
-    restored: bool = False  # the gateway was restored from a backup since this node's last birth
-    commands_told: int = 0  # how many refused commands of its present run were told of
-
-
-@dataclass(frozen=True, slots=True)
-class LateWant:
-    """The next frame a history fork needs. `last` ends the stretch of numbers that had arrived by then."""
-
-    node: str
-    stream: int
-    number: int
-    last: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +56,7 @@ class BlockTaken:
     transitions: list[Transition] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """What the ledger holds of what a fork needs: frames in order, and the number up to which that is all."""
-
-    frames: list[Arrived]
-    upto: int
-
-
-class Machine:
+class Machine(HistoryRuns):
     """Engine, stream books and history forks of one site."""
 
     def __init__(self, site: SiteConfig, engine: AlarmEngine | None = None) -> None:
@@ -165,12 +71,6 @@ class Machine:
         self.nodes: dict[str, NodeState] = {
             edge: NodeState(np.array(sorted(owned.values()), np.int32)) for edge, owned in self._owned.items()
         }
-
-    def node(self, name: str) -> NodeState:
-        """Return a node's state; a node that no edge of the site is may exist, but owns no tags."""
-        if name not in self.nodes:
-            self.nodes[name] = NodeState(np.empty(0, np.int32))
-        return self.nodes[name]
 
     def tag_index(self, node: str) -> Mapping[str, int]:
         """Return the site's index of every tag that this node may speak for."""
@@ -232,11 +132,6 @@ class Machine:
             verdicts.append(verdict)
         transitions += self._evaluate(engine_ms, current)
         return verdicts, transitions
-
-    @staticmethod
-    def _evaluated(node: NodeState, stream: int) -> int:
-        state = node.book.streams.get(stream)
-        return 0 if state is None else state.evaluated
 
     def _evaluate(self, engine_ms: int, frames: Sequence[Arrived]) -> list[Transition]:
         return self.engine.samples(engine_ms, observed(frames)) if frames else []
@@ -414,132 +309,6 @@ class Machine:
         """Core itself did not listen for a while: what it could not hear is no fault of the tags for this long."""
         self.engine.excuse(engine_ms, range(len(self.site.tags)), engine_ms + grace_ms)
 
-    # -- history --
-
-    def _fork(self, node: NodeState, stream: int, evaluated: int) -> None:
-        """Remember the node's rows as they are now, unless an earlier fork still runs."""
-        if node.history is None and len(node.tags):
-            node.history = HistoryRun(self.engine.fork(node.tags), stream, evaluated)
-
-    def _fork_at_first(self, node: NodeState, spans: Sequence[StreamSpan]) -> None:
-        """A node heard for the first time may hold streams from before: history begins at the first of them."""
-        told = {span.stream: span for span in spans}
-        first = told.get(node.book.live)
-        while first is not None and first.predecessor in told:
-            first = told.pop(first.predecessor)
-        if first is not None and first.stream != node.book.live:
-            self._fork(node, first.stream, first.first - 1)
-
-    @staticmethod
-    def _end_history(node: NodeState) -> None:
-        if node.history is not None:
-            node.history.fork.finish()
-            node.history = None
-
-    def _follow_chain(self, node: NodeState) -> None:
-        """See that a chain of streams leads a fork on to the live one.
-
-        A power cut may take streams off the edge's disk that were heard here: then history goes on with what followed in
-        their place. Without such a chain its future was lost, and journalled so: the fork is dropped.
-        """
-        run, book = node.history, node.book
-        if run is None or self._leads_on(book, run.stream):
-            return
-        stream, steps = run.stream, 0
-        while stream in book.streams and steps <= len(book.streams):
-            stream, steps = book.streams[stream].predecessor, steps + 1
-            if stream in book.streams and self._leads_on(book, stream):
-                state = book.streams[stream]
-                run.stream, run.number = stream, state.received.highest if state.last is None else state.last
-                run.seen = None
-                return
-        self._end_history(node)
-
-    @staticmethod
-    def _leads_on(book: NodeBook, stream: int) -> bool:
-        """Tell whether the successors of a stream lead to the live one."""
-        steps = 0
-        while stream and stream != book.live and steps <= len(book.streams):
-            stream, steps = book.successor(stream), steps + 1
-        return bool(stream) and stream == book.live
-
-    def history_position(self, node_name: str) -> tuple[int, int] | None:
-        """Return where a node's fork stands, None without one."""
-        run = self.node(node_name).history
-        return None if run is None else (run.stream, run.number)
-
-    def pending(self) -> dict[str, dict[int, int]]:
-        """Return what runs over history may still come to: node to stream to the number above which frames are needed.
-
-        Besides what follows a run's place: streams that no birth has told of, because nobody knows yet what they follow.
-        """
-        found: dict[str, dict[int, int]] = {}
-        for name, node in self.nodes.items():
-            needed = dict.fromkeys(node.book.untold(), 0)
-            if node.history is not None:
-                needed |= dict.fromkeys(node.book.following(node.history.stream), 0)
-                needed[node.history.stream] = node.history.number
-            if needed:
-                found[name] = needed
-        return found
-
-    def late_want(self, node_name: str) -> LateWant | None:
-        """Return the frame that a node's fork needs next, or None: no fork, caught up, or it must wait.
-
-        Moves the fork over lost numbers and from a finished stream to its successor on the way.
-        """
-        node = self.node(node_name)
-        run = node.history
-        while run is not None:
-            state = node.book.streams.get(run.stream)
-            if state is None:
-                self._end_history(node)
-                return None
-            following = run.number + 1
-            lost = next((hi for lo, hi in state.lost if lo <= following <= hi), None)
-            if lost is not None:
-                run.number = lost
-            elif following in state.received:
-                if run.stream == node.book.live and run.number >= state.evaluated and not run.fork.waits(run.stream):
-                    self._end_history(node)
-                    return None
-                return LateWant(node_name, run.stream, following, state.received.end_of(following))
-            elif run.stream == node.book.live:
-                # Between sessions it waits: the next birth may tell of streams that lie in between.
-                if node.online and run.number >= state.evaluated and not run.fork.waits(run.stream):
-                    self._end_history(node)
-                return None
-            elif state.last is not None and run.number >= state.last:
-                successor = node.book.successor(run.stream)
-                if not successor:
-                    return None
-                run.stream, run.number, run.seen = successor, 0, None
-            else:
-                return None
-        return None
-
-    def late(self, node_name: str, frames: Sequence[Arrived], upto: int) -> list[Transition]:
-        """Run frames through a node's fork; numbers up to `upto` that are not among them are no longer kept.
-
-        Returns:
-            Late transitions; those whose id is in the journal already are the same events found again.
-        """
-        node = self.node(node_name)
-        run = node.history
-        assert run is not None, "a late run needs a fork"
-        live = run.stream == node.book.live
-        # The present is always a few frames ahead where they come all the time: with what it had when the run was last
-        # fed, the run has caught up.
-        caught_up = live and run.seen is not None and upto >= run.seen
-        evaluated = self._evaluated(node, run.stream)
-        run.number, run.seen = upto, evaluated if live else None
-        transitions = run.fork.samples(observed(frames), caught_up=caught_up) if frames else []
-        # A hole behind it is this run's, too: nobody forks twice.
-        whole = upto >= evaluated or node.book.streams[run.stream].received.end_of(upto + 1) >= evaluated
-        if caught_up and whole and node.online and not run.fork.waits(run.stream):
-            self._end_history(node)
-        return transitions
-
     # -- persistence --
 
     def dump(self) -> dict[str, bytes]:
@@ -584,28 +353,3 @@ def _check_said(act: Act) -> None:
     for name, text in (("actor", act.actor), ("reason", act.reason), ("measure", act.measure)):
         if not (text or "").strip() or len(text or "") > ACT_TEXT_MAX:
             raise ActRefusedError(act.alarm_id, f"close needs {name}, at most {ACT_TEXT_MAX} characters")
-
-
-def _by_itself(column: NDArray[Any]) -> NDArray[Any]:
-    return column if column.base is None else column.copy()
-
-
-def observed(frames: Sequence[Arrived]) -> Observed:
-    """Lay frames end to end as the engine reads them."""
-    if len(frames) == 1:
-        frame = frames[0]
-        rows = np.zeros(len(frame.tag), np.int32)
-        keys: tuple[FrameKey, ...] = (FrameKey(frame.stream, frame.sequence),)
-        # The engine keeps them for a while, and must not keep all that was gathered with them.
-        return Observed(
-            _by_itself(frame.tag), _by_itself(frame.value), _by_itself(frame.code), _by_itself(frame.source_ms), rows, keys
-        )
-    rows = np.repeat(np.arange(len(frames), dtype=np.int32), [len(frame.tag) for frame in frames])
-    return Observed(
-        np.concatenate([frame.tag for frame in frames]),
-        np.concatenate([frame.value for frame in frames]),
-        np.concatenate([frame.code for frame in frames]),
-        np.concatenate([frame.source_ms for frame in frames]),
-        rows,
-        tuple(FrameKey(frame.stream, frame.sequence) for frame in frames),
-    )

@@ -18,9 +18,11 @@ import numpy as np
 
 from alerting import Act, ActKind, ActRefusedError, AlarmState, Transition
 from config import SiteConfig
+from gateway.core.arrivals import Arrived
 from gateway.core.entries import Entry, EntryKind, unpack_columns, unpack_json
 from gateway.core.errors import LedgerOlderError
-from gateway.core.machine import LATE_FRAMES_MAX, Arrived, LateWant, Machine, Stretch
+from gateway.core.history_runs import LATE_FRAMES_MAX, LateWant, Stretch
+from gateway.core.machine import Machine
 from gateway.core.reader import LedgerReader
 from gateway.core.revision import (
     UnreadableRevisionError,

@@ -18,9 +18,9 @@ from alerting import AlarmState, Transition
 from alerting.delivery import Notice, NoticePlanner, OutboxRow
 from config import SiteConfig
 from gateway.core.engine_clock import EngineClock, downtime
+from gateway.core.history_runs import LateWant, Stretch
 from gateway.core.ledger import Batch, Committed, Ledger
 from gateway.core.loop import CoreLoop
-from gateway.core.machine import LateWant, Stretch
 from gateway.core.reader import LedgerReader
 from gateway.core.recover import FrameReader, Recovered, fetch_late, recover
 from gateway.core.sessions import Sessions

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from alerting import Transition
-from gateway.core.machine import Arrived, Machine
+from gateway.core.arrivals import Arrived
+from gateway.core.machine import Machine
 from tests.system.site import restless_site
 from wire import SampleBatch
 
