@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from cli.language import say
+from cli.options import DEFAULT_DATA, AsJson, DataPath, SitePath, loaded_site
 from cli.progress import Shown, showing
 from cli.running import escaped, refuse, unusable
 from cli.when import typed_time
@@ -32,7 +33,7 @@ HELP = say(
 
 
 def export_command(
-    site: Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))],
+    site: SitePath,
     out: Annotated[Path, typer.Option("--out", "-o", help=say(
         "输出文件：.csv、.parquet 或 .xlsx", "file: .csv, .parquet or .xlsx"))],
     from_: Annotated[str, typer.Option("--from", help=say(
@@ -42,15 +43,14 @@ def export_command(
     tags: Annotated[list[str] | None, typer.Option("--tag", "--tags", help=say(
         "测点，可多次，或以逗号分隔", "a tag; repeatable, or several with commas"))] = None,
     all_: Annotated[bool, typer.Option("--all", help=say("全部测点", "all tags"))] = False,
-    data: Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))] = Path("hazardgate-data"),
+    data: DataPath = DEFAULT_DATA,
     bom: Annotated[bool, typer.Option("--bom/--no-bom", help=say(
         "CSV 以 BOM 开头，供 Excel 识别中文", "CSV begins with a byte order mark, for Excel"))] = True,
     force: Annotated[bool, typer.Option("--force", help=say("替换已有文件", "replace a file that is there"))] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))] = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Export history as CSV, Parquet or Excel, by the file's ending."""
     from alerting import zone_text
-    from config import ConfigError, load_site
     from gateway.historian import (
         EXPORT_ROWS_MAX,
         ExportOrder,
@@ -61,10 +61,7 @@ def export_command(
         write_export,
     )
 
-    try:
-        loaded = load_site(site)
-    except ConfigError as error:
-        raise refuse(error) from None
+    loaded = loaded_site(site)
     wanted = [word.strip() for each in tags or () for word in each.split(",") if word.strip()]
     if bool(wanted) == all_:
         if wanted:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from cli.language import say
+from cli.options import DEFAULT_DATA, AsJson, DataPath, SitePath, loaded_site
 from cli.progress import Shown, showing
 from cli.running import escaped, refuse, unusable
 
@@ -29,20 +30,20 @@ HELP = say(
 
 
 def import_command(
-    site: Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))],
+    site: SitePath,
     file: Annotated[Path, typer.Argument(help=say("要导入的 .csv 或 .parquet", "the .csv or .parquet to import"))],
     mapping: Annotated[Path | None, typer.Option("--mapping", "-m", help=say(
         "映射文件（YAML）；本网关导出的文件不需要", "mapping (YAML); our own exports need none"))] = None,
-    data: Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))] = Path("hazardgate-data"),
+    data: DataPath = DEFAULT_DATA,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=say("只检查并汇总，不写入", "only check and sum up"))] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))] = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Import foreign history by a mapping."""
-    from config import ConfigError, load_history_mapping, load_site
+    from config import ConfigError, load_history_mapping
     from gateway.historian import HistorianError, LoadRefusedError, SegmentSink, load_file
 
+    loaded = loaded_site(site)
     try:
-        loaded = load_site(site)
         given = load_history_mapping(mapping) if mapping is not None else None
     except ConfigError as error:
         raise refuse(error) from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cli.language import say
+from cli.options import AsJson, SitePath, loaded_site
 from cli.running import refuse
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ store_app = typer.Typer(
     no_args_is_help=True, help=say("时序库：创建、查看状态、复制", "time-series stores: set up, status, copy"),
 )  # fmt: skip
 
-SitePath = Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))]
 OnlyId = Annotated[str | None, typer.Option("--id", help=say("只处理这一个时序库", "only the store of this id"))]
-AsJson = Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))]
 
 
 @store_app.command("setup", help=say(
@@ -37,7 +36,7 @@ def setup(site: SitePath, only: OnlyId = None, as_json: AsJson = False) -> None:
     """Make the database or bucket and set how long it keeps. What is there stays; safe to run again."""
     from gateway.historian.influx import set_up
 
-    loaded, results, failed = _site(site), [], False
+    loaded, results, failed = loaded_site(site), [], False
     for config in _chosen(loaded, only):
         entry: dict[str, Any] = {"id": config.id, "done": [], "error": None}
         with _opened(config, loaded.site, site, entry) as store:
@@ -70,7 +69,7 @@ def status(
     """Whether each store answers and has our database, and how far the gateway has fed it."""
     from gateway.historian.influx import health
 
-    loaded = _site(site)
+    loaded = loaded_site(site)
     if data is not None and not data.is_dir():
         raise refuse(say(
             f"{data}：没有这个目录；请用 --data 指定网关的数据目录",
@@ -93,15 +92,6 @@ def status(
         typer.echo(_in_words(entry))
     bad = any(entry["error"] or entry["database"] is False for entry in results)
     raise SystemExit(EXIT_FAILED if bad else 0)
-
-
-def _site(path: Path) -> SiteConfig:
-    from config import ConfigError, load_site
-
-    try:
-        return load_site(path)
-    except ConfigError as error:
-        raise refuse(error) from None
 
 
 def _chosen(site: SiteConfig, only: str | None) -> list[TimeSeriesStoreConfig]:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from cli.language import say
+from cli.options import DEFAULT_DATA, AsJson, DataPath, SitePath, base_dir_of, loaded_site
 from cli.progress import Shown, showing
 from cli.running import escaped, refuse
 from cli.when import typed_time
@@ -36,25 +37,21 @@ HELP = say(
 
 
 def copy_command(
-    site: Annotated[Path, typer.Argument(help=say("站点配置文件或目录", "site file, or its folder"))],
+    site: SitePath,
     from_: Annotated[str, typer.Option("--from", help=say(
         "来源：embedded 或 storage.stores 的编号", "source: embedded, or an id of storage.stores"))],
     to: Annotated[str, typer.Option("--to", help=say(
         "目标：embedded 或 storage.stores 的编号", "target: embedded, or an id of storage.stores"))],
-    data: Annotated[Path, typer.Option("--data", help=say("数据目录", "data folder"))] = Path("hazardgate-data"),
+    data: DataPath = DEFAULT_DATA,
     since: Annotated[str | None, typer.Option("--since", help=say("自此日（UTC 日）起", "from this (UTC) day on"))] = None,
     until: Annotated[str | None, typer.Option("--until", help=say("至此日（UTC 日，含）", "up to this (UTC) day, included"))] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=say("输出 JSON", "print JSON"))] = False,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Copy samples and alarm events between two stores."""
-    from config import ConfigError, SecretError, load_site
+    from config import SecretError
     from gateway.historian import CopyError, HistorianError, copy_store
 
-    try:
-        loaded = load_site(site)
-    except ConfigError as error:
-        raise refuse(error) from None
-    base_dir = site if site.is_dir() else site.parent
+    loaded, base_dir = loaded_site(site), base_dir_of(site)
     from_ms = typed_time(since, ZoneInfo("UTC")) if since is not None else None
     to_ms = typed_time(until, ZoneInfo("UTC"), end=True) if until is not None else None
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.common import DEFAULT_DATA, AsJson, DataPath
 from cli.language import say
+from cli.options import DEFAULT_DATA, AsJson, DataPath
 
 care_app = typer.Typer()
 

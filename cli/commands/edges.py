@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.common import DEFAULT_DATA, DataPath, SitePath, Verbose, connector_of, loaded_site
 from cli.language import say
+from cli.options import DEFAULT_DATA, DataPath, SitePath, Verbose, connector_of, loaded_site
 from cli.running import refuse, run_until_stopped, set_up_logging, unusable
 
 edge_app = typer.Typer(no_args_is_help=True, help=say("采集终端：运行、导出配置", "edge agent: run it, export its file"))

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.common import DEFAULT_DATA, DataPath, SitePath, Verbose, base_dir_of, connector_of, loaded_site
 from cli.language import say
+from cli.options import DEFAULT_DATA, DataPath, SitePath, Verbose, base_dir_of, connector_of, loaded_site
 from cli.running import refuse, run_until_stopped, set_up_logging, unusable
 
 gateway_app = typer.Typer()

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.commands.common import DEFAULT_DATA, AsJson, DataPath
 from cli.language import say
+from cli.options import DEFAULT_DATA, AsJson, DataPath
 from cli.running import refuse
 
 operators_app = typer.Typer()

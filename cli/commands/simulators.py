@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.common import DEFAULT_DATA, DataPath, SitePath, Verbose, base_dir_of, loaded_site
 from cli.language import say
+from cli.options import DEFAULT_DATA, DataPath, SitePath, Verbose, base_dir_of, loaded_site
 from cli.running import set_up_logging
 
 demo_app = typer.Typer()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cli.commands.common import AsJson, SitePath
 from cli.language import say
+from cli.options import AsJson, SitePath
 
 site_app = typer.Typer()
 

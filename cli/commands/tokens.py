@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands.common import DEFAULT_DATA, AsJson, DataPath
 from cli.language import say
+from cli.options import DEFAULT_DATA, AsJson, DataPath
 
 token_app = typer.Typer(no_args_is_help=True, help=say("访问令牌：创建、列出、吊销", "tokens of the API: make, list, revoke"))
 
