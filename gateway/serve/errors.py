@@ -11,6 +11,7 @@ ServeError
 ├── UnfinishedFolderError    a restore or an upgrade of the data folder has to be finished first
 ├── NewerFolderError         a newer program has written in the data folder
 ├── NoDataFolderError        the data folder is not there
+├── NoCoreFolderError        no core has run on the data folder
 └── TokenRefusedError        such a token is not made
 """
 
