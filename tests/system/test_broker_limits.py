@@ -166,7 +166,9 @@ def test_a_broker_that_takes_no_more_blocks_the_transport_and_loses_nothing(
     with running("mosquitto", tmp_path / "broker") as broker:
         broker.settings.append(OWN_USER)
         asyncio.run(_restarted(broker, story))
-    assert sum("transport blocked" in record.getMessage() for record in caplog.records) == 1
+    words = ("transport blocked", "acknowledgements come again")
+    said = [word for record in caplog.records for word in words if word in record.getMessage()]
+    assert said == [*words] * (len(said) // 2) != [], "each once, in turn; a slow machine may have blocked it once more"
 
 
 @pytest.mark.fault("F60")
