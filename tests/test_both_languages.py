@@ -59,7 +59,7 @@ def hole_of(part: ast.expr) -> str:
 
 def holes(text: str) -> list[str]:
     """Return what is filled in, in the order of the alphabet: languages put it in different places."""
-    return sorted(re.sub(r"_(zh|en)\b", "", hole) for hole in HOLE.findall(text))
+    return sorted(re.sub(r"_(zh|en)\b|\[[01]\]$", "", hole) for hole in HOLE.findall(text))  # of a pair: by name or by place
 
 
 def chinese(text: str) -> bool:

@@ -177,11 +177,23 @@ def _check(answer: aiohttp.ClientResponse, body: bytes) -> None:
     title, detail = (
         str(problem.get(say(f"{name}_zh", name)) or problem.get(name) or "")[:500] for name in ("title", "detail")
     )
-    told = f"{detail or title or str(answer.reason or '')} ({answer.status})"
+    told = f"{_faults(problem.get('errors')) or detail or title or str(answer.reason or '')} ({answer.status})"
     if answer.status == 401:  # the gateway speaks to who writes a client, this screen to an operator
         told = say("本令牌已被吊销、已到期或不正确；请向网关管理员领取新令牌",
                    "this token was revoked, has ended or is wrong; get a new one from the gateway's administrator")  # fmt: skip
     raise RefusedError(answer.status, told, str(problem.get("type") or "")[:100])
+
+
+def _faults(errors: Any) -> str:
+    """Say what is wrong with which field, where the gateway says so."""
+    found = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    fields = {"body.reason": say("原因", "reason"), "body.measure": say("处置措施", "measure")}
+    told = [
+        say("{}：{}", "{}: {}").format(fields.get(str(error.get("where")), str(error.get("where"))[:100]), message[:200])
+        for error in found
+        if isinstance(message := error.get(say("message_zh", "message")), str)
+    ]
+    return say("；", "; ").join(told)
 
 
 def _cause(error: Exception) -> str:

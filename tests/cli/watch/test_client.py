@@ -75,7 +75,34 @@ def test_what_is_no_json_is_told(body: bytes) -> None:
         asyncio.run(get_from(handler))
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"detail": 7}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("zh", "原因：含有控制字符；处置措施：最多 500 个字符；query.x：没有此参数 (422)"),
+        ("en", "reason: holds a control character; measure: at most 500; query.x: no such parameter (422)"),
+    ],
+)
+def test_what_is_wrong_with_an_act_is_told_field_by_field(language: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    faults = [
+        {"where": "body.reason", "message_zh": "含有控制字符", "message": "holds a control character"},
+        {"where": "body.measure", "message_zh": "最多 500 个字符", "message": "at most 500"},
+        {"where": "query.x", "message_zh": "没有此参数", "message": "no such parameter"},
+    ]
+
+    async def handler(_request: web.Request) -> web.Response:
+        return web.json_response({"detail": "see errors", "detail_zh": "见 errors", "errors": faults}, status=422)
+
+    with pytest.raises(RefusedError) as caught:
+        asyncio.run(get_from(handler))
+    assert str(caught.value).endswith(told)
+    assert "errors" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[]", b"{}", b'{"detail": 7}', b"[" * 100_000, b'{"errors": 7}', b'{"errors": [7, {}, {"where": []}]}'],
+)
 def test_a_refusal_in_any_shape_is_a_refusal(body: bytes) -> None:
     async def handler(_request: web.Request) -> web.Response:
         return web.Response(status=503, body=body)
