@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from gateway.core.books import UNFINISHED_LISTED_MAX, BirthFindings, NodeBook
+from gateway.core.machine import Machine
+from tests.gateway.field import T0_MS, site
 from wire import StreamSpan
 
 KNOWN, FORGOTTEN, LIVE = 101, 102, 103
@@ -86,3 +88,25 @@ def test_what_a_full_list_hid_of_our_loss_is_said_once_the_list_is_short_enough(
     findings = book.born(live, [listed[-1], StreamSpan(live, 1, 3, live - 1, 2)])
     assert (KNOWN, 2, 0) in ranges(findings)
     assert not findings.restored_disk
+
+
+def test_a_gateway_knows_that_it_was_restored_until_a_list_short_enough_tells_by_how_much() -> None:
+    machine = Machine(site())
+
+    def born(live: int, spans: list[StreamSpan]) -> BirthFindings:
+        facts = {
+            "live": live, "spans": [[s.stream, s.first, s.last, s.predecessor, s.predecessor_last] for s in spans],
+            "config_wrong": False, "spool_fault": False, "clock_synced": True, "unmarked_stream": -1,
+        }  # fmt: skip
+        return machine.born(0, T0_MS, "E1", facts)[0]
+
+    born(KNOWN, [StreamSpan(KNOWN, 1, 0, 0, 0)])
+    machine.start(0, 0, 0, restored=True)
+    listed = [StreamSpan(1_000 + at, 1, 2, 999 + at if at else 0, 2 if at else 0) for at in range(UNFINISHED_LISTED_MAX)]
+    live = 1_001 + UNFINISHED_LISTED_MAX
+    assert born(live, [*listed, StreamSpan(live, 1, 0, live - 1, 2)]).losses == ()
+    machine = Machine.restore(machine.site, machine.dump())
+    findings = born(live + 1, [StreamSpan(live - 1, 1, 2, live - 2, 2), StreamSpan(live + 1, 1, 0, live, 1)])
+    assert (KNOWN, 1, 0) in ranges(findings)
+    assert not findings.restored_disk
+    assert not machine.node("E1").restored
