@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Final
 
 import duckdb
@@ -78,6 +79,7 @@ class Owner:
         self._again_ms: dict[str, tuple[int, float]] = {}  # by work that failed: not before, and how long it waits then
         self._sorted_out: tuple[str, int] = ("", 0)  # of this ledger, sealed so far when nothing lay about any more
         self._refused: list[Problem] = []
+        self._other_now: set[Stem] = set()  # whose rows make something else now than they did
         self._board, self._told_ms = board or Board(), 0
         self._known: dict[str, Problem] = {}
         self._written: dict[str, Any] = {}
@@ -203,17 +205,30 @@ class Owner:
         self._sorted_out = (ledger_id, cursor)
 
     def _seal_anew(self, ledger_id: str, ancestry: Sequence[Ancestor], taken: Snapshot) -> bool:
-        """Seal a range again whose manifest is damaged, if the ledger still holds all of it: rows make the same again."""
+        """Seal a range again whose manifest is damaged, if the ledger still holds all of it: rows make the same again.
+
+        Unless the site says something else of a tag than it did: then what follows in the chain tells, and all stays as it is.
+        """
         for stem, why in taken.unreadable:
-            if stem.owner != ledger_id or stem.kind != "seal" or is_newer(why) or self._stopped():
+            if stem.owner != ledger_id or stem.kind != "seal" or is_newer(why) or stem in self._other_now or self._stopped():
                 continue
             sealed_ms = self._ledger.held(stem.first, stem.last)
             if sealed_ms is None:
                 continue
             found = taken_from(self._ledger.rows(stem.first, stem.last), self._ledger.tag_names(), self._places)
-            prev = next((m.last_seal for m in taken.chain(ledger_id) if m.stem.last == stem.first - 1), "")
+            chain = taken.chain(ledger_id)
+            prev = next((m.last_seal for m in chain if m.stem.last == stem.first - 1), "")
+            follows = next((m.prev for m in chain if m.stem.first == stem.last + 1), "")
             aged_ms = _aged_ms(taken, ancestry, stem, sealed_ms, found.samples)
-            seal(self._database(), self._folder, stem, prev, found.samples, sealed_ms, found.torn, aged_ms)
+            db = self._database()
+            if follows:
+                with TemporaryDirectory(prefix="process-", dir=self._folder / TEMPORARY) as place:
+                    tried = seal(db, Path(place), stem, prev, found.samples, sealed_ms, found.torn, aged_ms)
+                if tried.hash != follows:
+                    log.error("historian: %s is damaged, and the ledger's rows do not make the same again", stem.manifest_name)
+                    self._other_now.add(stem)
+                    continue
+            seal(db, self._folder, stem, prev, found.samples, sealed_ms, found.torn, aged_ms)
             log.warning("historian: %s was damaged and is made anew from the ledger", stem.manifest_name)
             return True
         return False

@@ -2,7 +2,8 @@
 
 First the seals of a past hour, then what is left of a past day, then stretches of days over which late pieces of old days
 have gathered. A pack holds the whole range of what it replaces; days of which there is one file only are linked, not
-written again. `next_pack` decides and is pure; `pack` does it.
+written again. `next_pack` decides and is pure; `pack` does it. Parts of a load are left as they are: each lies within one
+day, so that nothing would be read faster for it, and whoever goes on with the load asks for them by name.
 """
 
 from __future__ import annotations

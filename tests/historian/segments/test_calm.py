@@ -346,6 +346,34 @@ def test_a_folder_whose_name_was_not_synced_is_synced_before_anything_in_it_coun
 
 
 @pytest.mark.fault("F73")
+@pytest.mark.parametrize("changed", [True, False])
+@pytest.mark.parametrize("data", ["there", "gone"])
+def test_a_manifest_is_made_anew_only_as_it_was(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, changed: bool, data: str
+) -> None:
+    """The range of a tag may have changed since its block was sealed: then its rows say something else today."""
+    folder = tmp_path / "h"
+    for at in range(4):
+        journal.block(T0_MS + at, [T0_MS + at], [190], first=at + 1)
+        run(folder, journal, T0_MS + 60_000 + at)
+    path = sorted((folder / "manifests").iterdir())[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
+    if changed:
+        monkeypatch.setattr("tests.historian.segments.journal.SPAN", (0.0, 50.0))
+    if data == "gone":
+        next(folder.glob(f"samples/*/{path.stem}.parquet")).unlink()
+    before = {each: each.read_bytes() for each in folder.glob("*/*/*.parquet")}
+    run(folder, journal, T0_MS + 120_000)
+    assert path.read_bytes() == (whole[:50] if changed else whole)
+    assert before.items() <= {each: each.read_bytes() for each in folder.glob("*/*/*.parquet")}.items()
+    assert bool(told(folder)) is changed
+    path.write_bytes(whole)
+    assert (SegmentFolder(folder).verified("ledger-one").cursor == 4) is (not changed or data == "there")
+    assert len([*folder.glob("temporary/process-*")]) == 1, "that of this process"
+
+
+@pytest.mark.fault("F73")
 @pytest.mark.parametrize(("more", "why"), [({"format": 2}, "format 2"), ({"codec": "x"}, "unknown entry codec")])
 def test_a_manifest_of_a_newer_version_is_left_as_it_is(
     tmp_path: Path, journal: Journal, more: dict[str, object], why: str
