@@ -40,5 +40,12 @@ def test_ports_lie_below_the_kernels_own_and_are_given_once() -> None:
     ports = [free_port() for _ in range(50)]
     assert len(set(ports)) == 50
     assert all(port < lowest for port in ports)
-    with socket.create_server(("127.0.0.1", ports[0])):
-        assert ports[0] not in [free_port() for _ in range(50)]
+
+
+def test_a_port_somebody_listens_on_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = free_port()
+    monkeypatch.setattr("benchmarks.ports._chosen", set())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        drawn = iter([taken.getsockname()[1], free])
+        monkeypatch.setattr("benchmarks.ports._random", SimpleNamespace(randint=lambda *_: next(drawn)))
+        assert free_port() == free
