@@ -7,7 +7,6 @@ import json
 import math
 import random
 import shutil
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import apsw
 import numpy as np
 import pytest
 
@@ -65,7 +65,8 @@ def seal_up_to(site: SiteConfig, ledger: Path, folder: Path, cuts: Sequence[int]
 
 
 def remove_sealed(ledger: Path, upto: int) -> None:
-    with closing(sqlite3.connect(ledger)) as db, db:
+    """By the library that the readers use: another one in the same process would let go of their locks."""
+    with closing(apsw.Connection(str(ledger))) as db, db:
         db.execute("DELETE FROM log WHERE pos <= ? AND kind IN ('F', 'B', 'H')", (upto,))
         db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('pruned_pos', ?)", (str(upto),))
 
@@ -277,7 +278,7 @@ def test_a_tag_that_moved_to_another_device_has_its_past_before_it_is_sealed_too
         wanted = {tag: answers(before, tag) for tag in (LEVEL, PRESSURE)}
     last = chain.bench.loop.counters.committed_pos
     there = moved(site, LEVEL, "POND")
-    with closing(sqlite3.connect(chain.folder / LEDGER_NAME)) as db, db:
+    with closing(apsw.Connection(str(chain.folder / LEDGER_NAME))) as db, db:
         columns = "pos, kind, engine_ms, received_ms, node, device, stream, first, last, samples, body"
         row = (last + 1, "C", 1, chain.bench.wall_ms(), "", "", 0, 0, 0, 0, revision_of(there))
         db.execute(f"INSERT INTO log ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -288,7 +289,7 @@ def test_a_tag_that_moved_to_another_device_has_its_past_before_it_is_sealed_too
             seal_up_to(site, chain.folder / LEDGER_NAME, folder, [cut])
         with closing(HistoryReader(there, chain.folder, recent, chain.bench.wall_ms, historian=folder)) as after:
             assert {tag: answers(after, tag) for tag in wanted} == wanted, cut
-    with closing(sqlite3.connect(chain.folder / LEDGER_NAME)) as db, db:
+    with closing(apsw.Connection(str(chain.folder / LEDGER_NAME))) as db, db:
         db.execute("UPDATE log SET body = 'torn' WHERE kind = 'C' AND pos <= ?", (last,))
     with closing(HistoryReader(there, chain.folder, None, chain.bench.wall_ms, historian=tmp_path / "none")) as after:
         assert after.history(PRESSURE, BEGIN, END, 10_000, GUARD_S).samples == len(wanted[PRESSURE][0].points)
