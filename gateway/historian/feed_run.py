@@ -362,7 +362,7 @@ class Feed:
 
     def _status_now(self) -> dict[str, Any]:
         cursors, head, (state, detail, detail_zh) = self._cursors, self._head, self._told
-        waiting = 0 if cursors is None or head is None else max(0, head.pos - cursors.live)
+        waiting = 0 if head is None else max(0, head.pos - (0 if cursors is None else cursors.live))
         missing = 0 if cursors is None else cursors.missing
         since = [hole.since_ms for hole in cursors.holes] if cursors is not None else []
         if waiting and head is not None and head.oldest_ms is not None:

@@ -238,6 +238,19 @@ def test_the_longest_wait_is_asked_for_by_the_store(tmp_path: Path) -> None:
         feed.close()
 
 
+@pytest.mark.parametrize("kind", ["influxdb1", "victoriametrics"])
+def test_a_store_that_was_away_from_the_start_has_everything_to_come(tmp_path: Path, kind: str) -> None:
+    with gateway(tmp_path) as made:
+        made.frames(7)
+        store = Store()
+        store.away = AWAY
+        feed = made.feed(lambda: store, kind=kind)
+        for _ in range(3):
+            made.clock.now_s += feed.round()
+            assert feed.status()["lag_rows"] == 7, "nothing of it is there"
+        feed.close()
+
+
 def test_a_refusal_is_told_and_asked_again(tmp_path: Path) -> None:
     with gateway(tmp_path) as made:
         made.frames(1)

@@ -84,14 +84,30 @@ def judged(store: str, status: int, headers: Mapping[str, str], body: bytes, now
         return _partial(said, body)
     if status == 413 or (status == 500 and _TOO_LARGE.search(said)):
         return TooLarge()
-    said = short(said)
-    if status in (408, 429) or (status >= 500 and not (status == 500 and "not found" in said)):
-        busy, busy_zh = (" and asks us to slow down", "，要求放慢") if status in (429, 503) else ("", "")
-        return Away(
-            f"stores.{store} answers {status}{busy}: {said}", f"时序库 {store} 返回 {status}{busy_zh}：{said}",
-            retry_after_s(headers.get("retry-after"), now_s),
-        )  # fmt: skip
+    if is_away(status, said):
+        return away(store, status, said, retry_after_s(headers.get("retry-after"), now_s))
     return refusal(store, status, said)
+
+
+def is_away(status: int, said: str) -> bool:
+    """Whether a repetition of the same may help. 1.x says 500 of a retention policy that it has not."""
+    return status in (408, 429) or (status >= 500 and not (status == 500 and "not found" in said))
+
+
+def away(store: str, status: int, said: str, wait_s: float | None = None) -> Away:
+    """Return what a store says that cannot answer now, with what may help it."""
+    busy = (" and asks us to slow down", "，要求放慢") if status in (429, 503) and wait_s is not None else ("", "")
+    if "no space left" in said:  # 1.6 goes on saying so when there is space again
+        step, step_zh = "free some space on its disk, then restart it", "请清理该库所在磁盘，然后重启该库"
+    elif "read-only mode" in said:
+        step, step_zh = "free some space on its disk", "请清理该库所在磁盘"
+    else:
+        step, step_zh = "see its log if that stays", "若持续如此，请查看该库日志"
+    said = short(said)
+    return Away(
+        f"storage.stores.{store}: answers {status}{busy[0]} ({said}); {step}",
+        f"storage.stores.{store}：返回 {status}{busy[1]}（{said}）；{step_zh}", wait_s,
+    )  # fmt: skip
 
 
 def refusal(store: str, status: int, said: str) -> Refused:

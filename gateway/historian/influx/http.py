@@ -220,8 +220,8 @@ class Link:
         if isinstance(error, SSLError) or isinstance(error.__cause__, ssl.SSLError):
             why = short(str(error.args[0] if error.args else error))
             return StoreRefusedError(
-                f"storage.stores.{store}: TLS with {url} failed ({why}); check url, or name its authority in ca_file",
-                f"storage.stores.{store}：与 {url} 的 TLS 连接失败（{why}）；请检查 url，或在 ca_file 中给出其 CA 证书",
+                f"storage.stores.{store}: TLS with {url} failed ({why}); check url (http or https?), or name its authority in ca_file",
+                f"storage.stores.{store}：与 {url} 的 TLS 连接失败（{why}）；请检查 url（http 或 https），或在 ca_file 中写入其 CA",
             )
         if isinstance(error, NewConnectionError):
             return StoreAwayError(
@@ -229,9 +229,10 @@ class Link:
                 f"storage.stores.{store}：连不上 {url}（{short(_cause(error))}）；它在运行吗，url 是否正确？",
             )
         if isinstance(error, (DeadlineError, TimeoutError)):
+            within = f"{self.config.timeout_s:g}"
             return StoreAwayError(
-                f"storage.stores.{store}: {url} gave no whole answer within {self.config.timeout_s:g} s (timeout_s)",
-                f"storage.stores.{store}：{url} 在 {self.config.timeout_s:g} 秒（timeout_s）内没有完整答复",
+                f"storage.stores.{store}: {url} gave no whole answer within {within} s; see what keeps it, or raise timeout_s",
+                f"storage.stores.{store}：{url} 在 {within} 秒内没有完整答复；请查看其负载，或调大 timeout_s",
             )
         return StoreAwayError(
             f"storage.stores.{store}: the connection to {url} broke ({short(_cause(error))}); is what listens there of kind "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from gateway.historian.influx.answers import refusal, short, told
+from gateway.historian.influx.answers import away, is_away, refusal, short, told
 from gateway.historian.influx.http import Reply
 from gateway.historian.influx.store import InfluxHistorian, identifier
 from gateway.historian.store import StoreAwayError, StoreRefusedError
@@ -285,11 +285,12 @@ def _found(store: InfluxHistorian, reply: Reply) -> dict[str, Any]:
 
 
 def _check(store: InfluxHistorian, reply: Reply) -> None:
-    if reply.status >= 500 or reply.status in (408, 429):
-        said = short(told(reply.body))
-        raise StoreAwayError(f"stores.{store.name} answers {reply.status}: {said}", f"时序库 {store.name} 返回 {reply.status}：{said}")
+    said = told(reply.body)
+    if is_away(reply.status, said):
+        later = away(store.name, reply.status, said)
+        raise StoreAwayError(later.reason, later.reason_zh)
     if reply.status >= 300:
-        refused = refusal(store.name, reply.status, short(told(reply.body)))
+        refused = refusal(store.name, reply.status, said)
         raise StoreRefusedError(refused.reason, refused.reason_zh)
 
 

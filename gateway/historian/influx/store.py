@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import TimeSeriesStoreConfig
-from gateway.historian.influx.answers import Refused, refusal, told
+from gateway.historian.influx.answers import Refused, away, is_away, refusal, told
 from gateway.historian.influx.bounded import DeadlineError
 from gateway.historian.influx.http import AnswerError, Link
 from gateway.historian.influx.line import (
@@ -247,8 +247,9 @@ class InfluxHistorian:
         yield from found
 
     def _refused(self, status: int, said: str) -> HistorianError:
-        if status in (408, 429) or (status >= 500 and "not found" not in said) or "timeout" in said or "interrupted" in said:
-            return StoreAwayError(f"stores.{self.name} answers {status}: {said}", f"时序库 {self.name} 返回 {status}：{said}")
+        if is_away(status, said) or "timeout" in said or "interrupted" in said:
+            later = away(self.name, status, said)
+            return StoreAwayError(later.reason, later.reason_zh)
         if status == 200 and "not found" not in said and "not authorized" not in said:
             refused = Refused(
                 f"storage.stores.{self.name}: cannot answer ({said}); check kind and url",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import TimeSeriesStoreConfig
-from gateway.historian.influx.answers import refusal, short, told
+from gateway.historian.influx.answers import away, is_away, refusal, short, told
 from gateway.historian.influx.bounded import DeadlineError
 from gateway.historian.influx.http import AnswerError, Reply
 from gateway.historian.influx.line import (
@@ -228,8 +228,9 @@ class VictoriaHistorian(InfluxHistorian):
             raise StoreRefusedError(refused.reason, refused.reason_zh) from None
         except AnswerError as error:
             said = told(error.reply.body)
-            if error.reply.status in (408, 429) or error.reply.status >= 500:
-                raise StoreAwayError(f"stores.{self.name}: {said}", f"时序库 {self.name}：{said}") from None
+            if is_away(error.reply.status, said):
+                later = away(self.name, error.reply.status, said)
+                raise StoreAwayError(later.reason, later.reason_zh) from None
             refused = refusal(self.name, error.reply.status, said)
             raise StoreRefusedError(refused.reason, refused.reason_zh) from None
 
@@ -253,9 +254,11 @@ class VictoriaHistorian(InfluxHistorian):
         return started != self._first[0] or not counted
 
     def _does_not_tell(self, reply: Reply) -> HistorianError:
-        why = f"{reply.status}: {short(told(reply.body))}" if reply.status != 200 else _STARTED.decode()
-        if reply.status >= 500:
-            return StoreAwayError(f"stores.{self.name}: /metrics answers {why}", f"时序库 {self.name}：/metrics 返回 {why}")
+        said = told(reply.body)
+        if is_away(reply.status, said):
+            later = away(self.name, reply.status, said)
+            return StoreAwayError(later.reason, later.reason_zh)
+        why = f"{reply.status}: {short(said)}" if reply.status != 200 else f"no {_STARTED.decode()}"
         return StoreRefusedError(
             f"storage.stores.{self.name}: /metrics does not tell when VictoriaMetrics was started ({why}), so that what a kill of it"
             " loses could not be seen; check kind and url, and let us read /metrics there (without -metricsAuthKey)",

@@ -102,6 +102,25 @@ def test_retry_after_is_seconds_or_a_date_and_never_for_ever(header: str, wait_s
         assert away.retry_after_s == wait_s
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "step", "step_zh"),
+    [
+        (500, '{"error":"engine: error writing WAL entry: write /w/_1.wal: no space left on device"}', "restart it", "重启该库"),
+        (503, "cannot store metrics: the storage is in read-only mode; check -storage.minFreeDiskSpaceBytes", "free some", "请清理"),
+        (500, '{"error":"engine: cache-max-memory-size exceeded"}', "see its log", "查看该库日志"),
+        (503, "", "see its log", "查看该库日志"),
+    ],
+)  # fmt: skip
+def test_one_that_is_away_is_told_with_place_cause_and_next_step(status: int, body: str, step: str, step_zh: str) -> None:
+    """A full disk as InfluxDB 1.6.7 and VictoriaMetrics 1.79.5 tell of it; 1.6 goes on until it is started anew."""
+    away = judge(status, body)
+    assert isinstance(away, Away)
+    for text, what in ((away.reason, step), (away.reason_zh, step_zh)):
+        assert text.startswith("storage.stores.plant")
+        assert str(status) in text
+        assert what in text
+
+
 def test_the_lines_that_a_server_quotes_or_counts_are_known() -> None:
     quoted = judge(400, '{"error":"partial write: unable to parse \'m,a=b v=NaN 2\': invalid number\\nunable to parse \'m,a=b\': '
                         'missing fields dropped=0"}')  # fmt: skip
