@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
@@ -62,7 +63,7 @@ class DayCopied:
     """One day. `verified`: the target holds every row of the source; `extra` are rows that only the target has.
 
     `by_digest`: rows and digest of both are the same; else every row was compared with its counterpart.
-    `damaged`: why not all of the day can be read, of the source or of the target; the numbers then say nothing.
+    `damaged`: why not all of the source's day can be read; the other numbers but `written` then say nothing.
     """
 
     day_ms: int
@@ -163,7 +164,7 @@ class _DayCopy:
         self._torn: SegmentDamagedError | None = None
 
     def run(self, *, held: bool) -> DayCopied:
-        target = self._target.day(self._day_ms, DAY_S_MAX) if held else iter(())
+        target = self._shown() if held else iter(())
         rows, digest, wanted, extra = 0, 0, 0, 0
         waiting: list[Samples] = []
         waiting_rows = 0
@@ -192,8 +193,13 @@ class _DayCopy:
         except SegmentDamagedError as error:
             self._torn = error
 
+    def _shown(self) -> Iterator[Samples]:
+        """Yield what the target can read: what it has lost is missing there, and is written again."""
+        with suppress(SegmentDamagedError):
+            yield from self._target.day(self._day_ms, DAY_S_MAX)
+
     def damaged(self, error: SegmentDamagedError) -> DayCopied:
-        """Return what is known of a day that one of the stores cannot read."""
+        """Return what is known of a day that the source cannot read as a whole."""
         told = DayCopied(self._day_ms, 0, self._written, 0, 0, 0, by_digest=False, rejected=self._rejected)
         return replace(told, damaged=str(error), damaged_zh=error.message_zh)
 
@@ -210,12 +216,10 @@ class _DayCopy:
 
     def _look(self, rows: int, digest: int) -> DayCopied:
         told = DayCopied(self._day_ms, rows, self._written, 0, 0, 0, by_digest=True, rejected=self._rejected)
-        if not self._rules.tolerance and _counted(self._target.day(self._day_ms, DAY_S_MAX)) == (rows, digest):
+        if not self._rules.tolerance and _counted(self._shown()) == (rows, digest):
             return told
         rows = missing = different = extra = 0
-        for each in compared(
-            self._source.day(self._day_ms, DAY_S_MAX), self._target.day(self._day_ms, DAY_S_MAX), self._rules.tolerance
-        ):
+        for each in compared(self._source.day(self._day_ms, DAY_S_MAX), self._shown(), self._rules.tolerance):
             rows, missing = rows + each.rows, missing + len(each.missing)
             different, extra = different + len(each.different), extra + each.extra
         return replace(told, rows=rows, missing=missing, different=different, extra=extra, by_digest=False)

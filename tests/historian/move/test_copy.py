@@ -18,6 +18,7 @@ from gateway.historian.copy_compare import compared
 from gateway.historian.memory import MemoryHistorian, in_pieces
 from gateway.historian.samples import DAY_MS, Samples, concatenated
 from gateway.historian.segments.durable import hook_steps
+from gateway.historian.segments.missing import Missing
 from gateway.historian.segments.store import EmbeddedHistorian
 from gateway.historian.store import (
     AlarmEvent,
@@ -414,6 +415,31 @@ def test_of_a_damaged_day_all_that_can_be_read_is_copied_and_once_it_is_mended_t
         (day,) = copy_store(source, target, wait=no_wait).days
     assert (day.verified, day.written) == (True, 50)
     assert held(target) == held_of(parts)
+
+
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("harm", ["torn", "hole"])
+def test_a_target_that_lost_something_gets_it_back_by_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
+    parts = [many([tag], 50) for tag in TAGS]
+    source = filled(concatenated(parts))
+    with closing(EmbeddedHistorian(tmp_path / "historian")) as target:
+        for part in parts:
+            target.write(part)
+        first, *_ = sorted((tmp_path / "historian/manifests").iterdir())
+        path = tmp_path / "historian/samples/2025-10-09" / f"{first.stem}.parquet"
+        if harm == "torn":
+            path.write_bytes(path.read_bytes()[:100])
+        else:
+            first.unlink()
+            hole = Missing(T0_MS, T0_MS + 9_000, "manifests of 1 to 9", "have left the ledger")
+            monkeypatch.setattr(target, "holes", lambda: (hole,))
+        with pytest.raises(SegmentDamagedError):
+            list(target.day(T0_MS))
+        (day,) = copy_store(source, target, wait=no_wait).days
+        assert (day.verified, day.written, day.rows) == (True, 50, 150)
+        assert copy_store(source, target, wait=no_wait).days[0].written == 0
+        monkeypatch.setattr("gateway.historian.segments.store.refuse_missing", lambda *_: None)
+        assert held(target) == held(source), "and all of it is there"
 
 
 def held_of(parts: Sequence[Samples]) -> list[Row]:
