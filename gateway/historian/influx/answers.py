@@ -27,7 +27,9 @@ _DROPPED: Final = re.compile(r"dropped=(\d{1,9})\b")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """All of it is stored (or older than what the store keeps by its own rule)."""
+    """All of it is stored, but what is older than what the store keeps by its own rule: so many lines, as far as it says."""
+
+    dropped: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +188,9 @@ def short(text: str) -> str:
 
 
 def _partial(said: str, body: bytes) -> Decision:
+    dropped = _DROPPED.search(said)
     if _TOO_OLD.search(said) and "unable to parse" not in said:
-        return Stored()  # it would be deleted by the store's own rule
+        return Stored(int(dropped[1]) if dropped else None)  # it would be deleted by the store's own rule
     whole = body.decode("utf-8", "replace")
     lines: tuple[str, ...] = tuple(_QUOTED.findall(_error_text(whole)))
     listed = () if lines else _listed(whole)
@@ -195,7 +198,6 @@ def _partial(said: str, body: bytes) -> Decision:
         numbers = tuple(number for number, _ in listed)
         schema = all(_OTHER_TYPE.search(why) for _, why in listed)
         return Partial(short(listed[0][1] or said), (), numbers, len(listed), schema)
-    dropped = _DROPPED.search(said)
     count = int(dropped[1]) if dropped and not lines else None
     return Partial(short(said), lines, (), count, schema=bool(_OTHER_TYPE.search(said)))
 

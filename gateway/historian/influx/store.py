@@ -55,6 +55,8 @@ CHUNK_ROWS: Final = 10_000
 LINES_AT_ONCE: Final = 20_000  # what is in memory as text
 LATEST_AT_ONCE: Final = 200
 DAY_AT_ONCE: Final = 32
+YOUNG_MS: Final = 3_600_000
+"""No store keeps less: what is of now and is dropped as too old tells of a clock that is wrong."""
 EVENTS_AT_ONCE: Final = 5_000
 _FIELDS: Final = '"value","quality","raw","late"'
 _NO_QUALITY: Final = quality_code(Quality.UNCERTAIN, Reason.UNKNOWN)
@@ -89,10 +91,11 @@ class InfluxHistorian:
     def _write(self, samples: Samples, by: float) -> list[Rejected]:
         made = sample_lines(samples, self.site)
         rejected = list(made.rejected)
+        young = (samples.source_ms[made.row] > time.time() * 1000 - YOUNG_MS).tolist()
         for at in range(0, len(made.text), self.config.batch_rows):
             refused = store_lines(
                 lambda body: self.link.write(body, "ms", by - time.monotonic()),
-                made.text[at : at + self.config.batch_rows], self.name,
+                made.text[at : at + self.config.batch_rows], self.name, young[at : at + self.config.batch_rows],
             )  # fmt: skip
             for line, reason in sorted(refused.items()):
                 row = int(made.row[at + line])

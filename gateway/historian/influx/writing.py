@@ -16,8 +16,11 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 Post = Callable[[bytes], Decision]
 
 
-def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, str]:
+def store_lines(post: Post, lines: Sequence[str], store: str = "", young: Sequence[bool] = ()) -> dict[int, str]:
     """Send lines until all are stored, but those named in the answer with the store's reason.
+
+    Args:
+        store: its id, for the advice. young: which lines are of the last hour, which no store may drop as too old.
 
     Raises:
         StoreAwayError, StoreRefusedError: nothing is known to be stored; send the same again.
@@ -36,6 +39,9 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
             continue
         decision = post(body)
         if isinstance(decision, Stored):
+            of_now = sum(young[row] for row in rows) if young else 0
+            if (decision.dropped or 0) > len(rows) - of_now:
+                raise _drops_the_present(store, decision.dropped or 0, len(rows))
             continue
         if isinstance(decision, Away):
             raise StoreAwayError(decision.reason, decision.reason_zh, decision.retry_after_s)
@@ -68,6 +74,15 @@ def store_lines(post: Post, lines: Sequence[str], store: str = "") -> dict[int, 
         else:
             waiting += _halves(rows)
     return refused
+
+
+def _drops_the_present(store: str, dropped: int, rows: int) -> StoreRefusedError:
+    return StoreRefusedError(
+        f"storage.stores.{store}: it drops {dropped} of {rows} samples as older than it keeps, and some of these are of the last hour;"
+        " set its clock or ours right, or how long it keeps with `hazardgate store setup`",
+        f"storage.stores.{store}：{rows} 个采样中有 {dropped} 个被当作超过保留期而丢弃，其中有最近一小时内的；请校准该库或本机的时钟，"
+        "或用 `hazardgate store setup` 设置保留时间",
+    )
 
 
 def _takes_nothing(store: str, size: int) -> StoreRefusedError:

@@ -121,6 +121,13 @@ def test_one_that_is_away_is_told_with_place_cause_and_next_step(status: int, bo
         assert what in text
 
 
+def test_how_many_were_too_old_is_told() -> None:
+    assert judge(400, '{"error":"partial write: points beyond retention policy dropped=2"}') == Stored(2)
+    assert judge(422, '{"message":"partial write: dropped 4 points outside retention policy of duration 1h0m0s - … dropped=4 for '
+                      'database: x"}') == Stored(4)  # fmt: skip
+    assert judge(204) == Stored()
+
+
 def test_the_lines_that_a_server_quotes_or_counts_are_known() -> None:
     quoted = judge(400, '{"error":"partial write: unable to parse \'m,a=b v=NaN 2\': invalid number\\nunable to parse \'m,a=b\': '
                         'missing fields dropped=0"}')  # fmt: skip

@@ -342,6 +342,21 @@ def test_what_is_older_than_the_store_keeps_is_no_fault_of_anybody(influxd: Stor
     store.close()
 
 
+@needs_influxd
+def test_a_store_whose_clock_runs_ahead_is_told_and_not_fed_into_the_void(
+    influxd: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours is set back here: what is of now for us is older than it keeps for the server."""
+    store = open_store(store_config(influxd, database="ahead", retention_days=1.0), "demo")
+    set_up(store)
+    now_ms = time.time_ns() // 1_000_000 - 30 * DAY_MS
+    monkeypatch.setattr("gateway.historian.influx.store.time.time", lambda: now_ms / 1000)
+    with pytest.raises(StoreRefusedError, match="clock"):
+        store.write(samples_of([Row("T", now_ms - 2_000, 1.0), Row("T", now_ms - 1_000, 2.0)]))
+    assert store.write(samples_of([Row("T", now_ms - 2 * DAY_MS, 1.0)])).rejected == (), "what is old may be dropped"
+    store.close()
+
+
 @needs_victoria
 def test_victoria_shows_the_newest_sample_whatever_its_query_page_hides(tmp_path: Path) -> None:
     """With its own setting for what is hidden, thirty seconds."""

@@ -89,3 +89,25 @@ def test_what_is_not_known_to_be_stored_is_said(decision: Decision, error: type)
     with pytest.raises(error) as raised:
         store_lines(lambda _: next(answers), ["x" * 3_000_000, "y" * 3_000_000])
     assert getattr(raised.value, "retry_after_s", 7.0) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("dropped", "young", "refused"),
+    [
+        pytest.param(2, [False, False, True], False, id="as many as are old"),
+        pytest.param(3, [False, False, True], True, id="one that is of now"),
+        pytest.param(1, [True, True, True], True, id="of the present alone"),
+        pytest.param(None, [True, True, True], False, id="a store that does not count"),
+    ],
+)
+def test_a_store_that_drops_the_present_as_too_old_is_refused(dropped: int | None, young: list[bool], refused: bool) -> None:
+    """No store keeps less than an hour: its clock or ours is wrong, and everything would be lost without a word."""
+    lines = ["a", "b", "c"]
+    if not refused:
+        assert store_lines(lambda _: Stored(dropped), lines, "plant", young) == {}
+        return
+    with pytest.raises(StoreRefusedError, match="clock") as raised:
+        store_lines(lambda _: Stored(dropped), lines, "plant", young)
+    for text in (str(raised.value), raised.value.message_zh):
+        assert "storage.stores.plant" in text
+        assert "hazardgate store setup" in text
