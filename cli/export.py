@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from cli.when import typed_time
 
 if TYPE_CHECKING:
     from config import SiteConfig
-    from gateway.historian import EmbeddedHistorian, ExportProgress
+    from gateway.historian import EmbeddedHistorian, ExportProgress, ExportTag
     from gateway.serve import HistoryReader
 
 EXIT_DAMAGED: Final = 1
@@ -73,8 +74,9 @@ def export_command(
     known = [ExportTag(tag.id, tag.name.zh, tag.unit or "") for tag in loaded.tags]
     try:
         kind = format_of(out)
-        order = ExportOrder(tuple(known) if all_ else chosen(known, wanted), from_ms, to_ms, zone, EXPORT_ROWS_MAX[kind])
         with closing(_reader(loaded, data)) as reader, showing() as shown:
+            known += _former(reader, set(wanted) - {tag.id for tag in known})
+            order = ExportOrder(tuple(known) if all_ else chosen(known, wanted), from_ms, to_ms, zone, EXPORT_ROWS_MAX[kind])
             done = write_export(reader, order, out, bom=bom, force=force, data=data, progress=lambda how: _tell(shown, how))
     except HistorianError as error:
         raise refuse(say(error.message_zh, str(error))) from None
@@ -121,6 +123,14 @@ def export_command(
 
 def _tell(shown: Shown, how: ExportProgress) -> None:
     shown.tell(how.done, say(f"{how.rows} 行", f"{how.rows} rows"))
+
+
+def _former(reader: EmbeddedHistorian | HistoryReader, unknown: Iterable[str]) -> list[ExportTag]:
+    """Return those of some tags that the site has no more, and the ledger has had."""
+    from gateway.historian import ExportTag
+    from gateway.serve import HistoryReader
+
+    return [ExportTag(word) for word in sorted(unknown) if isinstance(reader, HistoryReader) and reader.holds(word)]
 
 
 def _reader(site: SiteConfig, data: Path) -> EmbeddedHistorian | HistoryReader:

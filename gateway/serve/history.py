@@ -8,7 +8,8 @@ of the rollups that are kept beside the samples.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from gateway.historian.events import events_of_ledger
@@ -97,9 +98,21 @@ class HistoryReader(StateReader):
                 raise too_many(rows_max)
             return found, [*missing, *within(taken.gone, from_ms, to_ms)]
 
-        try:
+        with self._as_the_port_says(rows_max, deadline_s):
             self._check(from_ms, to_ms)
             return self._of_one_state(deadline_s, ask)
+
+    def holds(self, tag: str, deadline_s: float = DEADLINE_S_MAX) -> bool:
+        """Return what `knows` does. Raises what `range` does."""
+        with self._as_the_port_says(RAW_ROWS_MAX, deadline_s):
+            return self.knows(tag, deadline_s)
+
+    @staticmethod
+    @contextmanager
+    def _as_the_port_says(rows_max: int, deadline_s: float) -> Iterator[None]:
+        """Turn what a view raises into what a historian raises."""
+        try:
+            yield
         except OutOfTimeError:
             raise out_of_time("ledger", deadline_s) from None
         except HistoryTooLargeError:

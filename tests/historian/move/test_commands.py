@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import apsw
 import pytest
 import typer
 
@@ -174,6 +175,21 @@ def test_an_export_has_what_is_not_sealed_yet(tmp_path: Path) -> None:
         ]  # fmt: skip
     finally:
         chain.close()
+
+
+def test_a_tag_that_the_site_has_no_more_can_be_exported_and_one_it_never_had_cannot(data: Path, tmp_path: Path) -> None:
+    chain = Chain(data, config=load_site(DEMO_SITE))
+    chain.close()
+    with closing(apsw.Connection(str(data / "core" / "ledger.sqlite3"))) as db:
+        db.execute("INSERT INTO tag (id, name) VALUES (99999, 'OLD.LEVEL')")
+    with closing(EmbeddedHistorian(data / "historian")) as store:
+        store.write(many(["OLD.LEVEL"], 10))
+    asked = ("export", SITE, "--data", data, "--from", "2025-10-09", "--to", "2025-10-12")
+    done = run(*asked, "--tag", f"OLD.LEVEL,{A}", "--out", tmp_path / "out.csv", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1])["rows"] == 510
+    done = run(*asked, "--tag", "OLD.LEVEN", "--out", tmp_path / "none.csv")
+    assert (done.exit_code, "no tag 'OLD.LEVEN'" in done.output) == (2, True)
 
 
 def test_everything_wrong_in_a_foreign_file_is_listed_with_its_line(data: Path, tmp_path: Path) -> None:
