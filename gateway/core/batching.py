@@ -19,9 +19,7 @@ from config import Grade
 from gateway.core.arrivals import Arrived, Gathered, Unconditioned
 from gateway.core.books import Loss, Verdict
 from gateway.core.entries import Columns, Entry, EntryKind, pack_columns, pack_frames, pack_json
-from gateway.core.history_runs import LateWant, Stretch
-from gateway.core.host import (
-    TRESPASS_NAMED_MAX,
+from gateway.core.facts import (
     BlockArrived,
     DeviceDied,
     Fact,
@@ -33,6 +31,8 @@ from gateway.core.host import (
     Refused,
     Suspicion,
 )
+from gateway.core.history_runs import LateWant, Stretch
+from gateway.core.host import TRESPASS_NAMED_MAX
 from gateway.core.ledger import Batch, StreamRow
 from gateway.core.machine import Machine
 from gateway.core.own_trouble import EXPLAINS_MS, OwnTrouble

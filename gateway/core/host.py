@@ -14,8 +14,20 @@ from enum import Enum
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gateway.core.declared import IGNORED_ALIAS, UNKNOWN_ALIAS, Declared
+from gateway.core.facts import (
+    BlockArrived,
+    DeviceDied,
+    Fact,
+    FrameArrived,
+    NodeBorn,
+    NodeDied,
+    NodeFact,
+    RebirthWanted,
+    Refused,
+    Suspicion,
+)
 from wire import (
     BDSEQ,
     CLOCK_OFFSET,
@@ -47,92 +59,14 @@ from wire import (
     decode_payload,
     next_seq,
     read_unfinished,
-    takes_double,
 )
 
 REBIRTH_FIRST_MS: Final = 5_000
 REBIRTH_MAX_MS: Final = 60_000
 SEQ_END: Final = 256
 RECENT_SEQS: Final = 16  # a repeat comes at once or not at all
-ALIAS_TABLE_MAX: Final = 1 << 20  # larger aliases (foreign nodes) go through a dictionary
 TRESPASS_NAMED_MAX: Final = 8
 BIRTHS_KNOWN_MAX: Final = 64  # births, and ends of streams, by which one that comes late is known again
-UNKNOWN_ALIAS: Final = -1
-IGNORED_ALIAS: Final = -2  # declared in a birth, but no tag of this site
-
-
-@dataclass(frozen=True, slots=True)
-class NodeBorn:
-    """A valid NBIRTH. `live` is 0 for a node that is not ours."""
-
-    live: int
-    spans: tuple[StreamSpan, ...]
-    config_hash: str
-    spool_fault: bool
-    clock_offset_ms: int
-    clock_synced: bool
-    transport_blocked: bool = False
-    commands_refused: int = 0  # since the node's start
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameArrived:
-    """Values of one device in the site's tag order. stream and sequence are 0 without marks."""
-
-    device: str
-    stream: int
-    sequence: int
-    batch: SampleBatch
-    historical: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BlockArrived:
-    """A spool block, still packed."""
-
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NodeDied:
-    """NDEATH of the current session."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceDied:
-    """DDEATH."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFact:
-    """A node-level metric of ours changed."""
-
-    name: str
-    value: bool | int | str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A message that cannot be used. `reason` is safe to log."""
-
-    topic: str
-    reason: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Suspicion:
-    """Somebody may pose as this node, or it goes beyond what is its own. Nothing of it was believed.
-
-    Attributes:
-        word: last word of the security alarm's key.
-        facts: told on with it.
-    """
-
-    word: str
-    facts: Mapping[str, str | int]
 
 
 class Place(Enum):
@@ -141,16 +75,6 @@ class Place(Enum):
     NEWEST = "newest"
     OVERTAKEN = "overtaken"
     REPEAT = "repeat"
-
-
-@dataclass(frozen=True, slots=True)
-class RebirthWanted:
-    """Ask the node to begin its session's births anew."""
-
-    reason: str
-
-
-Fact = NodeBorn | FrameArrived | BlockArrived | NodeDied | DeviceDied | NodeFact | Refused | Suspicion | RebirthWanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,69 +90,6 @@ class _Message:
     def seq(self) -> int | None:
         decoded = self.columns if self.birth is None else self.birth
         return None if decoded is None else decoded.seq
-
-
-class _Declared:
-    """What the births declared: tag and data type of every alias and name. Small aliases stand in one array."""
-
-    def __init__(self) -> None:
-        self._tag = np.empty(0, np.int32)
-        self._datatype = np.empty(0, np.uint8)
-        self._double = np.empty(0, np.int32)  # the tag where a double of this alias is taken as it is, else UNKNOWN_ALIAS
-        self._large: dict[int, tuple[int, int]] = {}
-        self._named: dict[str, int] = {}
-
-    def declare(self, metric: Metric, tag: int) -> None:
-        """Take one metric of a birth; `tag` is its index or IGNORED_ALIAS."""
-        datatype = 0 if metric.datatype is None else int(metric.datatype)
-        if metric.name is not None:
-            self._named[metric.name] = datatype
-        alias = metric.alias
-        if alias is None:
-            return
-        if alias >= ALIAS_TABLE_MAX:
-            self._large[alias] = (tag, datatype)
-            return
-        if alias >= len(self._tag):
-            size = max(64, 2 * alias)
-            grown_tag, grown_datatype = np.full(size, UNKNOWN_ALIAS, np.int32), np.zeros(size, np.uint8)
-            grown_double = np.full(size, UNKNOWN_ALIAS, np.int32)
-            grown_tag[: len(self._tag)], grown_datatype[: len(self._tag)] = self._tag, self._datatype
-            grown_double[: len(self._tag)] = self._double
-            self._tag, self._datatype, self._double = grown_tag, grown_datatype, grown_double
-        self._tag[alias], self._datatype[alias] = tag, datatype
-        self._double[alias] = tag if takes_double(datatype) else UNKNOWN_ALIAS
-
-    def tags_of_doubles(self, alias: NDArray[np.int64]) -> NDArray[np.int32] | None:
-        """Return the tag index of every row; None unless each is a tag of this node and takes doubles.
-
-        Args:
-            alias: int64[n], 0 or more.
-        """
-        try:
-            tag = self._double.take(alias)
-        except IndexError:
-            return None
-        return tag if len(tag) and np.minimum.reduce(tag) >= 0 else None
-
-    def look_up(
-        self, columns: DataColumns, tag_index: Mapping[str, int]
-    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """Return tag index and declared data type of every row: by alias where it has one, else by name."""
-        alias = columns.alias
-        if len(alias) and int(alias.min()) >= 0 and int(alias.max()) < len(self._tag):
-            return self._tag[alias], self._datatype[alias]  # as every frame of a node of ours
-        tag = np.full(len(alias), UNKNOWN_ALIAS, np.int32)
-        datatype = np.zeros(len(alias), np.uint8)
-        small = (alias >= 0) & (alias < len(self._tag))
-        tag[small], datatype[small] = self._tag[alias[small]], self._datatype[alias[small]]
-        for row in np.flatnonzero(~small).tolist():
-            name = columns.names[row]
-            if alias[row] >= 0:
-                tag[row], datatype[row] = self._large.get(int(alias[row]), (UNKNOWN_ALIAS, 0))
-            elif name is not None:
-                tag[row], datatype[row] = tag_index.get(name, IGNORED_ALIAS), self._named.get(name, 0)
-        return tag, datatype
 
 
 class NodeSession:
@@ -260,7 +121,7 @@ class NodeSession:
         self._sealed: dict[int, int] = {}  # stream -> where it ended, as a birth after it told
         self._gap_since_ms: int | None = None
         self._foreign: ReorderBuffer[_Message] = ReorderBuffer(reorder_ms)
-        self._declared = _Declared()
+        self._declared = Declared()
         self._devices: set[str] = set()
         self._rebirth_wanted: str | None = None
         self._rebirth_wait_ms = REBIRTH_FIRST_MS
@@ -402,7 +263,7 @@ class NodeSession:
         self._newest_at.clear()
         self._gap_since_ms = None
         self._foreign.death()
-        self._declared = _Declared()
+        self._declared = Declared()
         self._devices.clear()
 
     # -- order --

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from config import SiteConfig
-from gateway.core.host import Fact, FrameArrived, NodeDied, NodeSession, Refused, Suspicion
+from gateway.core.facts import Fact, FrameArrived, NodeDied, Refused, Suspicion
+from gateway.core.host import NodeSession
 from gateway.core.machine import Machine
 from wire import DataColumns, MalformedTopicError, PayloadLimits, parse_topic
 

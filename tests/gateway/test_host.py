@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from gateway.core.host import (
-    REBIRTH_FIRST_MS,
-    REBIRTH_MAX_MS,
+from gateway.core.facts import (
     BlockArrived,
     DeviceDied,
     Fact,
@@ -18,10 +16,10 @@ from gateway.core.host import (
     NodeBorn,
     NodeDied,
     NodeFact,
-    NodeSession,
     RebirthWanted,
     Refused,
 )
+from gateway.core.host import REBIRTH_FIRST_MS, REBIRTH_MAX_MS, NodeSession
 from gateway.core.sessions import Sessions
 from tests.gateway.field import (
     GAS,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.running import LOG_FORMAT, OneLineFormatter
-from gateway.core.host import Suspicion
+from gateway.core.facts import Suspicion
 from gateway.core.sessions import Sessions
 from tests.gateway.field import site
 from wire import PAYLOAD_LIMITS

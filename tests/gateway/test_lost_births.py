@@ -9,7 +9,8 @@ import pytest
 
 from config import SiteConfig
 from gateway.core.books import NodeBook
-from gateway.core.host import NodeSession, RebirthWanted
+from gateway.core.facts import RebirthWanted
+from gateway.core.host import NodeSession
 from gateway.core.retention import Removable
 from gateway.core.writer import Ballast
 from tests.gateway.bench import Bench

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.host import Fact, FrameArrived, NodeSession
+from gateway.core.facts import Fact, FrameArrived
+from gateway.core.host import NodeSession
 from tests.gateway.field import (
     GAS,
     LEVEL,
