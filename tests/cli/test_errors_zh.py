@@ -64,7 +64,8 @@ OURS = [  # every cause that our own code gives to these errors
         "a database of another program", "not a readable SQLite file (file is not a database)", "belongs to site A, not B",
         "there is no such file", "not a readable ledger (disk I/O error)", "it names no schema version")),
     *(gateway.core.ActsSocketError(Path("/d/a"), cause) for cause in (
-        "cannot be opened (EADDRINUSE)", "no answer (TimeoutError)", "an answer longer than 65536 bytes",
+        "cannot be opened (EADDRINUSE)", "no answer (TimeoutError)", "no answer (FileNotFoundError)", "no answer (ConnectionRefusedError)",
+        "an answer longer than 65536 bytes",
         "core closed the connection without an answer", "an answer that cannot be read (line 1)")),
     *(alerting.delivery.SecretRefusedError("CITY", reason) for reason in (
         "file holds 9 secrets, not 1 to 4", "does not begin with whsec_", "is not base64", "has 7 bytes")),
@@ -77,6 +78,7 @@ OURS = [  # every cause that our own code gives to these errors
 def test_no_sentence_is_half_english_and_none_drops_a_figure(error: Exception) -> None:
     told, english = sentence(error), str(error)
     assert set(re.findall(r"\d+", english)) <= set(re.findall(r"\d+", told)), told
+    assert "Error" not in told
     for phrase in re.findall(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", told):
         assert phrase in "file is not a database", f"only a library's own words stay: {told}"
 
