@@ -284,9 +284,9 @@ def by_halves(
         return []
     try:
         return [ask(files)]
-    except UnreadableError as error:
+    except (UnreadableError, UnicodeDecodeError, LookupError, TypeError) as error:  # rubbish in a file's end makes any of these
         if len(files) == 1:
-            unreadable(files[0], error)
+            unreadable(files[0], error if isinstance(error, UnreadableError) else UnreadableError("it is cut short, or changed"))
             return []
     middle = len(files) // 2
     return [*by_halves(files[:middle], ask, unreadable), *by_halves(files[middle:], ask, unreadable)]

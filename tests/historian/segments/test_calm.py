@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.log import AlarmSpan
+from gateway.historian.segments.query import ParquetReader
+from gateway.historian.segments.reading import SegmentReader
 from gateway.historian.segments.scrub import EVERY_MS, Scrub
 from tests.historian.reference import Row as RowOf
 from tests.historian.reference import samples_of
@@ -174,6 +178,26 @@ def test_whatever_is_flipped_in_a_file_s_end_looking_goes_on(tmp_path: Path, jou
         else:
             assert one.problems()
     assert wrong == []
+
+
+@pytest.mark.fault("F73")
+def test_whatever_is_flipped_in_a_file_s_end_readers_name_the_file(tmp_path: Path, journal: Journal) -> None:
+    folder = tmp_path / "h"
+    frames(journal, 30)
+    run(folder, journal, T0_MS + 120_000)
+    reader = SegmentReader(folder, ParquetReader(folder))
+    taken = reader.taken()
+    (live,) = taken.files()
+    victim = live.samples(folder)
+    raw = victim.read_bytes()
+    end = len(raw) - int.from_bytes(raw[-8:-4], "little") - 8
+    names = [found.start() for found in re.finditer(rb"tag|source_ms|value|code|raw|late|stream|sequence", raw) if found.start() >= end]
+    assert len(names) > 15
+    for at in names:
+        for bit in (1, 128):
+            victim.write_bytes(raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
+            found, missing = reader.samples(taken, TAGS[0], T0_MS, T0_MS + DAY_MS, 10**6, time.monotonic() + 60)
+            assert len(found) == 10 or [each.file for each in missing] == [str(victim.relative_to(folder))], (at, bit)
 
 
 # -- what is missing ------------------------------------------------------------------------------------------------
