@@ -293,7 +293,7 @@ def test_ended_at_every_call_the_next_run_completes_it_and_doubles_nothing() -> 
     assert number > 24
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_at_every_step_on_the_disk_the_next_run_completes_it(tmp_path: Path) -> None:
     source = filled(many(TAGS[:2], 20, step_ms=3_000_000), [event(1)])
     expected = held(source)

@@ -484,7 +484,7 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_at_every_step_a_load_goes_on_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     path = big(tmp_path, rows=2_500)
     kept = Kept()
