@@ -342,6 +342,29 @@ def test_what_is_older_than_the_store_keeps_is_no_fault_of_anybody(influxd: Stor
     store.close()
 
 
+def _taken_packed(server: StoreServer) -> None:
+    store = open_store(store_config(server, database="packed"), "demo")
+    set_up(store)
+    store.link._zip = True
+    rows = [Row("T", T0 + at * 1000, float(at)) for at in range(200)]
+    assert store.write(samples_of(rows)).rejected == ()
+    if server.kind == VICTORIA:
+        flush(server.url)
+    assert store.range("T", T0, T0 + DAY_MS).value.tolist() == [float(at) for at in range(200)]
+    store.close()
+
+
+@needs_influxd
+def test_influxdb_takes_what_is_packed_for_the_network(influxd: StoreServer) -> None:
+    """On loopback, where all of these servers are, nothing is."""
+    _taken_packed(influxd)
+
+
+@needs_victoria
+def test_victoria_takes_what_is_packed_for_the_network(victoria: StoreServer) -> None:
+    _taken_packed(victoria)
+
+
 @needs_influxd
 def test_a_store_whose_clock_runs_ahead_is_told_and_not_fed_into_the_void(
     influxd: StoreServer, monkeypatch: pytest.MonkeyPatch
