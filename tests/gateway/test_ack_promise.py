@@ -1,5 +1,5 @@
 """Nothing is acknowledged that did not arrive, and nothing is lost without a word: an edge and a ledger, older copies
-of either put back, births and frames that get lost, against a reference model that only knows sets."""
+of either put back, births and frames that get lost, two boxes, against a reference model that only knows sets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ INTERVALS_MAX = 4
 class AckPromise(RuleBasedStateMachine):
     """Ids ascend here, so that of two streams the one with the higher id began later."""
 
+    intervals_max = INTERVALS_MAX
+
     def __init__(self) -> None:
         super().__init__()
         self.limits = (
             mock.patch.object(books, "UNFINISHED_LISTED_MAX", LISTED_MAX),
-            mock.patch.object(streams, "INTERVALS_MAX", INTERVALS_MAX),
+            mock.patch.object(streams, "INTERVALS_MAX", self.intervals_max),
         )
         for limit in self.limits:
             limit.start()
@@ -36,6 +38,7 @@ class AckPromise(RuleBasedStateMachine):
         self.predecessor: dict[int, tuple[int, int]] = {}
         self.last: dict[int, int] = {}
         self.held: dict[int, set[int]] = {}  # what the edge still has
+        self.dropped: set[tuple[int, int]] = set()  # what it had no room for
         # The ledger.
         self.book = NodeBook()
         self.arrived: dict[int, set[int]] = {}
@@ -159,16 +162,22 @@ class AckPromise(RuleBasedStateMachine):
         dropped = [(first, first, "full")] if drop else []
         found = self.book.arrive_block(stream, first, last, dropped)
         if found is not None:
-            self.came(stream, set(range(first, last + 1)) - ({first} if drop else set()))
+            fresh = {number for lo, hi in found[0] for number in range(lo, hi + 1)}
+            self.came(stream, fresh - ({first} if drop else set()))
+            self.dropped |= {(stream, first)} if drop else set()
             for loss in found[1]:
                 self.lost.setdefault(stream, set()).update(range(loss.first, loss.last + 1))
 
     @rule()
     def acknowledge(self) -> None:
+        """An edge forgets on our word alone: only what arrived, or what it dropped itself."""
         for stream, held in self.held.items():
             state = self.book.streams.get(stream)
             if state is not None:
-                self.held[stream] = {number for number in held if number > state.acknowledged}
+                forgotten = {number for number in held if number <= state.acknowledged}
+                never_came = forgotten - self.arrived.get(stream, set())
+                assert self.gateway_restores or all((stream, number) in self.dropped for number in never_came), never_came
+                held -= forgotten
 
     @rule(times=st.integers(1, 3), heard=st.booleans())
     def reconnects(self, times: int, heard: bool) -> None:
@@ -241,9 +250,29 @@ class AckPromise(RuleBasedStateMachine):
             assert counted <= known, (stream, sorted(counted - known)[:5])
 
 
+class TwoBoxes(AckPromise):
+    """Under one id, in turn: what the births of one leave out the other may still hold."""
+
+    intervals_max = 60  # where they run out, frames that came are forgotten, and stored twice
+
+    @initialize()
+    def choose_faults(self) -> None:
+        self.gateway_may_fail = self.edge_may_fail = False
+        self.parked: tuple[Any, ...] = (0, {}, {}, {})
+
+    @rule()
+    def other_box(self) -> None:
+        parked, self.parked = self.parked, (self.live, self.predecessor, self.last, self.held)
+        self.live, self.predecessor, self.last, self.held = parked
+        self.edge_restores += 2  # it looks like that
+        self.begin(heard=True)
+
+
 def _copied(sets: dict[int, set[int]]) -> dict[int, set[int]]:
     return {stream: set(numbers) for stream, numbers in sets.items()}
 
 
 TestAckPromise = AckPromise.TestCase
 TestAckPromise.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestTwoBoxes = TwoBoxes.TestCase
+TestTwoBoxes.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
