@@ -64,7 +64,8 @@ OURS = [  # every cause that our own code gives to these errors
         "a database of another program", "not a readable SQLite file (file is not a database)", "belongs to site A, not B",
         "there is no such file", "not a readable ledger (disk I/O error)", "it names no schema version")),
     *(gateway.core.ActsSocketError(Path("/d/a"), cause) for cause in (
-        "cannot be opened (EADDRINUSE)", "no answer (TimeoutError)", "no answer (FileNotFoundError)", "no answer (ConnectionRefusedError)",
+        "cannot be opened (EADDRINUSE)", "no answer (TimeoutError)", "no answer (FileNotFoundError)",
+        "no answer (ConnectionRefusedError)",
         "an answer longer than 65536 bytes",
         "core closed the connection without an answer", "an answer that cannot be read (line 1)")),
     *(alerting.delivery.SecretRefusedError("CITY", reason) for reason in (

@@ -24,7 +24,8 @@ def refused(data: Path) -> str:
     """What both languages say; serve has touched nothing."""
     before = sorted(path for path in data.rglob("*") if path.is_file()) if data.exists() else []
     with pytest.raises(ServeError) as caught:
-        asyncio.run(run_serve(site(), data, asyncio.Event(), ServeSettings(port=0)))
+        starting = run_serve(site(), data, asyncio.Event(), ServeSettings(port=0))
+        asyncio.run(asyncio.wait_for(starting, 20))  # one that does start would go on for ever
     after = sorted(path for path in data.rglob("*") if path.is_file()) if data.exists() else []
     strange = {path.name for path in set(after) - set(before)} - {"ledger.sqlite3-wal", "ledger.sqlite3-shm"}
     assert strange <= {"serve.lock"}, strange
