@@ -14,6 +14,7 @@ from gateway.historian.segments.durable import aside, make_folder, publish, sync
 from gateway.historian.segments.files import copy_files, write_samples
 from gateway.historian.segments.folder import LiveFile, file_sha256
 from gateway.historian.segments.log import AlarmSpan
+from gateway.historian.segments.lost import put_evidence_away
 from gateway.historian.segments.merge import PIECE_ROWS, once, samples_from
 from gateway.historian.segments.names import EVIDENCE, TEMPORARY, is_day
 from gateway.historian.segments.seal import sorted_samples
@@ -68,7 +69,7 @@ def set_aside(
     """
     target = evidence_path(folder, day)
     make_folder(target.parent)
-    kept = _tags_of(db, target) if target.exists() else []
+    kept = _kept(db, folder, target) if target.exists() else []
     asked = [live for live in lives if any(_near(each, live) for each in spans.values())]
     sound = [live for live in asked if not _damaged(folder, live, told)]
     parts: list[Path] = []
@@ -122,9 +123,24 @@ def _part(db: duckdb.DuckDBPyConnection, folder: Path, target: Path, gathered: S
     return path
 
 
-def _tags_of(db: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    sql = "SELECT DISTINCT tag FROM read_parquet($path, hive_partitioning = false)"
-    return [tag for (tag,) in db.execute(sql, {"path": str(path)}).fetchall()]
+def _kept(db: duckdb.DuckDBPyConnection, folder: Path, path: Path) -> list[str]:
+    """Return the tags of what is there already; if that cannot be read it is put away, so that it holds up no day.
+
+    Raises:
+        OSError, duckdb.Error: it cannot be read now.
+    """
+    sql = (
+        "SELECT tag, sum(hash(source_ms, value, code, raw, late, stream, sequence) % 1024)"
+        " FROM read_parquet($path, hive_partitioning = false) GROUP BY tag"
+    )
+    try:
+        return [tag for tag, _ in db.execute(sql, {"path": str(path)}).fetchall()]
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
+    except (duckdb.Error, UnicodeDecodeError):
+        file_sha256(path)  # whether the disk gives its bytes
+        put_evidence_away(folder, path)
+        return []
 
 
 def _rows_of(

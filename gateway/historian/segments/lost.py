@@ -1,7 +1,7 @@
 """What nobody can vouch for and nobody may delete: it goes to `lost/`, and the status names it.
 
 Below `lost/samples` and `lost/rollups` are data files whose manifest is not there any more. Below `lost/evidence` are
-samples that were damaged when their day went, of a day that had alarms.
+samples that were damaged when their day went, of a day that had alarms, and evidence that was damaged itself.
 """
 
 from __future__ import annotations
@@ -50,17 +50,34 @@ def put_damaged_away(folder: Path, lives: Iterable[LiveFile]) -> None:
             publish(path, target)
 
 
+def put_evidence_away(folder: Path, path: Path) -> None:
+    """Move evidence that cannot be read any more out of the way of what is put aside of its day next.
+
+    Raises:
+        OSError: the disk would not; do it again.
+    """
+    target = folder / LOST / EVIDENCE / path.stem / path.name
+    make_folder(target.parent)
+    log.error("historian: evidence %s cannot be read any more; it is put under %s/", path.name, LOST)
+    publish(path, target)
+
+
 def lost_problems(folder: Path, taken: Snapshot) -> Iterator[Problem]:
     """Yield what lies there, until somebody has taken it away, or what it holds counts again."""
     found = []
     for top in (EVIDENCE, SAMPLES):
         for path in sorted((folder / LOST / top).glob("????-??-??/*.parquet")):
             stem, day = parse_data_name(path.name), path.parent.name
-            if stem is None or not is_day(day) or (top == SAMPLES and _counts_again(taken, stem)):
+            if not is_day(day):
                 continue
-            why = f"no manifest names it any more ({_what(stem)}); restore the historian from a backup, or keep the file elsewhere"
-            if top == EVIDENCE:
+            if top == EVIDENCE and path.stem == day:
+                why = "it was evidence of a day and cannot be read any more; restore it from a backup, or keep the file elsewhere"
+            elif stem is None or (top == SAMPLES and _counts_again(taken, stem)):
+                continue
+            elif top == EVIDENCE:
                 why = "it was damaged when its day went: what it has around alarms is not among the evidence; keep the file elsewhere"
+            else:
+                why = f"no manifest names it any more ({_what(stem)}); restore the historian from a backup, or keep the file elsewhere"
             found.append(Problem(str(path.relative_to(folder)), day, day_ms(day), day_ms(day) + DAY_MS - 1, why))
     yield from found[:TOLD_MAX]
 

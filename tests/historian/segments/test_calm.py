@@ -106,6 +106,31 @@ def test_damaged_samples_of_a_day_with_alarms_are_kept_aside_when_it_goes(tmp_pa
     assert [why.partition(":")[0] for why in told(folder)] == ["it was damaged when its day went"] * alarm
 
 
+@pytest.mark.fault("F73")
+@pytest.mark.parametrize("harm", ["empty", "middle", "end"])
+def test_evidence_that_is_damaged_is_put_away_and_holds_up_no_day(tmp_path: Path, journal: Journal, harm: str) -> None:
+    folder = tmp_path / "h"
+    for day in range(4):
+        frames(journal, 3, T0_MS + day * DAY_MS)
+    journal.alarm(TAGS[0], T0_MS, T0_MS + 1000)
+    now_ms = T0_MS + 3 * DAY_MS
+    run(folder, journal, now_ms + 60_000)
+    db = connect(folder)
+    set_aside(db, folder, "2025-06-16", list(SegmentFolder(folder).snapshot().files())[:1], {TAGS[0]: [(T0_MS, T0_MS + 1000)]})
+    db.close()
+    path = folder / "evidence" / "2025-06-16.parquet"
+    raw = path.read_bytes()
+    at = {"empty": 0, "middle": 30, "end": len(raw) - 40}[harm]
+    wrong = b"" if harm == "empty" else raw[:at] + bytes(each ^ 255 for each in raw[at : at + 20]) + raw[at + 20 :]
+    path.write_bytes(wrong)
+    run(folder, journal, now_ms + 120_000, keep_days=2.0)
+    assert not [*folder.glob("samples/2025-06-16/*")]
+    assert {row for row in journal.rows if row[0] == TAGS[0] and row[1] <= T0_MS + 1000} == set(rows_in([path]))
+    (put,) = folder.glob("lost/evidence/2025-06-16/*")
+    assert put.read_bytes() == wrong
+    assert [why.partition(";")[0] for why in told(folder)] == ["it was evidence of a day and cannot be read any more"]
+
+
 def test_an_alarm_that_stands_is_evidence_to_the_end_whatever_the_clock_says() -> None:
     assert spans_of([AlarmSpan("T", 1000, None)], 10) == {"T": [(990, (1 << 62) + 10)]}
 
