@@ -27,6 +27,7 @@ from gateway.historian.segments.names import Stem, manifest_path, rollup_path, s
 from tests.gateway.bench import Bench
 from tests.gateway.field import LEVEL, T0_MS, Edge
 from tests.gateway.test_ledger import notice, raised
+from tests.patience import killed_if_it_hangs
 
 DAY = "2023-11-14"
 LEDGER = "core/ledger.sqlite3"
@@ -211,6 +212,7 @@ def ends_at(number: int, work: Callable[[Disk], object]) -> bool:
     """Run `work` in a process of its own that is killed when its step of this number comes; False if it came to its end."""
     child = os.fork()
     if child == 0:
+        killed_if_it_hangs()
         left = number
 
         def step(_: str) -> None:

@@ -31,6 +31,7 @@ from gateway.historian.store import (
 )
 from tests.historian.contract.stores import STORES
 from tests.historian.move.samples import GOOD, RANGE, T0_MS, Row, many, rows_of, samples_of, sound_samples
+from tests.patience import killed_if_it_hangs
 
 TAGS = ["A.X", "B.Y", "名称,= .\"Z"]
 
@@ -316,6 +317,7 @@ def test_killed_at_every_step_on_the_disk_the_next_run_completes_it(tmp_path: Pa
 def _killed_at(number: int, source: Historian, folder: Path) -> bool:
     child = os.fork()
     if child == 0:
+        killed_if_it_hangs()
         seen = 0
 
         def count(_: str) -> None:

@@ -28,6 +28,7 @@ from gateway.historian.samples import DAY_MS, Samples, concatenated
 from gateway.historian.segments.durable import hook_steps
 from gateway.historian.segments.folder import SegmentFolder
 from tests.historian.move.samples import BAD, GOOD, RANGE, SHANGHAI, T0_MS, Row, many, rows_of
+from tests.patience import killed_if_it_hangs
 
 SITE: SiteConfig = load_site(DEMO_SITE)
 CHOSEN = [tag for tag in SITE.tags if not tag.discrete][:2]
@@ -467,6 +468,7 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
     """Run it in a child that is ended by SIGKILL at its so-manieth step on the disk; return whether it got that far."""
     child = os.fork()
     if child == 0:
+        killed_if_it_hangs()
         seen = 0
 
         def count(_: str) -> None:
