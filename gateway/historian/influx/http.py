@@ -24,7 +24,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 
 from config import TimeSeriesStoreConfig
-from gateway.historian.influx.answers import Away, Decision, Refused, judged, short
+from gateway.historian.influx.answers import Away, Decision, Refused, Stored, judged, short
 from gateway.historian.influx.bounded import DeadlineError, Timed, TimedTls, Until
 from gateway.historian.store import StoreAwayError, StoreRefusedError
 
@@ -36,7 +36,7 @@ HIDDEN_CHARS_MIN: Final = 8
 """A credential shorter than that stands in any answer by chance, and says nothing there."""
 CONNECTIONS: Final = 2
 CHUNK_BYTES: Final = 64 * 1024
-ANSWERED_S: Final = 5.0
+STORED_S: Final = 5.0
 """VictoriaMetrics tells what it has counted up to a second late."""
 _PRECISION_3: Final = {"ms": "millisecond", "ns": "nanosecond"}
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
@@ -76,7 +76,7 @@ class Link:
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "hazardgate", **own}
         self._zip = parts.hostname not in _LOCAL
         self._v2: Any = None
-        self._answered, self._answers = 0, deque[float]()
+        self._stored, self._answers = 0, deque[float]()
         self.clock = time.monotonic
 
     def close(self) -> None:
@@ -151,17 +151,19 @@ class Link:
             return Away(str(error), error.message_zh)
         except StoreRefusedError as error:
             return Refused(str(error), error.message_zh)
-        self._answers.append(self.clock())
-        self.answered()
-        return judged(self.config.id, reply.status, reply.headers, reply.body, time.time())
+        decision = judged(self.config.id, reply.status, reply.headers, reply.body, time.time())
+        if isinstance(decision, Stored):
+            self._answers.append(self.clock())
+            self.stored()
+        return decision
 
-    def answered(self) -> int:
-        """Return how many writes were answered, whatever the answer was, up to some seconds ago (`ANSWERED_S`)."""
-        before = self.clock() - ANSWERED_S
+    def stored(self) -> int:
+        """Return how many writes it answered with stored up to some seconds ago (`STORED_S`); a refusal may be a proxy's."""
+        before = self.clock() - STORED_S
         while self._answers and self._answers[0] <= before:
             self._answers.popleft()
-            self._answered += 1
-        return self._answered
+            self._stored += 1
+        return self._stored
 
     def _write(self, body: bytes, encoding: str, precision: str, deadline_s: float | None) -> Reply:
         config = self.config

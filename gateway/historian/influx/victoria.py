@@ -237,20 +237,20 @@ class VictoriaHistorian(InfluxHistorian):
     def restarted(self, deadline_s: float = 5.0) -> bool:
         """Return whether another process answers than at the first call: it has lost what was not on its disk.
 
-        It tells its start in whole seconds. One that was started anew within the second has counted fewer writes than were answered.
+        It tells its start in whole seconds. One that was started anew within the second has counted fewer writes than it stored for us.
 
         Raises:
             StoreAwayError: no answer. StoreRefusedError: it does not tell, so that a loss could not be seen.
         """
-        answered = self.link.answered()
+        stored = self.link.stored()
         reply = self.link.send("GET", "/metrics", deadline_s=deadline_s, bytes_max=ANSWER_BYTES_MAX)
         found = dict(line.rsplit(None, 1) for line in reply.body.splitlines() if line.startswith((_STARTED, _WRITES)))
         if reply.status != 200 or _STARTED not in found:
             raise self._does_not_tell(reply)
         started, writes = found[_STARTED], int(float(found.get(_WRITES, b"0")))
         if self._first is None:
-            self._first = started, writes - answered
-        counted = _WRITES not in found or writes - answered >= self._first[1]
+            self._first = started, writes - stored
+        counted = _WRITES not in found or writes - stored >= self._first[1]
         return started != self._first[0] or not counted
 
     def _does_not_tell(self, reply: Reply) -> HistorianError:

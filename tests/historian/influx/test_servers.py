@@ -329,6 +329,29 @@ def test_a_victoria_started_anew_within_the_second_is_told_by_what_it_counted(
         assert store.restarted() is restarted
 
 
+def test_a_write_that_a_proxy_answered_is_none_that_victoria_has_to_count() -> None:
+    """A proxy's limit of a request's size: it says 413 to the whole, and the halves go through."""
+    told = [0]
+
+    def serve(line: socket.socket, request: bytes) -> None:
+        if b"/api/v2/write" not in request:
+            says("200 OK", METRICS.format(1_700_000_000, told[0]).encode())(line, request)
+        elif len(request) > 600:
+            says("413 Request Entity Too Large")(line, request)
+        else:
+            told[0] += 1
+            says("204 No Content")(line, request)
+
+    with peer(serve) as (url, _):
+        store = VictoriaHistorian(TimeSeriesStoreConfig(id="plant", kind="victoriametrics", url=url), "demo")
+        assert not store.restarted()
+        assert store.write(samples_of([Row("T", T0 + at, 1.0) for at in range(16)])).rejected == ()
+        assert told[0] > 1
+        now_s = time.monotonic()
+        store.link.clock = lambda: now_s + 10.0
+        assert not store.restarted(), "it would be fed the same for ever"
+
+
 @needs_influxd
 def test_what_is_older_than_the_store_keeps_is_no_fault_of_anybody(influxd: StoreServer) -> None:
     """Its own retention drops it, and the rest is stored; the year is that of the server's clock."""
