@@ -161,7 +161,9 @@ def _feeding(fed: dict[str, Any] | None) -> str:
         "live": say("实时", "live"), "catching up": say("追补中", "catching up"), "away": say("不可用", "away"),
         "refused": say("被拒绝", "refused"),
     }.get(fed["state"], fed["state"])  # fmt: skip
-    return say(
+    told = say(
         f"写入：{state}，未写入 {fed['lag_rows']} 条日志，隔离 {fed['quarantined']} 个采样",
         f"feeding: {state}, {fed['lag_rows']} log rows to go, {fed['quarantined']} samples quarantined",
     )
+    why = say(str(fed.get("detail_zh") or ""), str(fed.get("detail") or ""))
+    return f"{told}: {why}" if why else told

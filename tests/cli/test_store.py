@@ -91,3 +91,16 @@ def test_a_store_that_is_away_is_told_with_what_helps_and_how_far_it_was_fed(tmp
     code, told = run("status", site, "--data", str(tmp_path / "typo"))
     assert code == 2
     assert "no such folder" in told
+
+
+@pytest.mark.parametrize(("language", "key"), [("zh", "detail_zh"), ("en", "detail")])
+def test_what_the_gateway_says_of_a_store_is_repeated_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, key: str
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    entry: dict[str, Any] = {"id": "plant", "state": "refused", "lag_rows": 71, "quarantined": 0}
+    entry |= {"detail": "set its clock", "detail_zh": "请校准时钟"}
+    (tmp_path / "historian").mkdir()
+    (tmp_path / "historian" / "status.json").write_text(json.dumps({"stores": [entry]}))
+    told = run("status", str(site_with(tmp_path, "http://127.0.0.1:1")), "--data", str(tmp_path))[1]
+    assert entry[key] in told
