@@ -253,6 +253,7 @@ class BatchBuilder:
         if born.live:
             self._touched |= {(node, stream): None for stream in (*(span.stream for span in born.spans), born.live)}
             self._touched |= {(node, loss.stream): None for loss in findings.losses if loss.stream}
+            self._touched |= {(node, stream): None for stream in findings.ended}
         self._transitions(transitions)
 
     def died(self, node: str, device: str, *, quiet: bool) -> None:

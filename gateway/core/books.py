@@ -147,12 +147,13 @@ class Descent(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BirthFindings:
-    """What a birth's list of streams told. `identity` names the wrong predecessor when there was one."""
+    """What a birth's list of streams told. `ended`: streams that nobody holds anything of any more."""
 
     losses: tuple[Loss, ...]
     new_stream: bool
     restored_disk: bool
     two_boxes: bool
+    ended: tuple[int, ...] = ()
 
 
 class NodeBook:
@@ -233,6 +234,7 @@ class NodeBook:
         """
         told = {span.stream: span for span in spans}
         losses: list[Loss] = []
+        ended: list[int] = []
         new_stream = live != self.live and live != 0
         cut = len(spans) >= UNFINISHED_LISTED_MAX
         known = self.unproven or self.live
@@ -243,7 +245,8 @@ class NodeBook:
         for span in spans:
             losses += self._learn(span, sealed=span.stream != live, cut=cut)
         if not cut:
-            losses += self._close_unlisted(told, new_stream=new_stream)
+            ended = self._unlisted(told, new_stream=new_stream)
+            losses += [loss for stream in ended for loss in self._end(stream)]
         if new_stream:
             self.live = live
             self.live_count += 1
@@ -261,7 +264,7 @@ class NodeBook:
             losses.append(Loss(known, 0, 0, cause))
         restored = any(loss.cause.startswith("edge restored") for loss in losses)
         self._trim()
-        return BirthFindings(tuple(losses), new_stream, restored, two_boxes)
+        return BirthFindings(tuple(losses), new_stream, restored, two_boxes, tuple(ended))
 
     def _descent(self, live: int, known: int, told: dict[int, StreamSpan], *, cut: bool) -> Descent:
         """Walk back from the live stream over predecessors that births listed; all must lead to the one we know.
@@ -336,13 +339,13 @@ class NodeBook:
             state.last = max(last, state.received.highest)
         return losses
 
-    def _close_unlisted(self, told: dict[int, StreamSpan], *, new_stream: bool) -> list[Loss]:
-        """Holes of sealed streams that no birth lists any more will not be filled.
+    def _unlisted(self, told: dict[int, StreamSpan], *, new_stream: bool) -> list[int]:
+        """Return sealed streams that no birth lists any more: their holes will not be filled.
 
         A stream that none has listed yet is held by its edge, for nothing of it was acknowledged: the birth is older than
         what came of it. Only when others follow that leave it out as well, it was a disk's that is no more.
         """
-        losses: list[Loss] = []
+        found: list[int] = []
         followed = {span.predecessor for span in told.values()}
         for stream, state in self.streams.items():
             if stream in told or state.finished:
@@ -351,10 +354,13 @@ class NodeBook:
                 state.passed += new_stream
                 if state.passed < UNTOLD_PASSED_MAX:
                     continue
-            last = state.received.highest if state.last is None else state.last
-            state.last = last
-            losses += self._close(stream, last, "no longer held by the edge")
-        return losses
+            found.append(stream)
+        return found
+
+    def _end(self, stream: int) -> list[Loss]:
+        state = self.streams[stream]
+        state.last = state.received.highest if state.last is None else state.last
+        return self._close(stream, state.last, "no longer held by the edge")
 
     def _close(self, stream: int, upto: int, cause: str) -> list[Loss]:
         """Settle what no birth tells of; one that does, as of another box with this id, opens it again."""

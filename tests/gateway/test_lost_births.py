@@ -115,6 +115,19 @@ def test_a_torn_stream_behind_a_listed_one_is_no_restored_disk() -> None:
     assert findings.losses == ()
 
 
+def test_a_torn_stream_that_nothing_follows_is_finished_for_people_too(tmp_path: Path) -> None:
+    """Else it would stand among what is still to come for ever."""
+
+    async def story(bench: Bench) -> None:
+        for live, predecessor in ((1, (0, 0)), (2, (1, 3)), (3, (1, 3))):
+            bench.deliver([(address(MessageKind.NBIRTH, "E1"), node_birth(0, live, 0, predecessor))])
+            await bench.settle(2)
+
+    bench = Bench(tmp_path / "core")
+    asyncio.run(story(bench))
+    assert bench.ledger.reader.rows("SELECT stream, last FROM stream ORDER BY stream") == [(1, 3), (2, 0), (3, None)]
+
+
 def block_site() -> SiteConfig:
     plain = site()
     edges = tuple(
