@@ -25,7 +25,7 @@ class Heartbeat:
         self.said: dict[str, Any] = {}
         self.state: CoreState = "never_started"
         self._nodes: dict[str, dict[str, Any]] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._moved_s = 0.0  # when the file, and when its cycles, moved last
         self._turned_s = 0.0
         self._said_s = 0.0
@@ -34,11 +34,13 @@ class Heartbeat:
         """Read the file if it is another than before, and judge."""
         now = self._monotonic()
         try:
-            stat = self._path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino)
-            if stamp != self._stamp and stat.st_size <= BYTES_MAX:
-                self._take(json.loads(self._path.read_text("utf-8")), now)
-                self._stamp = stamp
+            stamp = self._stat()
+            if stamp != self._stamp and stamp[2] <= BYTES_MAX:
+                said = json.loads(self._path.read_text("utf-8"))
+                # Core writes over the file before the one in place: one that was changed meanwhile may be half of each.
+                if self._stat() == stamp:
+                    self._take(said, now)
+                    self._stamp = stamp
         except FileNotFoundError:
             if not self.said:
                 self.state = "never_started"
@@ -53,6 +55,10 @@ class Heartbeat:
             self.state = "stalled"
         else:
             self.state = "running"
+
+    def _stat(self) -> tuple[int, int, int]:
+        stat = self._path.stat()
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
     def _take(self, said: Any, now: float) -> None:
         if not isinstance(said, dict) or not isinstance(said.get("at_ms"), int):
