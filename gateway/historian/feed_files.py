@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.historian.feed import Cursors
-from gateway.historian.segments.durable import make_folder, sync_file, write_durably
+from gateway.historian.segments.durable import make_folder, sync_file, sync_folder, write_durably
 from gateway.historian.store import Rejected
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,11 @@ class Quarantine:
             self._append("".join(f"{line}\n" for line in lines).encode())
             self.count += len(lines)
         sync_file(self.path)
+        sync_folder(self.path.parent)
 
     def _append(self, text: bytes) -> None:
         if self.path.exists() and self.path.stat().st_size + len(text) > QUARANTINE_BYTES_MAX // 2:
+            sync_file(self.path)
             self.path.replace(self._older)
         with self.path.open("a+b") as file:
             if file.tell():

@@ -6,6 +6,9 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
+from gateway.historian import feed_files
 from gateway.historian.feed_files import QUARANTINE_BYTES_MAX, Quarantine
 from gateway.historian.samples import Samples
 from gateway.historian.store import Rejected, Written, rejected_of
@@ -74,3 +77,17 @@ def test_a_line_that_a_full_disk_cut_short_costs_the_next_one_nothing(tmp_path: 
     first, torn, second = kept.path.read_text().splitlines()
     assert (json.loads(first)["source_ms"], json.loads(second)["source_ms"]) == (1, 2)
     assert torn == whole[:20].decode()
+
+
+def test_every_file_of_a_batch_is_on_the_disk_before_a_cursor_passes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one that became the older one within the batch, and both names."""
+    monkeypatch.setattr(feed_files, "QUARANTINE_BYTES_MAX", 400_000)
+    synced: dict[int, int] = {}
+    folders: list[set[str]] = []
+    monkeypatch.setattr(feed_files, "sync_file", lambda path: synced.update({path.stat().st_ino: path.stat().st_size}))
+    monkeypatch.setattr(feed_files, "sync_folder", lambda path: folders.append({each.name for each in path.iterdir()}))
+    Quarantine(tmp_path, "plant").add([Rejected("T", at, "x" * 100) for at in range(1_000)], T0)
+    there = {path.stat().st_ino: path.stat().st_size for path in tmp_path.iterdir()}
+    assert len(there) == 2, "the batch is to fill more than one file"
+    assert there.items() <= synced.items()
+    assert folders[-1] == {path.name for path in tmp_path.iterdir()}
