@@ -14,7 +14,10 @@ EMBEDDED: Final = "embedded"
 
 
 def check_stores(draft: Draft) -> Iterator[Finding]:
-    """What would be refused, or meant otherwise, at the first write. What is wrong with one that is off only warns."""
+    """What would be refused, or meant otherwise, at the first write.
+
+    Only an id that is ours refuses the file: core waits for no store, and what one refuses its feed tells.
+    """
     for store in draft.stores:
         for finding in _check_store(store):
             yield finding if store.part.enabled else finding.as_warning()
@@ -35,6 +38,7 @@ def _check_store(store: Placed[TimeSeriesStoreConfig]) -> Iterator[Finding]:
             "an influxdb2 refuses every write that names no organisation",
             "influxdb2 拒绝每次未写明组织的写入",
             "name the organisation in org",
+            Severity.WARNING,
         )
     if part.username is not None and part.kind in ("influxdb2", "influxdb3"):
         yield Finding(
@@ -52,6 +56,7 @@ def _check_store(store: Placed[TimeSeriesStoreConfig]) -> Iterator[Finding]:
             "a username without its password: the store would refuse every write",
             "有用户名却没有口令，时序库会拒绝每次写入",
             "give secret_file or secret_env",
+            Severity.WARNING,
         )
     elif part.kind == "influxdb2":
         yield Finding(
@@ -59,6 +64,7 @@ def _check_store(store: Placed[TimeSeriesStoreConfig]) -> Iterator[Finding]:
             "an influxdb2 needs a token: without one it refuses every write",
             "influxdb2 需要令牌，没有则拒绝每次写入",
             "give secret_file or secret_env",
+            Severity.WARNING,
         )
     elif part.kind == "influxdb3":  # it can be run without authentication, which nobody should outside a test
         yield Finding(

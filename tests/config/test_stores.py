@@ -26,15 +26,32 @@ def about_stores(found: Any) -> list[ConfigProblem]:
     [
         ("id: embedded, kind: influxdb1", "storage.stores[embedded].id", "such as influxdb1", "例如 influxdb1"),
         ("id: Embedded, kind: victoriametrics", "storage.stores[Embedded].id", "gateway's own store", "自带历史库"),
-        ("id: s, kind: influxdb2, secret_env: T", "storage.stores[s].org", "name the organisation in org", "请在 org 中写明组织"),
-        ("id: s, kind: influxdb2, org: w", "storage.stores[s]", "give secret_file or secret_env", "请给出 secret_file 或 secret_env"),
-        ("id: s, kind: influxdb1, username: me", "storage.stores[s].username", "without its password", "没有口令"),
     ],
 )
 def test_one_that_cannot_work_is_refused(store: str, place: str, words: str, words_zh: str) -> None:
     (problem,) = problems_of(with_stores(store))
     assert problem.place == place
     assert problem.line
+    assert words in str(problem)
+    assert words_zh in problem.describe("zh")
+
+
+@pytest.mark.parametrize(
+    ("store", "place", "words", "words_zh"),
+    [
+        ("id: s, kind: influxdb2, secret_env: T", "storage.stores[s].org", "name the organisation in org", "请在 org 中写明组织"),
+        ("id: s, kind: influxdb2, org: w", "storage.stores[s]", "give secret_file or secret_env", "请给出 secret_file 或 secret_env"),
+        ("id: s, kind: influxdb1, username: me", "storage.stores[s].username", "without its password", "没有口令"),
+    ],
+)
+def test_one_that_would_refuse_every_write_warns_for_alarms_do_not_wait_for_it(
+    store: str, place: str, words: str, words_zh: str
+) -> None:
+    """Its feed tells it, too; core runs on, also after an upgrade that looks closer than the version before."""
+    text = with_stores(store)
+    assert parse_site(text, FILE).storage.stores
+    (problem,) = about_stores(warnings_of(text))
+    assert problem.place == place
     assert words in str(problem)
     assert words_zh in problem.describe("zh")
 
