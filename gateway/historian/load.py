@@ -135,14 +135,14 @@ def load_file(
     with _disk_told(work), folder_aside(work, "import-") as folder:
         zone = ZoneInfo(given.time.timezone or site.timezone)
         converter = Converter(given, site, zone, now_ms, problems)
-        wanted = converter.columns if mapping is not None else (*converter.columns, QUALITY_COLUMN)
+        optional = () if mapping is not None else (QUALITY_COLUMN,)  # who made the file smaller may have left it out
         if kind == ".parquet":
-            zoned, rows = read_parquet(path, wanted, given.time.column, problems, read)
+            zoned, rows = read_parquet(path, converter.columns, given.time.column, problems, read, optional)
             if zoned:
                 converter.take_moments()
             chunks = rows()
         else:
-            chunks = read_csv(path, given, wanted, problems, read)
+            chunks = read_csv(path, given, converter.columns, problems, read, optional)
         stage = Stage(folder, converter.names)
         try:
             for chunk in chunks:
@@ -179,6 +179,8 @@ def _take(stage: Stage, converter: Converter, problems: Problems, chunk: Chunk) 
 def _without_damage(chunk: Chunk, counts: RowCounts) -> Chunk:
     """Leave out the rows of our own exports that are no samples but say that some could not be read."""
     lines, cells = chunk
+    if QUALITY_COLUMN not in cells:
+        return chunk
     kept = [at for at, word in enumerate(cells[QUALITY_COLUMN]) if not str(word).startswith(DAMAGED)]
     if len(kept) == len(lines):
         return chunk

@@ -39,9 +39,11 @@ class FileRead:
 
 
 def read_csv(
-    path: Path, mapping: HistoryMapping, wanted: Sequence[str], problems: Problems, read: FileRead
+    path: Path, mapping: HistoryMapping, wanted: Sequence[str], problems: Problems, read: FileRead, optional: Sequence[str] = ()
 ) -> Iterator[Chunk]:
     """Yield the rows of a CSV file. What is wrong with a row is told; what is wrong with the file ends it.
+
+    The columns `wanted` must be there; `optional` ones come with them where the file has them.
 
     The hash is that of the very bytes the rows came from.
     """
@@ -63,6 +65,7 @@ def read_csv(
             header = [name.strip() for name in next(rows, [])][:COLUMNS_MAX]
             if missing_columns(wanted, header, problems, line + 1):
                 return
+            wanted = [*wanted, *(name for name in optional if name in header)]
             places = [header.index(name) for name in wanted]
             lines: list[int] = []
             kept: list[list[str]] = []
@@ -90,9 +93,9 @@ def read_csv(
 
 
 def read_parquet(
-    path: Path, wanted: Sequence[str], time_column: str, problems: Problems, read: FileRead
+    path: Path, wanted: Sequence[str], time_column: str, problems: Problems, read: FileRead, optional: Sequence[str] = ()
 ) -> tuple[bool, Callable[[], Iterator[Chunk]]]:
-    """Return whether the time column holds moments (with a zone) already, and what yields the rows."""
+    """Return whether the time column holds moments (with a zone) already, and what yields the rows; columns as `read_csv`."""
     import duckdb
 
     before = path.stat()
@@ -113,6 +116,7 @@ def read_parquet(
     if not types or missing_columns(wanted, list(types), problems, 0):
         connection.close()
         return False, lambda: iter(())
+    wanted = [*wanted, *(name for name in optional if name in types)]
     zoned = types[time_column] == "TIMESTAMP WITH TIME ZONE"
     before_types = problems.count
     for name in wanted:

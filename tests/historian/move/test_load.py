@@ -434,6 +434,16 @@ def test_the_same_file_is_the_same_load_and_nothing_is_written_twice(tmp_path: P
     assert load_file(path, None, SITE, tmp_path, None, NOW_MS).load_id != first.load_id, "other content, another load"
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_our_own_export_without_the_words_of_quality_is_loaded_by_its_codes(tmp_path: Path, kind: str) -> None:
+    whole, part, kept, again = big(tmp_path), tmp_path / f"part.{kind}", Kept(), Kept()
+    told = "FORMAT csv, HEADER" if kind == "csv" else "FORMAT parquet"
+    duckdb.sql(f"COPY (SELECT utc_ms, tag, value, code, raw FROM read_csv('{whole}')) TO '{part}' ({told})")
+    load_file(whole, None, SITE, tmp_path, kept.open, NOW_MS)
+    load_file(part, None, SITE, tmp_path, again.open, NOW_MS)
+    assert again.rows() == kept.rows() != []
+
+
 def test_another_mapping_or_range_is_another_load(tmp_path: Path) -> None:
     text = f"when,point,value\n2025-10-09 08:00:00,TI-1,{MID[A]}\n"
     one, two = Kept(), Kept()
