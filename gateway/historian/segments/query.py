@@ -242,6 +242,8 @@ class ParquetReader:
                 raise UnreadableError(f"it cannot be read ({_first_line(error).rpartition(': ')[2]})") from error
             except duckdb.Error as error:
                 raise UnreadableError(_first_line(error)) from error
+            except (UnicodeDecodeError, LookupError, TypeError) as error:  # rubbish in a file's end makes any of these
+                raise UnreadableError("it is cut short, or changed") from error
         return found
 
     @contextlib.contextmanager
@@ -284,9 +286,9 @@ def by_halves(
         return []
     try:
         return [ask(files)]
-    except (UnreadableError, UnicodeDecodeError, LookupError, TypeError) as error:  # rubbish in a file's end makes any of these
+    except UnreadableError as error:
         if len(files) == 1:
-            unreadable(files[0], error if isinstance(error, UnreadableError) else UnreadableError("it is cut short, or changed"))
+            unreadable(files[0], error)
             return []
     middle = len(files) // 2
     return [*by_halves(files[:middle], ask, unreadable), *by_halves(files[middle:], ask, unreadable)]

@@ -22,7 +22,7 @@ from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.log import AlarmSpan
-from gateway.historian.segments.query import ParquetReader
+from gateway.historian.segments.query import ParquetReader, by_halves
 from gateway.historian.segments.reading import SegmentReader
 from gateway.historian.segments.scrub import EVERY_MS, Scrub
 from tests.historian.reference import Row as RowOf
@@ -223,6 +223,14 @@ def test_whatever_is_flipped_in_a_file_s_end_readers_name_the_file(tmp_path: Pat
             victim.write_bytes(raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
             found, missing = reader.samples(taken, TAGS[0], T0_MS, T0_MS + DAY_MS, 10**6, time.monotonic() + 60)
             assert len(found) == 10 or [each.file for each in missing] == [str(victim.relative_to(folder))], (at, bit)
+
+
+def test_a_fault_of_our_own_is_not_taken_for_damage() -> None:
+    def ask(_: object) -> None:
+        raise KeyError("number")
+
+    with pytest.raises(KeyError):
+        by_halves([Path("a"), Path("b")], ask, lambda *_: None)
 
 
 # -- what is missing ------------------------------------------------------------------------------------------------
