@@ -167,7 +167,7 @@ class Feed:
             self._restarted = getattr(self._store, "restarted", None) if self._settle_s else None
             if self._restarted is not None:
                 self._restarted()  # from now on it knows
-            self._begin_anew_if_emptied(self._store)
+        self._ask_for_witness(source, self._store)
         did = self._send_live(source, self._store)
         did = self._send_events(source, self._store) or did
         try:
@@ -175,11 +175,6 @@ class Feed:
         except SourceBusyError as error:  # the present goes on, and so does what is written down of it
             log.debug("feeding store %s: %s", self.config.id, error)
             wait_s = NO_LEDGER_S
-        assert self._cursors is not None
-        witness = self._witnesses.shown(self._store, self._clocks.monotonic())
-        if witness is not None:
-            self._begin_anew_if_emptied(self._store)  # it may have been away unnoticed, between two requests
-            self._moved(replace(self._cursors, witness=witness))
         self._keep(self._clocks.monotonic())
         if not self._failures:
             self._told = ("catching up" if self._cursors.holes else "live", *self._told_of_unread())
@@ -206,18 +201,35 @@ class Feed:
             self._cursors = left_behind(self._cursors, upto, head.oldest_ms)
         return True
 
-    def _begin_anew_if_emptied(self, store: Historian) -> None:
-        """Feed a store from the beginning that does not show what it has shown before."""
+    def _ask_for_witness(self, source: FeedSource, store: Historian) -> None:
+        """When it is time, ask a store for what it has shown before: without it, feed it from the beginning; else renew it."""
+        now_s = self._clocks.monotonic()
+        if not self._witnesses.due(now_s):
+            return
+        cursors = self._cursors
+        assert cursors is not None
+        found = shows(store, cursors.witness) if cursors.witness else True
+        if found is None:
+            self._witnesses.later(now_s)
+        elif not found:
+            self._begin_anew(source)
+        elif (witness := self._witnesses.shown(store, now_s)) is not None:
+            self._moved(replace(cursors, witness=witness))
+
+    def _begin_anew(self, source: FeedSource) -> None:
+        """Feed a store from the beginning. On the disk at once, or a kill of the store would lead back to what it lost."""
         cursors, head = self._cursors, self._head
         assert cursors is not None
         assert head is not None
-        if cursors.witness is None or self._source is None or shows(store, cursors.witness) is not False:
-            return
         log.warning(
-            "store %s does not show what it has shown before (%s at %d): it was emptied or restored, or another one answers; it is fed"
-            " from the beginning", self.config.id, *cursors.witness,
+            "store %s does not show what it has shown before (%s): it was emptied or restored, or another one answers; it is fed from"
+            " the beginning", self.config.id, cursors.witness,
         )  # fmt: skip
-        self._cursors = begun(head.ledger, head.ancestry, head.pos, self._source.sealed(), self._clocks.wall_ms())
+        anew = begun(head.ledger, head.ancestry, head.pos, source.sealed(), self._clocks.wall_ms())
+        feed_files.save(self._folder, self.config.id, anew)
+        self._settling.clear()
+        self._cursors = self._kept = anew
+        self._witnesses = Witnesses()
 
     def _send_live(self, source: FeedSource, store: Historian) -> bool:
         cursors, head = self._cursors, self._head
@@ -323,7 +335,7 @@ class Feed:
         if self._settle_s:
             self._cursors = self._kept
             self._settling.clear()
-        self._witnesses.forget()
+        self._witnesses.connected()
         if self._store is not None:
             self._store.close()
         self._store = None

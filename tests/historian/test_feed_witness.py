@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.historian.feed import Cursors
-from gateway.historian.feed_witness import BEFORE_MS, RENEWED_S, SHOWN_S
+from gateway.historian.feed_witness import ASKED_S, RENEWED_S, SHOWN_S
 from gateway.historian.samples import Samples
 from gateway.historian.store import QueryTimeError, QueryTooLargeError, StoreRefusedError
 from tests.historian.feeding import AWAY, Gateway, Store, done, gateway, same, turn
@@ -135,6 +135,115 @@ def test_a_store_that_does_not_show_what_it_is_sent_is_fed_once(tmp_path: Path, 
         feed.close()
 
 
+class ReadsFail(Store):
+    """Takes everything; once told to, answers no question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+        self.asked = 0
+
+    def range(self, *words: Any, **more: Any) -> Samples:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return super().range(*words, **more)
+
+
+@pytest.mark.parametrize("error", [AWAY, StoreRefusedError("not authorized", "无权"), QueryTimeError("slow", "慢")])
+def test_a_store_that_takes_writes_is_fed_although_its_queries_fail(tmp_path: Path, error: Exception) -> None:
+    """A broken shard (500), a proxy (503, 504), too many queries (429): the write itself tells whether it is away."""
+    with gateway(tmp_path) as made:
+        store = ReadsFail()
+        feed = fed(made, store)
+        assert made.kept().witness
+        store.error = error
+        reopened(made, store, feed)
+        turn(feed, made.clock, done(feed, made))
+        store.asked = 0
+        began_s = made.clock.now_s
+        while made.clock.now_s < began_s + 600:
+            made.frames(1)
+            made.clock.now_s += max(1.0, feed.round())
+            assert feed.status()["state"] != "away"
+        assert 1 <= store.asked <= 11, "about every minute"
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+@pytest.mark.parametrize("also_s", [0, 2 * RENEWED_S])
+def test_a_store_that_was_emptied_while_it_answered_no_question_gets_everything_once_it_does(tmp_path: Path, also_s: float) -> None:
+    """Also when it is long: no newer witness takes the place of one that was not asked for."""
+    with gateway(tmp_path) as made:
+        store = ReadsFail()
+        feed = fed(made, store)
+        emptied(store)
+        store.error = AWAY
+        reopened(made, store, feed)
+        turn(feed, made.clock, done(feed, made))
+        ends_s = made.clock.now_s + also_s
+        while made.clock.now_s < ends_s:
+            made.frames(1)
+            made.clock.now_s += max(10.0, feed.round())
+        assert len(store.held()) < len(made.all())
+        store.error = None
+        for _ in range(3):
+            made.clock.now_s += ASKED_S
+            feed.round()
+            turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+def test_a_store_that_is_filled_again_and_killed_gets_everything_again(tmp_path: Path) -> None:
+    """That it is fed from the beginning is on our disk before the first of it is sent: it settles slowly."""
+    with gateway(tmp_path) as made:
+        store = Store()
+        feed = fed(made, store, kind="victoriametrics")
+        for _ in range(20):
+            made.frames(1)
+            made.clock.now_s += max(1.0, feed.round())
+        witness = made.kept().witness
+        assert witness is not None
+        emptied(store)
+        reopened(made, store, feed)
+        made.clock.now_s += 1
+        for _ in range(100):  # within a second or two
+            made.clock.now_s += min(feed.round(), 0.02)
+            assert made.kept().witness is None, "as begun"
+        assert done(feed, made)()
+        held = store.held()
+        store._held = held.take(held.source_ms <= witness[1] + 1_000)  # what it was sent last is lost, the witness is not
+        reopened(made, store, feed)
+        for _ in range(60):
+            made.clock.now_s += max(1.0, feed.round())
+        assert same(store.held(), made.all())
+        feed.close()
+
+
+@pytest.mark.parametrize("kind", ["influxdb1", "victoriametrics"])
+def test_where_our_disk_refuses_that_a_store_is_fed_anew_it_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with gateway(tmp_path) as made:
+        store = Store()
+        feed = fed(made, store, kind=kind)
+        for _ in range(20):
+            made.frames(1)
+            made.clock.now_s += max(1.0, feed.round())
+        emptied(store)
+        with monkeypatch.context() as patch:
+            patch.setattr("gateway.historian.feed_files.write_durably", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+            reopened(made, store, feed)
+            for _ in range(3):
+                made.clock.now_s += max(1.0, feed.round())
+        assert made.kept().witness is not None
+        turn(feed, made.clock, done(feed, made))
+        assert same(store.held(), made.all())
+        feed.close()
+
+
 def test_a_store_whose_database_is_missing_has_nothing(tmp_path: Path) -> None:
     """3 Core makes it anew at the next write, without a word."""
     with gateway(tmp_path) as made:
@@ -162,18 +271,17 @@ def test_no_sample_from_the_future_is_a_witness(tmp_path: Path, future: bool) ->
 
 def test_a_witness_is_renewed_by_the_half_hour(tmp_path: Path) -> None:
     with gateway(tmp_path) as made:
-        store = Store()
+        store = ReadsFail()
         feed = fed(made, store)
-        asked = []
-        store.range = lambda *words, **_: asked.append(words) or Samples.empty()  # type: ignore[method-assign, func-returns-value]
-        for at_s, count in ((RENEWED_S - 60, 0), (RENEWED_S + 60, 1), (2 * RENEWED_S + 180, 2)):
+        store.asked = 0
+        for at_s, count in ((RENEWED_S - 60, 0), (RENEWED_S + 60, 2), (2 * RENEWED_S + 180, 4)):
+            before = made.kept().witness
             made.clock.now_s = 1_000.0 + SHOWN_S + at_s
             for _ in range(90):
                 made.frames(1)
                 made.clock.now_s += max(1.0, feed.round())
-            assert len(asked) == count
-        tag, from_ms, to_ms = asked[0]
-        assert (tag in made.names, to_ms - from_ms) == (True, BEFORE_MS + 1)
+            assert store.asked == count, "the one before, then the new one"
+            assert (made.kept().witness != before) is (count > 0)
         feed.close()
 
 
