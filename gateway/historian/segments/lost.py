@@ -7,7 +7,9 @@ samples that were damaged when their day went, of a day that had alarms, and evi
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -20,17 +22,19 @@ log = logging.getLogger(__name__)
 
 LOST: Final = "lost"
 TOLD_MAX: Final = 100
+ENDING: Final = ".parquet"
+
+_AGAIN: Final = re.compile(r"\.[0-9]+\.parquet$")  # ends the name of what was put away under a name that was taken
 
 
 def put_away(folder: Path, strays: Iterable[tuple[Path, Stem]]) -> None:
-    """Move files out of the way of what is sealed next, under the same names below `lost/`.
+    """Move files out of the way of what is sealed next, under the same names below `lost/`, or `….2.parquet` and so on.
 
     Raises:
         OSError: the disk would not; do it again.
     """
     for path, stem in strays:
-        target = folder / LOST / path.relative_to(folder)
-        make_folder(target.parent)
+        target = _free(folder / LOST / path.relative_to(folder))
         log.error("historian: no manifest names %s any more (%s); it is put under %s/", path.name, _what(stem), LOST)
         publish(path, target)
 
@@ -44,8 +48,7 @@ def put_damaged_away(folder: Path, lives: Iterable[LiveFile]) -> None:
     for live in lives:
         path = live.samples(folder)
         if path.exists():
-            target = folder / LOST / EVIDENCE / live.file.day / path.name
-            make_folder(target.parent)
+            target = _free(folder / LOST / EVIDENCE / live.file.day / path.name)
             log.error("historian: %s is damaged and of a day with alarms that goes now; it is put under %s/", path.name, LOST)
             publish(path, target)
 
@@ -56,8 +59,7 @@ def put_evidence_away(folder: Path, path: Path) -> None:
     Raises:
         OSError: the disk would not; do it again.
     """
-    target = folder / LOST / EVIDENCE / path.stem / path.name
-    make_folder(target.parent)
+    target = _free(folder / LOST / EVIDENCE / path.stem / path.name)
     log.error("historian: evidence %s cannot be read any more; it is put under %s/", path.name, LOST)
     publish(path, target)
 
@@ -67,10 +69,11 @@ def lost_problems(folder: Path, taken: Snapshot) -> Iterator[Problem]:
     found = []
     for top in (EVIDENCE, SAMPLES):
         for path in sorted((folder / LOST / top).glob("????-??-??/*.parquet")):
-            stem, day = parse_data_name(path.name), path.parent.name
+            name, day = _AGAIN.sub(ENDING, path.name), path.parent.name
+            stem = parse_data_name(name)
             if not is_day(day):
                 continue
-            if top == EVIDENCE and path.stem == day:
+            if top == EVIDENCE and name == day + ENDING:
                 why = "it was evidence of a day and cannot be read any more; restore it from a backup, or keep the file elsewhere"
             elif stem is None or (top == SAMPLES and _counts_again(taken, stem)):
                 continue
@@ -80,6 +83,13 @@ def lost_problems(folder: Path, taken: Snapshot) -> Iterator[Problem]:
                 why = f"no manifest names it any more ({_what(stem)}); restore the historian from a backup, or keep the file elsewhere"
             found.append(Problem(str(path.relative_to(folder)), day, day_ms(day), day_ms(day) + DAY_MS - 1, why))
     yield from found[:TOLD_MAX]
+
+
+def _free(path: Path) -> Path:
+    """Return the path, or if it is taken one beside it, in a folder that is there: nothing that lies there is written over."""
+    make_folder(path.parent)
+    names = chain([path], (path.with_suffix(f".{number}{ENDING}") for number in count(2)))
+    return next(each for each in names if not each.exists())
 
 
 def _counts_again(taken: Snapshot, stem: Stem) -> bool:

@@ -17,11 +17,13 @@ from gateway.core.ledger import Batch
 from gateway.core.retention import Removable
 from gateway.historian.segments import durable, scrub
 from gateway.historian.segments import folder as folder_module
-from gateway.historian.segments.evidence import set_aside, spans_of
+from gateway.historian.segments.evidence import evidence_path, set_aside, spans_of
 from gateway.historian.segments.files import connect
-from gateway.historian.segments.folder import SegmentFolder
+from gateway.historian.segments.folder import SegmentFolder, Snapshot
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.log import AlarmSpan
+from gateway.historian.segments.lost import lost_problems, put_away, put_evidence_away
+from gateway.historian.segments.names import Stem, samples_path
 from gateway.historian.segments.query import ParquetReader, by_halves
 from gateway.historian.segments.reading import SegmentReader
 from gateway.historian.segments.scrub import EVERY_MS, Scrub
@@ -316,6 +318,26 @@ def test_what_was_put_away_is_told_until_it_counts_again(tmp_path: Path, journal
     run(folder, journal, T0_MS + 200_000, samples_max=10)
     assert told(folder) == []
     assert everything(folder) == journal.rows
+
+
+@pytest.mark.fault("F73")
+def test_what_is_put_away_twice_under_one_name_is_there_twice(tmp_path: Path) -> None:
+    folder, stem, day = tmp_path / "h", Stem("ledger-one", 1, 10, "seal"), "2025-06-16"
+    samples, evidence = samples_path(folder, stem, day), evidence_path(folder, day)
+    for path in (samples, evidence):
+        path.parent.mkdir(parents=True)
+    for each in ("one", "two", "three"):
+        samples.write_text(each)
+        put_away(folder, [(samples, stem)])
+        evidence.write_text(each)
+        put_evidence_away(folder, evidence)
+    assert sorted(path.read_text() for path in (folder / "lost").glob("samples/*/*")) == ["one", "three", "two"]
+    assert sorted(path.read_text() for path in (folder / "lost").glob("evidence/*/*")) == ["one", "three", "two"]
+    problems = [*lost_problems(folder, Snapshot((), (), ()))]
+    assert [problem.why.partition(" (")[0].partition(" and")[0] for problem in problems] == [
+        *["it was evidence of a day"] * 3, *["no manifest names it any more"] * 3,
+    ]  # fmt: skip
+    assert len({problem.file for problem in problems}) == 6
 
 
 # -- the chain ------------------------------------------------------------------------------------------------------
