@@ -244,6 +244,8 @@ class ParquetReader:
                 raise UnreadableError(_first_line(error)) from error
             except (UnicodeDecodeError, LookupError, TypeError) as error:  # rubbish in a file's end makes any of these
                 raise UnreadableError("it is cut short, or changed") from error
+        if any(name != name.lower() for name in found):  # DuckDB takes Value for value, and answers with what the file says
+            raise UnreadableError("it is cut short, or changed")
         return found
 
     @contextlib.contextmanager

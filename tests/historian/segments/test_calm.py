@@ -221,7 +221,7 @@ def test_whatever_is_flipped_in_a_file_s_end_readers_name_the_file(tmp_path: Pat
     names = [found.start() for found in re.finditer(rb"tag|source_ms|value|code|raw|late|stream|sequence", raw) if found.start() >= end]
     assert len(names) > 15
     for at in names:
-        for bit in (1, 128):
+        for bit in (1, 32, 128):
             victim.write_bytes(raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
             found, missing = reader.samples(taken, TAGS[0], T0_MS, T0_MS + DAY_MS, 10**6, time.monotonic() + 60)
             assert len(found) == 10 or [each.file for each in missing] == [str(victim.relative_to(folder))], (at, bit)
