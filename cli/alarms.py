@@ -1,11 +1,13 @@
 """`hazardgate alarms`, and the words for alarms that the commands and the demo's view share.
 
-It reads the ledger as any bystander may: read-only, beside a running core or without one.
+It reads the ledger as any bystander may: read-only, beside a running core or without one. Where core's heartbeat does not
+show that the ledger has what is now, the list says so first and the command fails.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from gateway.core import HEARTBEAT_NAME, LEDGER_NAME, LedgerReader
 
 GRADES: Final = (Grade.RED, Grade.ORANGE, Grade.YELLOW, Grade.BLUE)
 ALARMS_LISTED_MAX: Final = 1_000
+EXIT_NOT_CURRENT: Final = 1
+SILENT_MS_MAX: Final = 5_000  # as the API has it; core writes its heartbeat twice a second
 STATES: Final = {
     "ACTIVE_UNACKED": ("报警中未确认", "standing, unacked"),
     "ACTIVE_ACKED": ("报警中已确认", "standing, acked"),
@@ -79,13 +83,76 @@ def _start_values(reader: LedgerReader, alarms: list[dict[str, Any]]) -> dict[st
     return {str(alarm_id): None if value is None else float(value) for alarm_id, value in rows}
 
 
-def alarms_command(data: Path, *, closed: bool, as_json: bool) -> None:
-    """Print the open alarms, with `closed` all of them."""
-    listing = _from_ledger(data / "core" / LEDGER_NAME, closed=closed)
-    zone = site_zone(data)
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a list from the ledger is not what stands now; `reason` is the word that the API has for it in /health."""
+
+    reason: str
+    told: str
+
+
+def wall_ms() -> int:
+    """Return UTC epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def doubts_of(beat: Mapping[str, Any], now_ms: int) -> list[Doubt]:
+    """Return what core's heartbeat leaves in doubt of its ledger; `beat` is empty where there is none to read."""
+    age_ms = _age_ms(beat, now_ms)
+    if age_ms is None:
+        return [Doubt("core.never_started", say(
+            "没有可读的核心心跳文件：此列表不是现在的，新报警不在其中；请检查核心是否运行、--data 是否正确",
+            "there is no heartbeat of core to read: this list is not of now, new alarms are not in it; see that core runs and"
+            " that --data is right",
+        ))]  # fmt: skip
+    if age_ms > SILENT_MS_MAX:
+        return [Doubt("core.gone", say(
+            f"核心无心跳 {age_ms // 1000} 秒：此列表不是现在的，新报警不在其中；请检查核心",
+            f"core has sent no heartbeat for {age_ms // 1000} s: this list is not of now, new alarms are not in it; see to core",
+        ))]  # fmt: skip
+    if age_ms < -SILENT_MS_MAX:
+        return [Doubt("core.gone", say(
+            f"核心心跳的时间比本机超前 {-age_ms // 1000} 秒：无法判断此列表是不是现在的，新报警可能不在其中；请检查核心和时钟",
+            f"core's heartbeat is stamped {-age_ms // 1000} s ahead of this machine's clock: whether this list is of now cannot"
+            " be told, new alarms may not be in it; see to core and to the clock",
+        ))]  # fmt: skip
+    found = []
+    if beat.get("unjournaled"):
+        found.append(Doubt("unjournaled", say(
+            "账本写不进：报警照常发出，但未入账，不在此列表中；请检查磁盘",
+            "the ledger cannot be written: alarms go out unjournaled and are not in this list; see to the disk",
+        )))  # fmt: skip
+    if beat.get("overflow"):
+        found.append(Doubt("overflow", say(
+            "核心积压溢出：有数据未入账，新报警可能不在此列表中；请检查磁盘",
+            "core overflows: not all data is entered, new alarms may not be in this list; see to the disk",
+        )))  # fmt: skip
+    return found
+
+
+def _age_ms(beat: Mapping[str, Any], now_ms: int) -> int | None:
+    at_ms = beat.get("at_ms")
+    return now_ms - at_ms if isinstance(at_ms, int) else None
+
+
+def alarms_command(data: Path, *, closed: bool, as_json: bool) -> bool:
+    """Print the open alarms, with `closed` all of them; return whether they are what stands now."""
+    # Looked at before the ledger: what core could not enter until then is not in it.
+    beat, now_ms = read_json_file(data / "core" / HEARTBEAT_NAME), wall_ms()
+    listing, doubts = _from_ledger(data / "core" / LEDGER_NAME, closed=closed), doubts_of(beat, now_ms)
     if as_json:
-        print(json.dumps(listing.alarms, ensure_ascii=False))
-        return
+        print(json.dumps({
+            "current": not doubts, "doubts": [doubt.reason for doubt in doubts], "heartbeat_age_ms": _age_ms(beat, now_ms),
+            "total": listing.total, "alarms": listing.alarms,
+        }, ensure_ascii=False))  # fmt: skip
+    else:
+        for doubt in doubts:
+            print(doubt.told)
+        _print(listing, site_zone(data))
+    return not doubts
+
+
+def _print(listing: Listing, zone: tzinfo | None) -> None:
     print(standing_in_words(listing.standing))
     titles = (say("编号", "id"), say("级别", "grade"), say("对象", "subject"), say("限值", "limit"),
               say("状态", "state"), say("开始", "start"), say("报警值", "value at start"), say("恢复值", "at return"),

@@ -45,9 +45,9 @@ def alarms(
     as_json: AsJson = False,
 ) -> None:
     """List the open alarms, from the ledger: unacknowledged first, then the gravest and newest, as watch does."""
-    from cli.alarms import alarms_command
+    from cli.alarms import EXIT_NOT_CURRENT, alarms_command
 
-    alarms_command(data, closed=closed, as_json=as_json)
+    raise SystemExit(0 if alarms_command(data, closed=closed, as_json=as_json) else EXIT_NOT_CURRENT)
 
 
 def _act(data: Path, request: dict[str, str], *, as_json: bool) -> None:

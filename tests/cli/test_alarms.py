@@ -23,6 +23,7 @@ from tests.cli.invoking import run
 
 HOUR_MS = 3_600_000
 START_MS = 1_795_000_000_000
+NOW_MS = START_MS + 5 * HOUR_MS
 
 
 def state(number: int, grade: int, stands: State, start_ms: int, **more: Any) -> AlarmState:
@@ -38,17 +39,25 @@ def state(number: int, grade: int, stands: State, start_ms: int, **more: Any) ->
 @pytest.fixture(autouse=True)
 def _english(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", "en")
+    monkeypatch.setattr(alarms, "wall_ms", lambda: NOW_MS)
 
 
 def enter(data: Path, *states: AlarmState) -> None:
-    """Enter alarms into a ledger of core's own making."""
+    """Enter alarms into a ledger of core's own making, as one that runs has it."""
     (data / "core").mkdir(parents=True, exist_ok=True)
+    beat(data)
     db = sqlite3.connect(data / "core" / LEDGER_NAME, isolation_level=None)
     db.executescript(TABLES)
     for one in states:
         row = (one.id, str(one.state), one.grade, str(one.category), one.tag, one.limit, one.start_ms, 0)
         db.execute("INSERT INTO alarm VALUES (?,?,?,?,?,?,?,?,?)", (*row, json.dumps(one.to_json())))
     db.close()
+
+
+def beat(data: Path, **more: Any) -> None:
+    """Let core say that it lives."""
+    said = {"at_ms": NOW_MS - 400, "timezone": "Asia/Shanghai", "unjournaled": False, "overflow": False, **more}
+    (data / "core" / "heartbeat.json").write_text(json.dumps(said), encoding="utf-8")
 
 
 @pytest.fixture
@@ -69,7 +78,6 @@ def data(tmp_path: Path) -> Path:
         "INSERT INTO transition VALUES (1, 't', 1, ?, 1, 'raised', 0, 0, 0, NULL, ?, '', '')", (f"{4:032x}", json.dumps(raised))
     )
     db.close()
-    (tmp_path / "core" / "heartbeat.json").write_text('{"timezone": "Asia/Shanghai"}', encoding="utf-8")
     return tmp_path
 
 
@@ -123,7 +131,8 @@ def test_all_shows_closed_ones_too(data: Path) -> None:
 
 def test_json_is_the_alarms_as_the_ledger_has_them(data: Path) -> None:
     told = json.loads(run("alarms", "--data", data, "--json").output)
-    assert [AlarmState.from_json(body).id for body in told] == [f"{number:032x}" for number in (3, 4, 1, 6, 2)]
+    assert (told["current"], told["doubts"], told["heartbeat_age_ms"], told["total"]) == (True, [], 400, 5)
+    assert [AlarmState.from_json(body).id for body in told["alarms"]] == [f"{number:032x}" for number in (3, 4, 1, 6, 2)]
 
 
 def test_it_speaks_chinese(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +140,65 @@ def test_it_speaks_chinese(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run("alarms", "--data", data).output.splitlines()
     assert lines[0] == "报警中：红 2 橙 0 黄 1 蓝 1"
     assert lines[2].split()[1:5] == ["红", "CL103.LEVEL", "H", "报警中未确认"]
+
+
+def _dead(data: Path) -> None:
+    beat(data, at_ms=NOW_MS - 30_000)
+
+
+def _ahead(data: Path) -> None:
+    beat(data, at_ms=NOW_MS + 3_600_000)
+
+
+def _never(data: Path) -> None:
+    (data / "core" / "heartbeat.json").unlink()
+
+
+def _half(data: Path) -> None:
+    (data / "core" / "heartbeat.json").write_text('{"at_ms": 1', encoding="utf-8")
+
+
+def _full_disk(data: Path) -> None:
+    beat(data, unjournaled=True)
+
+
+def _overflow(data: Path) -> None:
+    beat(data, overflow=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "zh", "en", "age_ms"),
+    [
+        (_dead, "core.gone", "核心无心跳 30 秒：此列表不是现在的，新报警不在其中",
+         "core has sent no heartbeat for 30 s: this list is not of now, new alarms are not in it", 30_000),
+        (_ahead, "core.gone", "核心心跳的时间比本机超前 3600 秒",
+         "core's heartbeat is stamped 3600 s ahead of this machine's clock", -3_600_000),
+        (_never, "core.never_started", "没有可读的核心心跳文件", "there is no heartbeat of core to read", None),
+        (_half, "core.never_started", "没有可读的核心心跳文件", "there is no heartbeat of core to read", None),
+        (_full_disk, "unjournaled", "账本写不进：报警照常发出，但未入账，不在此列表中",
+         "the ledger cannot be written: alarms go out unjournaled and are not in this list", 400),
+        (_overflow, "overflow", "核心积压溢出", "core overflows", 400),
+    ],
+)  # fmt: skip
+def test_a_list_that_is_not_of_now_says_so_first_and_fails(
+    data: Path, trouble, reason: str, zh: str, en: str, age_ms: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trouble(data)
+    for language, words in (("en", en), ("zh", zh)):
+        monkeypatch.setenv("HAZARDGATE_LANG", language)
+        result = run("alarms", "--data", data)
+        assert result.exit_code == 1
+        assert result.stdout.splitlines()[0].startswith(words)
+        assert f"{1:032x}" in result.stdout, "what is known is listed all the same"
+    result = run("alarms", "--data", data, "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["current"], told["doubts"], told["heartbeat_age_ms"]) == (1, False, [reason], age_ms)
+    assert len(told["alarms"]) == 5
+
+
+def test_a_heartbeat_of_5_s_is_current(data: Path) -> None:
+    beat(data, at_ms=NOW_MS - 5_000)
+    assert run("alarms", "--data", data).exit_code == 0
 
 
 @pytest.mark.parametrize(
