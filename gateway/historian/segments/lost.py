@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
 from pathlib import Path
@@ -68,14 +69,16 @@ def lost_problems(folder: Path, taken: Snapshot) -> Iterator[Problem]:
     """Yield what lies there, until somebody has taken it away, or what it holds counts again."""
     found = []
     for top in (EVIDENCE, SAMPLES):
-        for path in sorted((folder / LOST / top).glob("????-??-??/*.parquet")):
+        paths = sorted((folder / LOST / top).glob("????-??-??/*.parquet"))
+        counting = _Counting(taken) if paths and top == SAMPLES else ()
+        for path in paths:
             name, day = _AGAIN.sub(ENDING, path.name), path.parent.name
             stem = parse_data_name(name)
             if not is_day(day):
                 continue
             if top == EVIDENCE and name == day + ENDING:
                 why = "it was evidence of a day and cannot be read any more; restore it from a backup, or keep the file elsewhere"
-            elif stem is None or (top == SAMPLES and _counts_again(taken, stem)):
+            elif stem is None or stem in counting:
                 continue
             elif top == EVIDENCE:
                 why = "it was damaged when its day went: what it has around alarms is not among the evidence; keep the file elsewhere"
@@ -92,16 +95,22 @@ def _free(path: Path) -> Path:
     return next(each for each in names if not each.exists())
 
 
-def _counts_again(taken: Snapshot, stem: Stem) -> bool:
-    """Whether a manifest that counts holds just this range, as a seal or among what it packed."""
-    return any(
-        manifest.stem == stem
-        or (
-            stem.inside(manifest.stem)
-            and stem.first in {link.first for link in manifest.links} and stem.last in {link.last for link in manifest.links}
-        )
-        for manifest in taken.manifests
-    )  # fmt: skip
+class _Counting:
+    """Which ranges manifests that count hold, as seals or among what they packed; made in one look at all of them."""
+
+    def __init__(self, taken: Snapshot) -> None:
+        self._stems: set[Stem] = set()
+        self._begins: dict[tuple[str, int], set[Stem]] = defaultdict(set)  # packs, by where one of their links begins
+        self._ends: dict[tuple[str, int], set[Stem]] = defaultdict(set)
+        for manifest in taken.manifests:
+            self._stems.add(manifest.stem)
+            for link in manifest.links:
+                self._begins[manifest.stem.owner, link.first].add(manifest.stem)
+                self._ends[manifest.stem.owner, link.last].add(manifest.stem)
+
+    def __contains__(self, stem: Stem) -> bool:
+        packs = self._begins.get((stem.owner, stem.first), set()) & self._ends.get((stem.owner, stem.last), set())
+        return stem in self._stems or any(stem.inside(pack) for pack in packs)
 
 
 def _what(stem: Stem) -> str:

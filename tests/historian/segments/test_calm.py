@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from gateway.historian.segments.folder import SegmentFolder, Snapshot
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.log import AlarmSpan
 from gateway.historian.segments.lost import lost_problems, put_away, put_evidence_away
+from gateway.historian.segments.manifest import Link, Manifest
 from gateway.historian.segments.names import Stem, samples_path
 from gateway.historian.segments.query import ParquetReader, by_halves
 from gateway.historian.segments.reading import SegmentReader
@@ -338,6 +340,32 @@ def test_what_is_put_away_twice_under_one_name_is_there_twice(tmp_path: Path) ->
         *["it was evidence of a day"] * 3, *["no manifest names it any more"] * 3,
     ]  # fmt: skip
     assert len({problem.file for problem in problems}) == 6
+
+
+def test_manifests_are_gone_through_once_however_much_is_lost(tmp_path: Path) -> None:
+    class Counted(tuple[Manifest, ...]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[Manifest]:
+            Counted.looks += 1
+            return super().__iter__()
+
+    stems = [Stem("ledger-one", first, first + 9, "seal") for first in range(1, 401, 10)]
+    for stem in stems:
+        path = tmp_path / "lost" / "samples" / "2025-06-16" / stem.data_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    links = tuple(Link(stem.first, stem.last, "", 1, 1) for stem in stems[10:20])
+    wide = (Link(201, 220, "", 1, 1), Link(221, 240, "", 1, 1))
+    manifests = Counted((
+        *(Manifest(stem, 0, 0, 0, "", (), ()) for stem in stems[:10]),
+        Manifest(Stem("ledger-one", 101, 200, "pack"), 0, 0, 0, "", (), links),
+        Manifest(Stem("ledger-one", 201, 240, "pack"), 0, 0, 0, "", (), wide),
+        Manifest(Stem("ledger-two", 1, 400, "pack"), 0, 0, 0, "", (), tuple(Link(s.first, s.last, "", 1, 1) for s in stems)),
+    ))  # fmt: skip
+    told = [Path(problem.file).name for problem in lost_problems(tmp_path, Snapshot(manifests, (), ()))]
+    assert told == [stem.data_name for stem in stems[20:]]
+    assert Counted.looks == 1
 
 
 # -- the chain ------------------------------------------------------------------------------------------------------
