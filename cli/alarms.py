@@ -158,7 +158,7 @@ def _print(listing: Listing, zone: tzinfo | None) -> None:
               say("状态", "state"), say("开始", "start"), say("报警值", "value at start"), say("恢复值", "at return"),
               say("原因", "cause"))  # fmt: skip
     lines = [
-        (alarm["id"], grade_name(Grade(alarm["grade"])), alarm["tag"], alarm["limit"], state_in_words(alarm["state"]),
+        (alarm["id"], grade_name(Grade(alarm["grade"])), alarm["tag"], alarm["limit"], _state_marked(alarm),
          local_time(alarm["start_ms"], zone), *values_in_words(alarm, listing.start_values),
          say(alarm["cause_zh"], alarm["cause_en"]))
         for alarm in listing.alarms
@@ -183,6 +183,12 @@ def act_in_words(transition: dict[str, Any], zone: tzinfo | None) -> str:
 def state_in_words(state: str) -> str:
     """Return a state of the life of an alarm in words."""
     return say(*STATES.get(state, (state, state)))
+
+
+def _state_marked(alarm: dict[str, Any]) -> str:
+    """Return the state, marked where a run over history found the alarm: it never was a level of now."""
+    state = state_in_words(alarm["state"])
+    return say(f"{state}（迟）", f"{state} (late)") if alarm.get("late") else state
 
 
 def grade_name(grade: Grade) -> str:

@@ -201,6 +201,15 @@ def test_a_heartbeat_of_5_s_is_current(data: Path) -> None:
     assert run("alarms", "--data", data).exit_code == 0
 
 
+def test_what_came_late_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(tmp_path, state(1, 2, State.ACTIVE_UNACKED, START_MS, late=True), state(2, 1, State.ACTIVE_UNACKED, START_MS))
+    lines = run("alarms", "--data", tmp_path).output.splitlines()
+    assert ("standing, unacked (late)" in lines[2], "(late)" in lines[3]) == (True, False)
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    lines = run("alarms", "--data", tmp_path).output.splitlines()
+    assert ("报警中未确认（迟）" in lines[2], "（迟）" in lines[3]) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [(None, ""), (3.14159, "3.142 t"), (18_372.4, "18372 t"), (-18_372.4, "-18372 t"), (2.5e12, "2.5e+12 t"), (0.00123, "0.00123 t")],
