@@ -6,6 +6,7 @@ writes. Names are plain file names without folders.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,7 +22,10 @@ class AppendFile(Protocol):
         """Append all of `content`; OSError when the disk refuses any of it."""
 
     def sync(self) -> None:
-        """Return once everything written is on the disk; OSError when that cannot be promised."""
+        """Return once everything written is on the disk; OSError when that cannot be promised.
+
+        FileNotFoundError: the file is no longer under its name; nobody would find again what is written to it.
+        """
 
     def close(self) -> None:
         """Close; never raises."""
@@ -56,8 +60,9 @@ class Disk(Protocol):
 
 
 class _OsAppendFile:
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._path, self._descriptor = path, os.open(path, flags, SPOOL_FILE_MODE)
 
     def write(self, content: bytes) -> None:
         rest = memoryview(content)
@@ -66,6 +71,9 @@ class _OsAppendFile:
 
     def sync(self) -> None:
         os.fdatasync(self._descriptor)
+        here, there = os.fstat(self._descriptor), self._path.stat()
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise FileNotFoundError(errno.ENOENT, "removed, and another file stands in its place", str(self._path))
 
     def close(self) -> None:
         if self._descriptor < 0:
@@ -88,8 +96,7 @@ class OsDisk:
         return sorted(path.name for path in self.folder.iterdir())
 
     def create(self, name: str) -> AppendFile:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        return _OsAppendFile(os.open(self.folder / name, flags, SPOOL_FILE_MODE))
+        return _OsAppendFile(self.folder / name)
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with (self.folder / name).open("rb", buffering=0) as file:

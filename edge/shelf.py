@@ -23,6 +23,7 @@ BLOCKS_SUFFIX: Final = ".blocks"
 PART_SUFFIX: Final = ".part"
 NO_ROOM: Final = "spool full, oldest given up"
 DAMAGED: Final = "damaged on the edge's disk"
+GONE: Final = "gone from the edge's disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Shelf:
         """Dropped ranges that no record on the disk states yet."""
         self.files: dict[int, SpoolFile] = {}
         self.doomed: set[int] = set()
-        """Files given up for want of room, that go as soon as the disk says so."""
+        """Files given up, that go as soon as the disk says so."""
         self.next_number = 1
         self._finished_before: dict[int, int] = {}
 
@@ -85,12 +86,12 @@ class Shelf:
         with self.lock:
             self._give_up(chain, first, last, reason)
 
-    def doom(self, file: SpoolFile) -> None:
-        """Give up all that a file holds, for want of room."""
+    def doom(self, file: SpoolFile, reason: str) -> None:
+        """Give up all that a file holds."""
         with self.lock:
             self.doomed.add(file.number)
             for held, entry in list(self.holdings.entries_of(file.number)):
-                self._give_up(held.chain, entry.first, entry.last, entry.dropped or NO_ROOM)
+                self._give_up(held.chain, entry.first, entry.last, entry.dropped or reason)
 
     def _give_up(self, chain: Chain, first: int, last: int, reason: str) -> None:
         """Replace what is held of a range by the fact that it is gone; the next group states it. Under the lock."""

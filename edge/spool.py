@@ -19,7 +19,7 @@ from edge.held import Counters, rows_of
 from edge.numbering import NumberedFrame
 from edge.points import PointTable
 from edge.rewriting import REWRITE_AFTER_S, Rewriter
-from edge.shelf import DAMAGED, JOURNAL_SUFFIX, Cut, Shelf, SpoolFile
+from edge.shelf import DAMAGED, GONE, JOURNAL_SUFFIX, NO_ROOM, Cut, Shelf, SpoolFile
 from edge.spool_file import BadRecordError, Kind, pack_checkpoint, pack_frames, pack_record, pack_schema, unpack_header
 from wire import StreamSpan
 
@@ -31,6 +31,7 @@ RETRY_S_MIN: Final = 1.0
 RETRY_S_MAX: Final = 30.0
 FINISHED_MAX: Final = 64
 """Streams a checkpoint may name only because their file is still open; beyond it a new file begins."""
+FOLDER_LOOKED_AT_EVERY_S: Final = 2.0
 GATHER_BYTES_MAX: Final = 1024 * 1024
 """Journal bytes read for one backlog block that is not rewritten yet."""
 
@@ -58,6 +59,7 @@ class Spool:
         self._append: AppendFile | None = None
         self._fault = ""
         self._retry_at_s, self._retry_s = 0.0, RETRY_S_MIN
+        self._looked_s = float("-inf")
 
     # ---- quick: memory only -------------------------------------------------------------------------------
 
@@ -126,6 +128,9 @@ class Spool:
         Returns:
             True when nothing waits any more; False while the disk refuses (see `fault`).
         """
+        look = not (self._fault or finally_) and now_s - self._looked_s >= FOLDER_LOOKED_AT_EVERY_S
+        if look and not self._whole(now_s):
+            return False
         with self.shelf.lock:
             frames = list(self._pending)
             acks_due = self._acks_since_s is not None and (
@@ -135,6 +140,9 @@ class Spool:
                 return True
             if self._fault and now_s < self._retry_at_s and not finally_:
                 return False
+        if self._fault:
+            with contextlib.suppress(OSError):  # the write says it
+                self._give_up_gone()
         if not self._write_group(frames, now_s):
             return False
         self._make_room(now_s)
@@ -218,7 +226,7 @@ class Spool:
             with shelf.lock:
                 if acks_since_s is not None:  # else one may have come during the write
                     self._acks_since_s = acks_since_s
-            self._fence(str(error), now_s)
+            self._fence(str(error), now_s, touch=not isinstance(error, FileNotFoundError))
             return False
         with shelf.lock:
             del self._pending[: len(frames)]
@@ -262,16 +270,52 @@ class Spool:
         entry = Entry(writer.number, record.first, record.last, record.samples, now_s, record, rows_of(group))
         self.shelf.holdings.add(entry, head.stream, head.predecessor, head.predecessor_last)
 
-    def _fence(self, reason: str, now_s: float) -> None:
-        """Leave the file that failed alone for good; try again later, in another."""
+    def _whole(self, now_s: float) -> bool:
+        """Look whether the folder still has what the book says; if not, that is a fault, as no frame is safe there."""
+        self._looked_s = now_s
+        try:
+            gone = self._give_up_gone()
+        except OSError as error:
+            reason = str(error)
+        else:
+            if not gone:
+                return True
+            reason = f"{len(gone)} files are gone from its folder, the oldest was {gone[0].name}"
+        self._fence(reason, now_s, touch=False)
+        return False
+
+    def _give_up_gone(self) -> list[SpoolFile]:
+        """Give up what files held that are no longer in the folder; return these, oldest first.
+
+        Raises:
+            OSError: the folder cannot be read; it may come back as it was, so nothing is given up.
+        """
+        shelf = self.shelf
+        names = set(shelf.disk.names())
+        gone = [
+            file
+            for number, file in sorted(shelf.files.items())
+            if file.name not in names and number not in shelf.doomed
+        ]
+        for file in gone:
+            shelf.doom(file, GONE)
+        return gone
+
+    def _fence(self, reason: str, now_s: float, *, touch: bool) -> None:
+        """Leave the file that failed alone for good; try again later, in another.
+
+        Args:
+            touch: the file under its name is our own, and may be put right.
+        """
         self._rewriter.abandon()
         if self._append is not None:
             self._append.close()
-        if self._writer is not None and self._writer.number not in self.shelf.files:  # nothing in it was ever promised
-            self.shelf.remove(self._writer.name)
-        elif self._writer is not None:
-            with contextlib.suppress(OSError):  # or else recovery meets the same frames twice, and takes them once
-                self.shelf.disk.truncate(self._writer.name, self._writer.size)
+        if touch and self._writer is not None:
+            if self._writer.number not in self.shelf.files:  # nothing in it was ever promised
+                self.shelf.remove(self._writer.name)
+            else:
+                with contextlib.suppress(OSError):  # or else recovery meets the same frames twice, and takes them once
+                    self.shelf.disk.truncate(self._writer.name, self._writer.size)
         self._append = self._writer = None
         self._fault, self._retry_at_s = reason, now_s + self._retry_s
         self._retry_s = min(RETRY_S_MAX, self._retry_s * 2)
@@ -288,7 +332,7 @@ class Spool:
             victim = min(victims, key=_number_of)
             if self._rewriter.number == victim.number:
                 self._rewriter.abandon()
-            shelf.doom(victim)
+            shelf.doom(victim, NO_ROOM)
             if not self._write_group((), now_s):
                 return
 
