@@ -52,8 +52,8 @@ class Status:
     Attributes:
         projected_days: how many days the disk will hold at the present rate; None: not known yet.
         trouble: why serve could not do its last piece of work, empty if it could.
-        withheld_days: how many days the clock calls too old that are kept. withheld_why: `clock` for want of newer days,
-            `pace` because one goes a day.
+        withheld_days: how many days the clock calls too old that are kept and no missing days explain. withheld_why: `clock`
+            for want of newer days, `pace` because one goes a day.
     """
 
     at_ms: int

@@ -130,7 +130,7 @@ class House:
         return True
 
     def withheld(self) -> dict[str, Any]:
-        """Tell how many days the clock calls old that stay, and why: for want of newer days, or as one goes a day."""
+        """Tell how many days the clock calls old that stay unexplained, and why: for want of newer days, or as one goes a day."""
         kept = self.kept
         if kept is None or not (kept.withheld or self._paced):
             return {"days": 0, "why": ""}

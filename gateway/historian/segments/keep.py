@@ -3,7 +3,8 @@
 No clock alone takes a day. One goes by age when the clock says that it is old, and as many newer days are held as are to
 be kept, besides the newest, which a clock that jumped may have made; and after what was due at the start at most one day
 for each that really passes (`Pace`). So a plant that stood still keeps its days for longer, and a clock that is wrong
-takes none, or a day for a day. What the clock would take and does not get is told as withheld.
+takes none, or a day for a day. What the clock would take and does not get is told as withheld, unless days that are missing
+among those held explain it. A gap of a week or more just before the newest days does not: a wrong clock makes such a one.
 
 Below `SPACE_DAYS_MIN` days nothing goes for want of room: then the projection tells people, long before the disk is full.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 from gateway.historian.samples import DAY_MS
@@ -21,6 +23,8 @@ SPACE_DAYS_MIN: Final = 30
 RATE_DAYS: Final = 7
 DISK_SHARE: Final = 0.5
 FREE_MIN: Final = 256 * 1024 * 1024  # of the disk, whatever the limits say
+NEAR: Final = 30  # of the newest days held; a wrong clock is told for as long
+GAP: Final = 7  # days; a plant may rest for fewer
 SURE: Final = 8  # the eighth newest day was not made by a clock that was wrong for a moment
 DAY_S: Final = 86_400.0
 PACE_MAX: Final = 2.0  # days saved up while none was due
@@ -51,7 +55,7 @@ class Kept:
     Attributes:
         remove: files that leave with this day or before go next, empty if none. why: `age` or `space`.
         due: how many days may go by age now, or may not for the pace only.
-        withheld: how many more days the clock calls old.
+        withheld: how many more days the clock calls old, and no days that are missing explain it.
         projected_days: how many days the room holds at the present rate; None while nobody can say.
     """
 
@@ -109,7 +113,19 @@ def decide(held: Held, now_ms: int, keep_days: float, limit: int, kept_from: str
         why = "space"
         if held.bytes <= limit or len(days) - len(together) <= SPACE_DAYS_MIN:
             remove, why = "", "age"
-    return Kept(remove, why, limit, len(days), projected, len(due), len(old) - len(due))
+    withheld = max(0, len(old) - len(due) - _missing(days, cut))
+    return Kept(remove, why, limit, len(days), projected, len(due), withheld)
+
+
+def _missing(days: Sequence[str], cut: str) -> int:
+    """Return how many days from `cut` on are missing among those held, as far as a wrong clock cannot have made the gap."""
+    near = days[-NEAR] if len(days) >= NEAR else ""
+    found = 0
+    for older, newer in pairwise(days):
+        gap = (day_ms(newer) - day_ms(older)) // DAY_MS - 1
+        if newer > cut and (newer < near or gap < GAP):
+            found += min(gap, (day_ms(newer) - day_ms(cut)) // DAY_MS)
+    return found
 
 
 def received(days: Sequence[str], received_ms: int, newest_source_ms: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from gateway.historian.segments.keep import Held, Pace, day_after, decide, evidence_leaves, limit_bytes, received
+from gateway.core.historian_status import WITHHELD_DAYS_MIN
+from gateway.historian.segments.keep import NEAR, Held, Pace, day_after, decide, evidence_leaves, limit_bytes, received
 from gateway.historian.segments.names import day_of
 
 DAY_MS = 86_400_000
@@ -51,6 +54,46 @@ def test_a_plant_that_stood_still_keeps_its_days() -> None:
     assert kept.remove == day_of(NOW_MS - 99 * 30 * DAY_MS)
     kept = decide(Held({day_of(NOW_MS - at * 30 * DAY_MS): GB for at in range(91)}, 0), NOW_MS, 90, 1000 * GB)
     assert (kept.remove, kept.withheld) == ("", 87)
+
+
+def withheld_by_day(works: Callable[[int], bool], days: int, keep_days: int, ahead: Callable[[int], int] = lambda _: 0) -> list[int]:
+    """Let days pass at some of which the plant works, by a clock that is so many days ahead; return what is withheld each day."""
+    there: dict[str, int] = {}
+    told = []
+    for at in range(days):
+        now_ms = NOW_MS + (at + ahead(at)) * DAY_MS
+        if works(at):
+            there[day_of(now_ms)] = GB
+        kept = decide(Held(there, 0), now_ms, keep_days, 10_000 * GB)
+        while kept.remove:
+            there = {day: size for day, size in there.items() if day > kept.remove}
+            kept = decide(Held(there, 0), now_ms, keep_days, 10_000 * GB)
+        told.append(kept.withheld)
+    return told
+
+
+@pytest.mark.parametrize("off", [14, 60])
+@pytest.mark.parametrize("begin", [30, 200])
+def test_an_overhaul_is_told_as_withheld_for_a_month_at_most(begin: int, off: int) -> None:
+    told = withheld_by_day(lambda at: not begin <= at < begin + off, begin + 250, 100)
+    many = [at for at, days in enumerate(told) if days >= WITHHELD_DAYS_MIN]
+    assert all(begin <= at <= begin + off + NEAR for at in many), many
+    assert many or begin == 30, "what is old is told"
+
+
+def test_a_plant_that_rests_at_weekends_or_in_turns_is_not_told_as_withheld() -> None:
+    for works in (lambda at: at % 7 < 5, lambda at: at % 10 < 5, lambda at: at % 2 == 0):
+        assert max(withheld_by_day(works, 500, 100)) < WITHHELD_DAYS_MIN
+
+
+@pytest.mark.fault("F28")
+def test_a_clock_ahead_is_told_for_as_long_as_a_month_whatever_is_missing_before() -> None:
+    for keep_days in (60, 100):
+        told = withheld_by_day(lambda at: not 110 <= at < 124, 240, keep_days, lambda at: 300 if at >= 200 else 0)
+        assert max(told[124 + NEAR : 200]) < WITHHELD_DAYS_MIN
+        assert min(told[200 : 200 + NEAR]) >= WITHHELD_DAYS_MIN
+    old = Held({"1970-01-01": GB, **held(300).days}, 0)
+    assert decide(old, NOW_MS + 1000 * DAY_MS, 400, 1000 * GB).withheld == 301, "one stray day explains nothing"
 
 
 def test_what_came_late_of_days_that_have_gone_goes_together() -> None:
