@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILED: Final = 1
 STATUS_BYTES_MAX: Final = 4 * 1024 * 1024
+TOLD_MS_MAX: Final = 60_000
+"""Serve writes its status every 20 s: one that is older than this, or stamped so far ahead, says nothing of now."""
 
 store_app = typer.Typer(
     no_args_is_help=True, help=say("时序库：创建、查看状态、复制", "time-series stores: set up, status, copy"),
@@ -75,23 +79,23 @@ def status(
             f"{data}：没有这个目录；请用 --data 指定网关的数据目录",
             f"{data}: there is no such folder; name the gateway's data folder with --data",
         ))  # fmt: skip
-    fed, results = _fed(data or Path("hazardgate-data")), []
+    told, results, well = _told(data or Path("hazardgate-data")), [], True
     for config in _chosen(loaded, only):
         entry: dict[str, Any] = {
             "id": config.id, "kind": config.kind, "url": config.url, "error": None, "version": None, "database": None,
-            "fed": fed.get(config.id),
+            "enabled": config.enabled, "fed": told.stores.get(config.id), "fed_age_ms": told.age_ms, "fed_current": told.current,
         }  # fmt: skip
         with _opened(config, loaded.site, site, entry) as store:
             if store is not None:
                 found = health(store)
                 entry["version"], entry["database"] = found.version, found.database
         results.append(entry)
+        well = well and _is_well(entry)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False))
     for entry in results if not as_json else ():
         typer.echo(_in_words(entry))
-    bad = any(entry["error"] or entry["database"] is False for entry in results)
-    raise SystemExit(EXIT_FAILED if bad else 0)
+    raise SystemExit(0 if well else EXIT_FAILED)
 
 
 def _chosen(site: SiteConfig, only: str | None) -> list[TimeSeriesStoreConfig]:
@@ -126,22 +130,45 @@ def _opened(
         store.close()
 
 
-def _fed(data: Path) -> dict[str, dict[str, Any]]:
-    """Return what serve says of each store, nothing where it has not said."""
+def wall_ms() -> int:
+    """Return UTC epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What serve wrote of itself last, `age_ms` ago; None: it has not, or it cannot be read. `stores` by id."""
+
+    age_ms: int | None = None
+    stores: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def current(self) -> bool:
+        """It says what is now."""
+        return self.age_ms is not None and abs(self.age_ms) <= TOLD_MS_MAX
+
+
+def _told(data: Path) -> Told:
     path = data / "historian" / "status.json"
     try:
         if path.stat().st_size > STATUS_BYTES_MAX:
-            return {}
+            return Told()
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        return {str(each["id"]): each for each in loaded["stores"]}
+        return Told(wall_ms() - int(loaded["at_ms"]), {str(each["id"]): each for each in loaded["stores"]})
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+        return Told()
+
+
+def _is_well(entry: dict[str, Any]) -> bool:
+    if entry["error"] or entry["database"] is False:
+        return False
+    return not entry["enabled"] or (entry["fed"] is not None and entry["fed_current"])
 
 
 def _in_words(entry: dict[str, Any]) -> str:
     name = f"{entry['id']} ({entry['kind']}, {entry['url']})"
     if entry["error"]:
-        return f"{name}: {entry['error']}; {_feeding(entry['fed'])}"
+        return f"{name}: {entry['error']}; {_feeding(entry)}"
     version = entry["version"] or say("版本未知", "version not told")
     database = {
         True: say("数据库存在", "database is there"),
@@ -151,12 +178,15 @@ def _in_words(entry: dict[str, Any]) -> str:
         ),
         None: say("无需数据库", "no database to check"),
     }[entry["database"]]
-    return f"{name}: {version}; {database}; {_feeding(entry['fed'])}"
+    return f"{name}: {version}; {database}; {_feeding(entry)}"
 
 
-def _feeding(fed: dict[str, Any] | None) -> str:
-    if fed is None:
-        return say("网关尚未报告写入情况", "the gateway has not told how far it has fed it")
+def _feeding(entry: dict[str, Any]) -> str:
+    fed, age_ms = entry["fed"], entry["fed_age_ms"]
+    if not entry["enabled"]:
+        return say("未启用，不写入", "switched off, not fed")
+    if fed is None or age_ms is None:
+        return say("网关尚未报告写入情况：请检查查询服务", "the gateway has not told how far it has fed it: see that serve runs")
     state = {
         "live": say("实时", "live"), "catching up": say("追补中", "catching up"), "away": say("不可用", "away"),
         "refused": say("被拒绝", "refused"),
@@ -166,4 +196,20 @@ def _feeding(fed: dict[str, Any] | None) -> str:
         f"feeding: {state}, {fed['lag_rows']} log rows to go, {fed['quarantined']} samples quarantined",
     )
     why = say(str(fed.get("detail_zh") or ""), str(fed.get("detail") or ""))
-    return f"{told}: {why}" if why else told
+    told = f"{told}: {why}" if why else told
+    if entry["fed_current"]:
+        return say(f"{told}（{age_ms // 1000} 秒前报告）", f"{told} (told {age_ms // 1000} s ago)")
+    return f"{_not_of_now(age_ms)}{told}"
+
+
+def _not_of_now(age_ms: int) -> str:
+    seconds = abs(age_ms) // 1000
+    if age_ms < 0:
+        return say(
+            f"网关的报告比本机时间超前 {seconds} 秒，以下不是现在的：请检查查询服务和时钟；",
+            f"the gateway's word is stamped {seconds} s ahead, this is not of now: see that serve runs, and to the clock; ",
+        )
+    return say(
+        f"网关 {seconds} 秒前的报告，以下不是现在的：请检查查询服务是否运行、磁盘是否已满；",
+        f"the gateway told it {seconds} s ago, this is not of now: see that serve runs and its disk has room; ",
+    )

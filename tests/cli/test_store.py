@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from cli import store
 from cli.commands import app
+from gateway.historian import influx
+from gateway.historian.influx.setup import Health
 from tests.stores import INFLUXD, StoreServer, needs_influxd, running_store
 
+NOW_MS = 1_795_000_000_000
 DEMO = Path(__file__).parents[2] / "config" / "sites" / "demo" / "site.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "wall_ms", lambda: NOW_MS)
+
+
+def tell(data: Path, *entries: dict[str, Any], age_ms: int = 4_000, **more: Any) -> None:
+    """Write what serve says of its stores."""
+    (data / "historian").mkdir(exist_ok=True)
+    status = {"at_ms": NOW_MS - age_ms, "stores": list(entries), **more}
+    (data / "historian" / "status.json").write_text(json.dumps(status), encoding="utf-8")
+
+
+def fed(state: str = "live", **more: Any) -> dict[str, Any]:
+    """An entry of it."""
+    return {"id": "plant", "state": state, "lag_rows": 0, "lag_ms": 0, "quarantined": 0, "detail": "", "detail_zh": "", **more}
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that answers and has our database."""
+
+    @contextmanager
+    def opened(*_: object) -> Iterator[object]:
+        yield object()
+
+    monkeypatch.setattr(store, "_opened", opened)
+    monkeypatch.setattr(influx, "health", lambda _: Health("1.0", True))
 
 
 def site_with(folder: Path, url: str, **more: Any) -> Path:
     """The demo site with a store."""
-    store = {"id": "plant", "kind": "influxdb1", "url": url, **more}
+    stored = {"id": "plant", "kind": "influxdb1", "url": url, **more}
     text = DEMO.read_text("utf-8")
     assert text.count("\nstorage:\n") == 1
-    text = text.replace("\nstorage:\n", f"\nstorage:\n  stores: [{json.dumps(store)}]\n")
+    text = text.replace("\nstorage:\n", f"\nstorage:\n  stores: [{json.dumps(stored)}]\n")
     path = folder / "site.yaml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -42,14 +77,13 @@ def test_setup_tells_what_it_did_and_status_what_is_there(tmp_path: Path, monkey
         assert code == 0
         assert [done["changed"] for done in json.loads(told)[0]["done"]] == [True, True]
         assert [done["changed"] for done in json.loads(run("setup", site, "--json")[1])[0]["done"]] == [False, False]
+        assert run("status", site, *data)[0] == 1, "the gateway has not told how far it is"
+        tell(tmp_path, fed("catching up", lag_rows=7, quarantined=0))
         code, told = run("status", site, *data, "--json")
         assert code == 0
         (entry,) = json.loads(told)
-        assert (entry["database"], entry["error"], entry["fed"]) == (True, None, None)
+        assert (entry["database"], entry["error"], entry["fed"]["lag_rows"]) == (True, None, 7)
         assert entry["version"].startswith("1.")
-        status = {"stores": [{"id": "plant", "state": "catching up", "lag_rows": 7, "quarantined": 2}]}
-        (tmp_path / "historian").mkdir()
-        (tmp_path / "historian" / "status.json").write_text(json.dumps(status))
         assert "7" in run("status", site, *data)[1]
         _away(server, site, data)
 
@@ -82,9 +116,7 @@ def test_a_store_that_is_away_is_told_with_what_helps_and_how_far_it_was_fed(tmp
     assert code == 1
     assert "run this again" in told
     assert "tried again" not in told, "setup does not"
-    status = {"stores": [{"id": "plant", "state": "away", "lag_rows": 71, "quarantined": 0}]}
-    (tmp_path / "historian").mkdir()
-    (tmp_path / "historian" / "status.json").write_text(json.dumps(status))
+    tell(tmp_path, fed("away", lag_rows=71))
     code, told = run("status", site, "--data", str(tmp_path))
     assert code == 1
     assert "71 log rows to go" in told
@@ -98,9 +130,58 @@ def test_what_the_gateway_says_of_a_store_is_repeated_with_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, key: str
 ) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", language)
-    entry: dict[str, Any] = {"id": "plant", "state": "refused", "lag_rows": 71, "quarantined": 0}
-    entry |= {"detail": "set its clock", "detail_zh": "请校准时钟"}
-    (tmp_path / "historian").mkdir()
-    (tmp_path / "historian" / "status.json").write_text(json.dumps({"stores": [entry]}))
+    entry = fed("refused", lag_rows=71, detail="set its clock", detail_zh="请校准时钟")
+    tell(tmp_path, entry)
     told = run("status", str(site_with(tmp_path, "http://127.0.0.1:1")), "--data", str(tmp_path))[1]
     assert entry[key] in told
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(("language", "words"), [("zh", "4 秒前报告"), ("en", "told 4 s ago")])
+def test_how_old_the_gateways_word_is_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, words: str
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    site = str(site_with(tmp_path, "http://127.0.0.1:1"))
+    tell(tmp_path, fed())
+    code, told = run("status", site, "--data", str(tmp_path))
+    assert (code, words in told) == (0, True)
+    entries = json.loads(run("status", site, "--data", str(tmp_path), "--json")[1])
+    (entry,) = [each for each in entries if each["id"] == "plant"]
+    assert (entry["fed_age_ms"], entry["fed_current"]) == (4_000, True)
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("age_ms", [60_001, 180_000, -3_600_000])
+@pytest.mark.parametrize(
+    ("language", "words"), [("zh", "以下不是现在的：请检查查询服务"), ("en", "this is not of now: see that serve runs")]
+)
+def test_what_serve_said_long_ago_is_not_the_present(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, words: str, age_ms: int
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    site = str(site_with(tmp_path, "http://127.0.0.1:1"))
+    tell(tmp_path, fed(), age_ms=age_ms)
+    code, told = run("status", site, "--data", str(tmp_path))
+    assert (code, words in told) == (1, True)
+    code, told = run("status", site, "--data", str(tmp_path), "--json")
+    (entry,) = [each for each in json.loads(told) if each["id"] == "plant"]
+    assert (code, entry["fed_age_ms"], entry["fed_current"]) == (1, age_ms, False)
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("text", ["", "[]", '{"at_ms": 1}', '{"at_ms": 1, "stores": [1]}', '{"stores": []}'])
+def test_a_status_that_cannot_be_read_is_no_word_at_all(tmp_path: Path, text: str) -> None:
+    site = str(site_with(tmp_path, "http://127.0.0.1:1"))
+    tell(tmp_path)
+    (tmp_path / "historian" / "status.json").write_text(text, encoding="utf-8")
+    code, told = run("status", site, "--data", str(tmp_path), "--json")
+    (entry,) = [each for each in json.loads(told) if each["id"] == "plant"]
+    assert (code, entry["fed"], entry["fed_age_ms"]) == (1, None, None)
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_store_that_is_switched_off_is_not_waited_for(tmp_path: Path) -> None:
+    site = str(site_with(tmp_path, "http://127.0.0.1:1", enabled=False))
+    tell(tmp_path)
+    assert run("status", site, "--data", str(tmp_path))[0] == 0
