@@ -45,7 +45,8 @@ class Cursors:
     """How far one store is. `live`: highest log position of `ledger` that was reached; `transition`: row of the journal.
 
     `parked`: what our own segments hold and could not be read; holes again once it is time to try.
-    `witness`: tag and source time of a sample that the store has shown; see `feed_witness`.
+    `witnesses`: tag and source time of samples that the store has shown; see `feed_witness`.
+    `anew_ms`: when it was last fed from the beginning because it showed none of them; 0: never.
     """
 
     ledger: str
@@ -53,7 +54,8 @@ class Cursors:
     holes: tuple[Hole, ...] = ()
     transition: int = 0
     parked: tuple[Hole, ...] = ()
-    witness: tuple[str, int] | None = None
+    witnesses: tuple[tuple[str, int], ...] = ()
+    anew_ms: int = 0
 
     @property
     def missing(self) -> int:
@@ -65,7 +67,7 @@ class Cursors:
         return json.dumps({
             "format": FORMAT, "ledger": self.ledger, "live": self.live, "holes": [astuple(hole) for hole in self.holes],
             "transition": self.transition, "parked": [astuple(hole) for hole in self.parked],
-            "witness": self.witness,
+            "witnesses": self.witnesses, "anew_ms": self.anew_ms,
         }, sort_keys=True) + "\n"  # fmt: skip
 
     @classmethod
@@ -81,7 +83,8 @@ class Cursors:
                 raise ValueError(f"format {loaded['format']}, this version reads {FORMAT}")
             found = cls(
                 str(loaded["ledger"]), int(loaded["live"]), _holes(loaded["holes"]), int(loaded["transition"]),
-                _holes(loaded.get("parked", ())), _witness(loaded.get("witness")),
+                _holes(loaded.get("parked", ())),
+                tuple((str(tag), int(at_ms)) for tag, at_ms in loaded.get("witnesses", ())), int(loaded.get("anew_ms", 0)),
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a cursor file ({type(error).__name__})") from None
@@ -96,13 +99,6 @@ def _holes(loaded: Any) -> tuple[Hole, ...]:
         Hole(str(ledger), int(first), int(last), int(since), str(stem), int(row))
         for ledger, first, last, since, stem, row in loaded
     )
-
-
-def _witness(loaded: Any) -> tuple[str, int] | None:
-    if loaded is None:
-        return None
-    tag, at_ms = loaded
-    return str(tag), int(at_ms)
 
 
 def limits(ledger: str, ancestry: Sequence[tuple[str, int]]) -> dict[str, int]:
@@ -147,7 +143,7 @@ def renewed(
     between = {name: shared[name] for name in names[1 : names.index(cursors.ledger)]}
     tails = _tails(sealed, {**between, cursors.ledger: max(cursors.live, upto)}, now_ms)
     live = min(cursors.live, upto, head)
-    return Cursors(ledger, live, (*cursors.holes, *tails), parked=cursors.parked, witness=cursors.witness)
+    return replace(cursors, ledger=ledger, live=live, holes=(*cursors.holes, *tails), transition=0)
 
 
 def _tails(sealed: Mapping[str, int], known: Mapping[str, int], now_ms: int) -> tuple[Hole, ...]:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,8 @@ from gateway.historian.feed import (
     wait_after,
 )  # fmt: skip
 from gateway.historian.feed_source import FeedSource, Head, Piece, SourceBusyError
-from gateway.historian.feed_witness import Witnesses, shows
+from gateway.historian.feed_witness import BEFORE_MS, Witnesses, believed, shows
+from gateway.historian.samples import DAY_MS
 from gateway.historian.store import Historian, HistorianError, StoreAwayError, StoreRefusedError
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class Feed:
         self._restarted: Callable[[], bool] | None = None  # tells whether the store's process is another one
         self._quarantine: feed_files.Quarantine | None = None
         self._witnesses = Witnesses()
+        self._lacks = False  # what it has shown, so soon after it was fed from the beginning that it is not again
         self._pace = Pace(config.catch_up_rows_per_s)
         self._failures, self._not_before_s, self._saved_s = 0, 0.0, -SAVE_S
         self._again_s, self._unread = 0.0, ""  # when to try what was put off, and the newest of the reasons
@@ -167,7 +170,7 @@ class Feed:
             self._restarted = getattr(self._store, "restarted", None) if self._settle_s else None
             if self._restarted is not None:
                 self._restarted()  # from now on it knows
-        self._ask_for_witness(source, self._store)
+        self._ask_for_witnesses(source, self._store)
         did = self._send_live(source, self._store)
         did = self._send_events(source, self._store) or did
         try:
@@ -175,9 +178,10 @@ class Feed:
         except SourceBusyError as error:  # the present goes on, and so does what is written down of it
             log.debug("feeding store %s: %s", self.config.id, error)
             wait_s = NO_LEDGER_S
+        assert self._cursors is not None
         self._keep(self._clocks.monotonic())
         if not self._failures:
-            self._told = ("catching up" if self._cursors.holes else "live", *self._told_of_unread())
+            self._told = ("catching up" if self._cursors.holes else "live", *self._told_besides())
         if did:
             return 0.0
         return IDLE_S if wait_s is None else min(IDLE_S, wait_s)
@@ -201,35 +205,45 @@ class Feed:
             self._cursors = left_behind(self._cursors, upto, head.oldest_ms)
         return True
 
-    def _ask_for_witness(self, source: FeedSource, store: Historian) -> None:
+    def _ask_for_witnesses(self, source: FeedSource, store: Historian) -> None:
         """When it is time, ask a store for what it has shown before: without it, feed it from the beginning; else renew it."""
-        now_s = self._clocks.monotonic()
+        now_s, now_ms = self._clocks.monotonic(), self._clocks.wall_ms()
         if not self._witnesses.due(now_s):
             return
         cursors = self._cursors
         assert cursors is not None
-        found = shows(store, cursors.witness) if cursors.witness else True
+        before_ms = BEFORE_MS if self.config.kind == "victoriametrics" else 0
+        known = believed(cursors.witnesses, self.config.retention_days, now_ms)
+        found = shows(store, known, before_ms) if known else True
         if found is None:
             self._witnesses.later(now_s)
-        elif not found:
-            self._begin_anew(source)
-        elif (witness := self._witnesses.shown(store, now_s)) is not None:
-            self._moved(replace(cursors, witness=witness))
+        elif found:
+            self._lacks = False
+            new = self._witnesses.shown(store, now_s, before_ms)
+            if new:
+                self._moved(replace(cursors, witnesses=new))
+        elif 0 <= now_ms - cursors.anew_ms < DAY_MS:  # a store that loses it again and again is not sent everything for ever
+            if not self._lacks:
+                log.warning("store %s: %s", self.config.id, _lacks(self.config.id, cursors.anew_ms)[0])
+            self._lacks = True
+            self._witnesses.later(now_s)
+        else:
+            self._begin_anew(source, now_ms)
 
-    def _begin_anew(self, source: FeedSource) -> None:
+    def _begin_anew(self, source: FeedSource, now_ms: int) -> None:
         """Feed a store from the beginning. On the disk at once, or a kill of the store would lead back to what it lost."""
         cursors, head = self._cursors, self._head
         assert cursors is not None
         assert head is not None
         log.warning(
             "store %s does not show what it has shown before (%s): it was emptied or restored, or another one answers; it is fed from"
-            " the beginning", self.config.id, cursors.witness,
+            " the beginning", self.config.id, cursors.witnesses,
         )  # fmt: skip
-        anew = begun(head.ledger, head.ancestry, head.pos, source.sealed(), self._clocks.wall_ms())
+        anew = replace(begun(head.ledger, head.ancestry, head.pos, source.sealed(), now_ms), anew_ms=now_ms)
         feed_files.save(self._folder, self.config.id, anew)
         self._settling.clear()
         self._cursors = self._kept = anew
-        self._witnesses = Witnesses()
+        self._witnesses, self._lacks = Witnesses(), False
 
     def _send_live(self, source: FeedSource, store: Historian) -> bool:
         cursors, head = self._cursors, self._head
@@ -347,6 +361,22 @@ class Feed:
             log.info("store %s answers again", self.config.id)
         self._failures = 0
 
+    def _told_besides(self) -> tuple[str, str]:
+        """Return what to tell of a store that is fed."""
+        cursors = self._cursors
+        assert cursors is not None
+        if self._lacks:
+            return _lacks(self.config.id, cursors.anew_ms)
+        unread = self._told_of_unread()
+        if unread[0] or not 0 <= self._clocks.wall_ms() - cursors.anew_ms < DAY_MS:
+            return unread
+        return (
+            f"it did not show what it had shown before: it was emptied or restored, or another one answers, or it keeps less than"
+            f" retention_days says; since {_utc(cursors.anew_ms)} it is fed from the beginning",
+            f"该库查不到此前已查到的采样：已被清空、用旧备份恢复、换成另一个库，或其保留时间短于 retention_days；自"
+            f" {_utc(cursors.anew_ms)} 起从头写入",
+        )
+
     def _told_of_unread(self) -> tuple[str, str]:
         """Return what to tell of samples that the store lacks because our own segments cannot be read."""
         assert self._cursors is not None
@@ -384,6 +414,20 @@ class Feed:
             "lag_ms": max(0, self._clocks.wall_ms() - min(since)) if since else 0, "cursor": cursors.live if cursors else 0,
             "quarantined": self._quarantine.count if self._quarantine else 0, "detail": detail, "detail_zh": detail_zh,
         }  # fmt: skip
+
+
+def _lacks(store: str, anew_ms: int) -> tuple[str, str]:
+    copy = f"hazardgate store copy --from embedded --to {store}"
+    return (
+        f"it lacks again what it has shown, and was fed from the beginning at {_utc(anew_ms)}: see to its disk, url, database and"
+        f" retention_days; it is fed from the beginning again a day after that, or at once by `{copy}`",
+        f"该库再次查不到此前已查到的采样，而 {_utc(anew_ms)} 刚从头写入过：请检查其磁盘、url、database 与 retention_days；"
+        f"一天后将再次从头写入，或立即运行 `{copy}`",
+    )
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def _in_words(error: Exception, folder: Path) -> tuple[str, str]:
