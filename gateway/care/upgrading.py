@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.care.disk import Disk, open_plain
-from gateway.care.errors import CareError, NothingToBackUpError, TooOldError
+from gateway.care.errors import CareError, NothingToBackUpError, TargetError, TooOldError
 from gateway.care.listing import LEDGER_PATH, LISTING_NAME
 from gateway.care.locks import cared_for, nothing_runs
 from gateway.care.taking import Report, backup
@@ -36,7 +36,8 @@ class Upgraded:
     """What was found and done.
 
     Attributes:
-        parts: as they were found. done: what was changed, a line each. backup: made before; None if none was.
+        parts: as they were found. done: what was changed, a line each.
+        backup: made before the first change, and perhaps on a disk that is away by now; None if none was.
     """
 
     parts: tuple[Part, ...]
@@ -70,7 +71,8 @@ def upgrade(
 
     Args:
         backup_to: where the backup before the first change goes; by default into the data folder itself. Where an
-            upgrade was ended before that was made, this and `with_backup` are asked anew.
+            upgrade was ended before that was made, this and `with_backup` are asked anew; afterwards neither is, and a
+            backup that is away by then is only named.
 
     Raises:
         CareError: it cannot be done, and nothing has changed, or the same command goes on.
@@ -94,16 +96,20 @@ def upgrade(
             place = _place(data, backup_to, wall_ms()) if with_backup else None
             note = {
                 "format": FORMAT, "program": program, "begun_ms": wall_ms(), "backup": None if place is None else str(place),
-                "from": {part.name: part.found for part in parts if part.older}, "done": [],
+                "backed_up": False, "from": {part.name: part.found for part in parts if part.older}, "done": [],
             }  # fmt: skip
             disk.write(data / UPGRADE_NOTE, _text(note))
         made = None if note["backup"] is None else Path(note["backup"])
-        if made is not None and not (made / LISTING_NAME).exists() and (backup_to is not None or not with_backup):
-            made = _place(data, backup_to, wall_ms()) if with_backup else None  # the disk it was to go to may have refused
-            note["backup"] = None if made is None else str(made)
+        if made is not None and not note["backed_up"]:
+            finished = (made / LISTING_NAME).exists()
+            if not finished and (backup_to is not None or not with_backup):  # the disk it was to go to may have refused
+                made = _place(data, backup_to, wall_ms()) if with_backup else None
+                note["backup"] = None if made is None else str(made)
+                disk.write(data / UPGRADE_NOTE, _text(note))
+            if not finished and made is not None:
+                _backed_up(data, made, program, wall_ms, disk, told, room_bytes, site)
+            note["backed_up"] = made is not None  # from here on the data changes: no other backup is one of before
             disk.write(data / UPGRADE_NOTE, _text(note))
-        if made is not None and not (made / LISTING_NAME).exists():
-            _backed_up(data, made, program, wall_ms, disk, told, room_bytes, site)
         for part in parts:
             if part.older:
                 disk.step(f"upgrade {part.name}")
@@ -115,7 +121,14 @@ def upgrade(
 
 
 def _place(data: Path, asked: Path | None, now_ms: int) -> Path:
-    return (asked if asked is not None else data / f"{BACKUP_PREFIX}{now_ms}").absolute()
+    """Return where the backup goes: no folder with a finished one, which might be of any day."""
+    place = (asked if asked is not None else data / f"{BACKUP_PREFIX}{now_ms}").absolute()
+    if (place / LISTING_NAME).exists():
+        raise TargetError(
+            f"{place}: already holds a finished backup; name another folder with --backup DIR; nothing was upgraded",
+            f"{place}：其中已有完成的备份；请用 --backup DIR 另指定目录；未升级",
+        )
+    return place
 
 
 def _backed_up(
@@ -140,6 +153,8 @@ def _noted(path: Path) -> dict[str, Any] | None:
         with open_plain(path) as file:
             told = json.loads(file.read(1_000_000))
         if told["format"] != FORMAT or not isinstance(told["done"], list) or not isinstance(told["backup"], str | None):
+            raise ValueError("not as this program writes it")
+        if not isinstance(told.setdefault("backed_up", bool(told["done"])), bool):
             raise ValueError("not as this program writes it")
     except FileNotFoundError:
         return None

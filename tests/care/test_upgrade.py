@@ -141,6 +141,22 @@ class FullDisk(Disk):
 
 
 @pytest.mark.fault("F74")
+@pytest.mark.parametrize("tried_before", [False, True])
+def test_a_backup_of_another_day_is_not_taken_for_the_one_before_the_upgrade(
+    old: Path, tmp_path: Path, tried_before: bool
+) -> None:
+    backup(old, tmp_path / "last week", program="0.1.0", wall_ms=lambda: NOW_MS - 1, room_bytes=0)
+    if tried_before:
+        with pytest.raises(OSError, match="no space"):
+            done(old, FullDisk(), backup_to=tmp_path / "full")
+    with pytest.raises(CareError, match=r"last week: already holds.*nothing was upgraded"):
+        done(old, backup_to=tmp_path / "last week")
+    assert version_of(old) == 1
+    assert done(old, backup_to=tmp_path / "today").backup == tmp_path / "today"
+    assert verify(tmp_path / "today")[1] == []
+
+
+@pytest.mark.fault("F74")
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_a_disk_that_refuses_the_backup_is_got_round_by_another_place_or_none(
     old: Path, tmp_path: Path, elsewhere: bool
@@ -154,6 +170,41 @@ def test_a_disk_that_refuses_the_backup_is_got_round_by_another_place_or_none(
     assert report.backup == (tmp_path / "other" if elsewhere else None)
     assert not elsewhere or contents(tmp_path / "other" / LEDGER) == before
     assert version_of(old) == SCHEMA_VERSION
+    assert unfinished(old) is None
+
+
+class CutOffError(BaseException):
+    """The power fails: nothing after this is done."""
+
+
+class CutAfterConversion(Disk):
+    """Loses its power between the ledger's conversion and the note of it."""
+
+    def write(self, path: Path, body: bytes) -> None:
+        if b"ledger schema 1" in body:
+            raise CutOffError
+        super().write(path, body)
+
+
+@pytest.mark.fault("F74")
+@pytest.mark.parametrize("how", ["the same again", "another place", "none"])
+def test_a_backup_that_is_away_after_the_conversion_stays_the_one_on_record(old: Path, tmp_path: Path, how: str) -> None:
+    before = contents(old / LEDGER)
+    usb, unplugged = tmp_path / "usb", tmp_path / "unplugged"
+    usb.mkdir()
+    with pytest.raises(CutOffError):
+        done(old, CutAfterConversion(), backup_to=usb / "backup")
+    assert version_of(old) == SCHEMA_VERSION
+    usb.rename(unplugged)
+    asked: dict[str, dict[str, Any]] = {
+        "the same again": {}, "another place": {"backup_to": tmp_path / "other"}, "none": {"with_backup": False},
+    }  # fmt: skip
+    assert done(old, **asked[how]).backup == usb / "backup"
+    assert not usb.exists()
+    assert not (tmp_path / "other").exists()
+    assert contents(unplugged / "backup" / LEDGER) == before
+    (told,) = [json.loads(line) for line in (old / "upgrades.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert told["backup"] == str(usb / "backup")
     assert unfinished(old) is None
 
 
