@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED: Final = 1
 STATUS_BYTES_MAX: Final = 4 * 1024 * 1024
+BEHIND_MS: Final = 300_000  # from here on core raises CORE.STORE-<id>.BEHIND
 TOLD_MS_MAX: Final = 60_000
 """Serve writes its status every 20 s: one that is older than this, or stamped so far ahead, says nothing of now."""
 
@@ -79,7 +80,7 @@ def status(
             f"{data}：没有这个目录；请用 --data 指定网关的数据目录",
             f"{data}: there is no such folder; name the gateway's data folder with --data",
         ))  # fmt: skip
-    told, results, well = _told(data or Path("hazardgate-data")), [], True
+    told, results = _told(data or Path("hazardgate-data")), []
     for config in _chosen(loaded, only):
         entry: dict[str, Any] = {
             "id": config.id, "kind": config.kind, "url": config.url, "error": None, "version": None, "database": None,
@@ -89,13 +90,13 @@ def status(
             if store is not None:
                 found = health(store)
                 entry["version"], entry["database"] = found.version, found.database
+        entry["well"] = _is_well(entry)
         results.append(entry)
-        well = well and _is_well(entry)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False))
     for entry in results if not as_json else ():
         typer.echo(_in_words(entry))
-    raise SystemExit(0 if well else EXIT_FAILED)
+    raise SystemExit(0 if all(entry["well"] for entry in results) else EXIT_FAILED)
 
 
 def _chosen(site: SiteConfig, only: str | None) -> list[TimeSeriesStoreConfig]:
@@ -154,15 +155,21 @@ def _told(data: Path) -> Told:
         if path.stat().st_size > STATUS_BYTES_MAX:
             return Told()
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        return Told(wall_ms() - int(loaded["at_ms"]), {str(each["id"]): each for each in loaded["stores"]})
+        stores = {str(each["id"]): {"state": "?", "quarantined": 0, "lag_rows": 0, "lag_ms": 0, "detail": "", **each} for each in loaded["stores"]}
+        return Told(wall_ms() - int(loaded["at_ms"]), stores)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Told()
 
 
 def _is_well(entry: dict[str, Any]) -> bool:
+    """Whether nothing of a store is wrong or unknown."""
     if entry["error"] or entry["database"] is False:
         return False
-    return not entry["enabled"] or (entry["fed"] is not None and entry["fed_current"])
+    fed = entry["fed"]
+    if not entry["enabled"] or fed is None:
+        return not entry["enabled"]
+    fine = fed["state"] in ("live", "catching up") and not fed["quarantined"] and not fed["detail"]
+    return bool(entry["fed_current"] and fine and fed["lag_ms"] <= BEHIND_MS)
 
 
 def _in_words(entry: dict[str, Any]) -> str:

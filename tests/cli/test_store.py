@@ -185,3 +185,26 @@ def test_a_store_that_is_switched_off_is_not_waited_for(tmp_path: Path) -> None:
     site = str(site_with(tmp_path, "http://127.0.0.1:1", enabled=False))
     tell(tmp_path)
     assert run("status", site, "--data", str(tmp_path))[0] == 0
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        ({}, 0),
+        ({"state": "catching up", "lag_rows": 10_000, "lag_ms": 300_000}, 0),
+        ({"state": "catching up", "lag_ms": 300_001}, 1),
+        ({"state": "away"}, 1),
+        ({"state": "refused"}, 1),
+        ({"quarantined": 1}, 1),
+        ({"detail": "a file cannot be read", "detail_zh": "文件无法读取"}, 1),
+        ({"state": "catching up", "detail": "a file cannot be read"}, 1),
+    ],
+)
+def test_the_exit_code_is_0_only_where_nothing_is_wrong(tmp_path: Path, entry: dict[str, Any], code: int) -> None:
+    """Whether the store answers us just now makes no difference: the gateway's own word counts, too."""
+    site = str(site_with(tmp_path, "http://127.0.0.1:1"))
+    tell(tmp_path, fed(**entry))
+    assert run("status", site, "--data", str(tmp_path))[0] == code
+    found = json.loads(run("status", site, "--data", str(tmp_path), "--json")[1])
+    assert [each["well"] for each in found if each["id"] == "plant"] == [code == 0]
