@@ -7,11 +7,12 @@ from pathlib import Path
 import duckdb
 
 from gateway.historian.samples import Samples
+from gateway.historian.segments.durable import make_folder, remove, write_durably
 from gateway.historian.segments.files import by_day, write_again
 from gateway.historian.segments.folder import LiveFile, check_file
 from gateway.historian.segments.kept import KeptFrom
 from gateway.historian.segments.manifest import DayFile, Manifest, ManifestError, parse_manifest
-from gateway.historian.segments.names import Stem, manifest_path
+from gateway.historian.segments.names import Stem, begun_path, manifest_path
 from gateway.historian.segments.seal import seal, sorted_samples, sound
 
 
@@ -64,7 +65,7 @@ def write_part(
 ) -> Manifest:
     """Commit a part of a load; of one that is committed already only files that are damaged or gone are made anew.
 
-    Safe beside a running owner, which leaves the files of a load alone for a day. Parts are written in order, by one
+    Safe beside a running owner, which leaves a load that was begun alone for a day. Parts are written in order, by one
     process at a time.
 
     Args:
@@ -82,4 +83,9 @@ def write_part(
         return found
     before = part_of(folder, load_id, part - 1) if part > 0 else None
     stem = Stem(load_id, part, part, "load")
-    return seal(db, folder, stem, before.hash if before is not None else "", sorted_samples(sound(samples)), now_ms)
+    begun = begun_path(folder, stem)  # without it, files that no manifest names have lost theirs, and that is told
+    make_folder(begun.parent)
+    write_durably(begun, "")
+    done = seal(db, folder, stem, before.hash if before is not None else "", sorted_samples(sound(samples)), now_ms)
+    remove(begun)
+    return done

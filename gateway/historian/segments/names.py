@@ -23,6 +23,7 @@ TEMPORARY: Final = "temporary"  # what DuckDB spills; emptied at every start
 KEPT_FROM_NAME: Final = "kept_from.json"
 STATUS_NAME: Final = "status.json"
 LOCK_NAME: Final = "historian.lock"
+BEGUN: Final = ".begun"  # beside manifests: a part of a load that has files and not yet a manifest
 ASIDE: Final = ".tmp"  # ends the name of a file that is not yet complete
 
 POS_MAX: Final = 10**16 - 1
@@ -159,6 +160,11 @@ def is_month(text: str) -> bool:
 def manifest_path(folder: Path, stem: Stem) -> Path:
     """Where a manifest is, in the historian's folder."""
     return folder / MANIFESTS / stem.manifest_name
+
+
+def begun_path(folder: Path, stem: Stem) -> Path:
+    """Where it stands that a part of a load was begun, until it is committed."""
+    return folder / MANIFESTS / f"{stem}{BEGUN}"
 
 
 def samples_path(folder: Path, stem: Stem, day: str) -> Path:

@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 import duckdb
 
 from config import HistorianConfig
-from gateway.historian.samples import Samples
+from gateway.historian.samples import DAY_MS, Samples
 from gateway.historian.segments.board import Board
 from gateway.historian.segments.durable import remove, write_durably
 from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot
@@ -25,13 +25,13 @@ from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.holes import holes, holes_of_others
 from gateway.historian.segments.house import House
 from gateway.historian.segments.keep import received
-from gateway.historian.segments.leftover import strays
+from gateway.historian.segments.leftover import strays, unnamed_parts, why_unnamed
 from gateway.historian.segments.lock import open_lock, stands
 from gateway.historian.segments.log import READ_ROWS, Due, LedgerGoneError, LedgerLog
 from gateway.historian.segments.lost import lost_problems, put_away
 from gateway.historian.segments.manifest import is_newer
 from gateway.historian.segments.merge import MergeError
-from gateway.historian.segments.names import LOCK_NAME, MANIFESTS, STATUS_NAME, TEMPORARY, Stem, is_ledger_id
+from gateway.historian.segments.names import LOCK_NAME, MANIFESTS, STATUS_NAME, TEMPORARY, Stem, day_ms, is_ledger_id
 from gateway.historian.segments.pack import NoRoomError
 from gateway.historian.segments.piece import SEAL_ROWS, SEAL_SAMPLES, next_piece
 from gateway.historian.segments.quarantine import torn_problems
@@ -268,6 +268,10 @@ class Owner:
         problems += [*holes(taken, ledger_id, ancestry, pruned), *holes_of_others(taken, ledger_id, ancestry), *self._house.problems()]
         problems += lost_problems(self._folder, taken)
         problems += [Problem(stem.manifest_name, "", 0, 0, why) for stem, why in taken.unreadable]
+        problems += [
+            Problem(stem.manifest_name, day, day_ms(day), day_ms(day) + DAY_MS - 1, why_unnamed(stem))
+            for stem, day in unnamed_parts(self._folder, taken)
+        ]
         problems += torn_problems(self._folder, taken.manifests, taken.kept_from)
         distinct = list({(problem.file, problem.from_ms): problem for problem in problems}.values())
         now_ms = self._wall_ms()

@@ -17,8 +17,9 @@ import numpy as np
 from gateway.historian.samples import DAY_MS
 from gateway.historian.segments.board import Board
 from gateway.historian.segments.folder import LiveFile, Problem, SegmentFolder, Snapshot
+from gateway.historian.segments.leftover import unnamed_parts, why_unnamed
 from gateway.historian.segments.missing import Missing, within
-from gateway.historian.segments.names import SAMPLES, STATUS_NAME, day_ms, samples_path
+from gateway.historian.segments.names import SAMPLES, STATUS_NAME, day_ms, day_of, samples_path
 from gateway.historian.segments.query import ParquetReader, Spans, UnreadableError
 
 TRIES: Final = 4
@@ -133,15 +134,16 @@ class FilesReader:
         self._board.found(Problem(name, live.file.day, live.file.from_ms, live.file.to_ms, why))
 
     def _manifests_missing(self, taken: Snapshot, from_ms: int, to_ms: int) -> list[Missing]:
-        """Return the days of which a manifest that cannot be read has files."""
-        if not taken.unreadable or from_ms >= to_ms:
+        """Return the days of which a manifest that cannot be read, or that a load has lost, has files."""
+        if from_ms >= to_ms:
             return []
-        found = []
-        for path in sorted((self.folder / SAMPLES).glob("*/*.parquet")):
-            for stem, why in taken.unreadable:
-                if path == samples_path(self.folder, stem, path.parent.name):
-                    begin = day_ms(path.parent.name)
-                    found.append(Missing(begin, begin + DAY_MS, stem.manifest_name, why))
+        lost = [(stem, day, why_unnamed(stem)) for stem, day in unnamed_parts(self.folder, taken, day_of(from_ms), day_of(to_ms - 1))]
+        for path in sorted((self.folder / SAMPLES).glob("*/*.parquet")) if taken.unreadable else ():
+            lost += [
+                (stem, path.parent.name, why) for stem, why in taken.unreadable
+                if path == samples_path(self.folder, stem, path.parent.name)
+            ]  # fmt: skip
+        found = [Missing(day_ms(day), day_ms(day) + DAY_MS, stem.manifest_name, why) for stem, day, why in lost]
         return within(found, from_ms, to_ms)
 
 

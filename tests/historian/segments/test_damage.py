@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import Counter
@@ -12,12 +13,15 @@ import duckdb
 import pytest
 
 from gateway.historian.segments import durable
+from gateway.historian.segments import seal as seal_module
 from gateway.historian.segments.files import connect
 from gateway.historian.segments.folder import SegmentFolder
 from gateway.historian.segments.load import write_part
 from gateway.historian.segments.log import LedgerLog
 from gateway.historian.segments.scrub import Scrub
 from gateway.historian.segments.spill import open_database, own_folder
+from gateway.historian.segments.store import EmbeddedHistorian
+from gateway.historian.store import SegmentDamagedError
 from tests.historian.reference import Row as RowOf
 from tests.historian.reference import samples_of
 from tests.historian.segments.journal import (
@@ -229,17 +233,87 @@ def test_what_has_lost_its_manifest_is_put_away_or_sealed_again_and_never_delete
 
 
 @pytest.mark.fault("F73")
-def test_a_lost_load_is_put_away(tmp_path: Path, journal: Journal) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_load_that_lost_its_manifest_is_damaged_in_status_reads_and_copy(tmp_path: Path, journal: Journal, parts: int) -> None:
     folder = tmp_path / "h"
+    db = connect(folder)
+    for part in range(parts):
+        write_part(db, folder, "old1", part, samples_of([RowOf(TAGS[0], T0_MS + part * DAY_MS, 1.5)]), T0_MS)
+    last = folder / "manifests" / f"load-old1-{parts - 1:08d}.json"
+    last.unlink()
+    journal.tick(T0_MS)
+    from_ms = T0_MS + (parts - 1) * DAY_MS
+    for now_ms in (T0_MS, 10**13):  # at once, and still when it is long ago
+        run(folder, journal, now_ms, samples_max=10)
+        damaged = status_of(folder)["damaged"]
+        assert [(each["file"], each["from_ms"], each["to_ms"]) for each in damaged] == [(last.name, from_ms, from_ms + DAY_MS - 1)]
+        assert f"part {parts - 1} of load old1" in damaged[0]["why"]
+        assert len(everything(folder)) == parts, "it waits for its manifest where it is"
+    (folder / "status.json").unlink()
+    store = EmbeddedHistorian(folder)
+    try:
+        assert store.days() == [T0_MS + part * DAY_MS for part in range(parts)]
+        assert [each.file for each in store.readable(TAGS[0], from_ms - DAY_MS, from_ms + 1)[1]] == [last.name]
+        assert [each.file for each in store.windows_of([TAGS[0]], from_ms, from_ms + DAY_MS, 300_000)[1]] == [last.name]
+        assert store.readable(TAGS[0], from_ms + DAY_MS, from_ms + 2 * DAY_MS)[1] == []
+        with pytest.raises(SegmentDamagedError, match=last.name):
+            list(store.day(from_ms))
+    finally:
+        store.close()
+    write_part(db, folder, "old1", parts - 1, samples_of([RowOf(TAGS[0], from_ms, 1.5)]), T0_MS)
+    db.close()
+    run(folder, journal, T0_MS, samples_max=10)
+    assert status_of(folder)["damaged"] == []
+
+
+@pytest.mark.fault("F73")
+def test_a_part_that_is_written_beside_has_lost_nothing(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "h"
+    journal.tick(T0_MS)
+    seen: list[int] = []
+    real = seal_module.commit
+
+    def commit(*given: Any) -> None:
+        run(folder, journal, T0_MS, samples_max=10)
+        seen.append(len(everything(folder)))
+        assert status_of(folder)["damaged"] == []
+        with contextlib.closing(EmbeddedHistorian(folder)) as store:
+            assert store.readable(TAGS[0], T0_MS, T0_MS + 10)[1] == []
+        real(*given)
+
+    monkeypatch.setattr(seal_module, "commit", commit)
     db = connect(folder)
     write_part(db, folder, "old1", 0, samples_of([RowOf(TAGS[0], T0_MS, 1.5)]), T0_MS)
     db.close()
-    next((folder / "manifests").iterdir()).unlink()
-    run(folder, journal, T0_MS, samples_max=10)
-    assert len(everything(folder)) == 1, "it may have its manifest in a moment"
+    assert seen == [1]
+    assert not [*folder.glob("manifests/*.begun")]
+
+
+@pytest.mark.fault("F73")
+def test_a_part_that_was_cut_short_is_put_away_when_it_is_old(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "h"
+    db = connect(folder)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seal_module, "commit", full)
+        with pytest.raises(OSError, match="No space"):
+            write_part(db, folder, "old1", 0, samples_of([RowOf(TAGS[0], T0_MS, 1.5)]), T0_MS)
+    db.close()
     journal.tick(T0_MS)
+    run(folder, journal, T0_MS, samples_max=10)
+    assert len(everything(folder)) == 1, "it may be gone on with"
+    assert status_of(folder)["damaged"] == []
     run(folder, journal, 10**13, samples_max=10)
     assert len(rows_in((folder / "lost").glob("samples/*/*.parquet"))) == 1
+    run(folder, journal, 10**13, samples_max=10)
+    assert not [*folder.glob("manifests/*.begun")]
 
 
 @pytest.mark.fault("F73")
