@@ -235,12 +235,12 @@ class Feed:
         cursors, head = self._cursors, self._head
         assert cursors is not None
         assert head is not None
+        anew = replace(begun(head.ledger, head.ancestry, head.pos, source.sealed(), now_ms), anew_ms=now_ms)
+        feed_files.save(self._folder, self.config.id, anew)
         log.warning(
             "store %s does not show what it has shown before (%s): it was emptied or restored, or another one answers; it is fed from"
             " the beginning", self.config.id, cursors.witnesses,
         )  # fmt: skip
-        anew = replace(begun(head.ledger, head.ancestry, head.pos, source.sealed(), now_ms), anew_ms=now_ms)
-        feed_files.save(self._folder, self.config.id, anew)
         self._settling.clear()
         self._cursors = self._kept = anew
         self._witnesses, self._lacks = Witnesses(), False
