@@ -18,9 +18,10 @@ import duckdb
 
 from config import HistorianConfig
 from gateway.historian.samples import DAY_MS, Samples
+from gateway.historian.segments.anew import rollup_anew
 from gateway.historian.segments.board import Board
 from gateway.historian.segments.durable import remove, write_durably
-from gateway.historian.segments.folder import Ancestor, Problem, SegmentFolder, Snapshot
+from gateway.historian.segments.folder import Ancestor, LiveFile, Problem, SegmentFolder, Snapshot
 from gateway.historian.segments.gone import gone, pruned_pos
 from gateway.historian.segments.holes import holes, holes_of_others
 from gateway.historian.segments.house import House
@@ -41,6 +42,7 @@ from gateway.historian.segments.spill import clear, open_database
 log = logging.getLogger(__name__)
 
 SEALS_A_ROUND: Final = 32
+ROLLUPS_A_ROUND: Final = 8
 HOUSE_MS: Final = 60_000  # between two looks at what to pack and what may go
 STATUS_MS: Final = 20_000
 TOLD_MS: Final = 5_000  # in memory; to the disk when something has changed, too
@@ -80,6 +82,7 @@ class Owner:
         self._sorted_out: tuple[str, int] = ("", 0)  # of this ledger, sealed so far when nothing lay about any more
         self._refused: list[Problem] = []
         self._other_now: set[Stem] = set()  # whose rows make something else now than they did
+        self._in_vain: dict[LiveFile, list[tuple[int, int]]] = {}  # rollups that did not come out as they were, of such files
         self._board, self._told_ms = board or Board(), 0
         self._known: dict[str, Problem] = {}
         self._written: dict[str, Any] = {}
@@ -255,8 +258,28 @@ class Owner:
         more = bool(self._try("pack", lambda: self._house.pack(taken)))
         more = bool(self._try("retention", lambda: self._house.let_go(taken))) or more
         self._house.scrub.look(self._segments.snapshot(), self._wall_ms())
+        more = bool(self._try("rollups", self._rollups_anew)) or more
         self._try("mend", lambda: self._house.mend(ledger_id))
         return more
+
+    def _rollups_anew(self) -> bool:
+        """Make damaged rollups anew from samples that are whole; returns whether there may be more of them."""
+        damaged = self._house.scrub.damaged(self._segments.snapshot())
+        self._in_vain = {live: marks for live, marks in self._in_vain.items() if live in damaged}
+        made = 0
+        for live in damaged:
+            marks = [_mark(path) for path in (live.samples(self._folder), live.rollup(self._folder))]
+            if made >= ROLLUPS_A_ROUND or self._stopped():
+                return not self._stopped()
+            if self._in_vain.get(live) == marks:
+                continue
+            if rollup_anew(self._database(), self._folder, live):
+                log.warning("historian: rollups of %s of %s are made anew from their samples", live.stem, live.file.day)
+                self._house.scrub.mended(live)
+                made += 1
+            else:
+                self._in_vain[live] = marks
+        return False
 
     # -- telling --
 
@@ -347,6 +370,15 @@ def _aged_ms(taken: Snapshot, ancestry: Sequence[Ancestor], stem: Stem, sealed_m
         if live.stem.kind != "load" and live.stem.owner in owners and (live.stem.owner != stem.owner or live.stem.last < stem.first)
     }  # fmt: skip
     return received(sorted(days), sealed_ms, int(samples.source_ms.max()) if len(samples) else sealed_ms)
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    """Return what tells whether a file was exchanged."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 def _told(problem: Problem) -> dict[str, Any]:
