@@ -23,7 +23,8 @@ class FairClock:
     """Seconds in which whoever wanted to run could.
 
     A thread rests for 20 ms again and again. By as much as it oversleeps the machine stood still, or others had the
-    processors, and the product could not have gone on either.
+    processors, and the product could not have gone on either. The product must be another process: one that holds this
+    one's interpreter would stop the clock, too; where it is not, bound `time.process_time()` beside it.
     """
 
     def __init__(self) -> None:
