@@ -48,7 +48,6 @@ def watch(loop: Loop, path: Path, heartbeat: dict[str, Any] | None = None) -> Wa
     return watchdog
 
 
-@pytest.mark.fault("F69")
 class FrozenWait:
     """The watchdog's own rest: one of them lasts as long as the whole process was stopped."""
 
