@@ -12,7 +12,7 @@ import numpy as np
 from gateway.historian.samples import Samples, concatenated
 from gateway.historian.segments.durable import aside, make_folder, publish, sync_file
 from gateway.historian.segments.files import copy_files, write_samples
-from gateway.historian.segments.folder import LiveFile, file_sha256
+from gateway.historian.segments.folder import LiveFile, Problem, file_sha256
 from gateway.historian.segments.log import AlarmSpan
 from gateway.historian.segments.lost import put_evidence_away
 from gateway.historian.segments.merge import PIECE_ROWS, once, samples_from
@@ -20,6 +20,14 @@ from gateway.historian.segments.names import EVIDENCE, TEMPORARY, is_day
 from gateway.historian.segments.seal import sorted_samples
 
 TIME_MS_MAX: Final = 1 << 62  # beyond every time
+
+
+class NotGivenError(OSError):
+    """The disk does not give files now, and nobody has looked at them again yet; `problems` tells of each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"{problems[0].file} {problems[0].why}")
 
 
 def evidence_path(folder: Path, day: str) -> Path:
@@ -65,13 +73,25 @@ def set_aside(
     damaged. Returns the files that were to give evidence and were left out.
 
     Raises:
+        NotGivenError: tell of its files, so that they are not waited for for ever.
         OSError, duckdb.Error: it is not known to be written; the day must not go.
     """
     target = evidence_path(folder, day)
     make_folder(target.parent)
     kept = _kept(db, folder, target) if target.exists() else []
     asked = [live for live in lives if any(_near(each, live) for each in spans.values())]
-    sound = [live for live in asked if not _damaged(folder, live, told)]
+    sound: list[LiveFile] = []
+    waited: list[Problem] = []
+    for live in asked:
+        try:
+            if not _damaged(folder, live, told):
+                sound.append(live)
+        except OSError as error:
+            file = live.file
+            name = str(live.samples(folder).relative_to(folder))
+            waited.append(Problem(name, file.day, file.from_ms, file.to_ms, f"cannot be read ({error.strerror})"))
+    if waited:
+        raise NotGivenError(waited)
     parts: list[Path] = []
     gathered: list[Samples] = []
     rows = 0

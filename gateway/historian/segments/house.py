@@ -13,7 +13,7 @@ import duckdb
 
 from config import HistorianConfig
 from gateway.historian.segments.durable import make_folder, remove, sync_folder, write_durably
-from gateway.historian.segments.evidence import evidence_days, evidence_path, set_aside, spans_of
+from gateway.historian.segments.evidence import NotGivenError, evidence_days, evidence_path, set_aside, spans_of
 from gateway.historian.segments.files import by_day, write_again
 from gateway.historian.segments.folder import Problem, SegmentFolder, Snapshot
 from gateway.historian.segments.keep import Held, Kept, Pace, day_after, decide, evidence_leaves, limit_bytes
@@ -90,7 +90,7 @@ class House:
     def _left_out_now(self, taken: Snapshot) -> list[Stem]:
         """Return the stems that cannot be packed: those found damaged, while they are."""
         there = {manifest.stem for manifest in taken.manifests}
-        told = {problem.file for problem in self.scrub.problems()}
+        told = self.scrub.told()
         self._left_out = {
             stem: problem for stem, problem in self._left_out.items()
             if stem in there and (problem.file in told or not self.scrub.has_seen(problem.file))
@@ -117,8 +117,13 @@ class House:
         margin_ms = int(self._config.evidence_margin_s * 1000)
         from_ms, to_ms = min(live.file.from_ms for live in lives), max(live.file.to_ms for live in lives)
         spans = spans_of(self._ledger.alarms(from_ms - margin_ms, to_ms + margin_ms + 1), margin_ms)
-        told = {problem.file for problem in self.scrub.problems()}
-        put_damaged_away(self._folder, set_aside(self._database(), self._folder, kept.remove, lives, spans, told))
+        try:
+            left_out = set_aside(self._database(), self._folder, kept.remove, lives, spans, self.scrub.told())
+        except NotGivenError as error:
+            for problem in error.problems:
+                self.scrub.add(problem)
+            raise
+        put_damaged_away(self._folder, left_out)
         moved = taken.kept.moved(day_after(kept.remove), (manifest.stem for manifest in taken.manifests))
         write_durably(self._folder / KEPT_FROM_NAME, moved.text(kept.why, now_ms))
         if kept.why == "age":

@@ -42,6 +42,10 @@ class Scrub:
         """Return what is damaged, as far as was looked."""
         return list({**self._found, **self._sizes}.values())[:PROBLEMS_MAX]
 
+    def told(self) -> set[str]:
+        """Return the files that are damaged: all of them, also where they are too many to be told."""
+        return {*self._found, *self._sizes}
+
     def add(self, problem: Problem) -> None:
         """Note what others found."""
         self._found.setdefault(problem.file, problem)

@@ -16,7 +16,7 @@ import pytest
 from gateway.core import ledger
 from gateway.core.ledger import Batch
 from gateway.core.retention import Removable
-from gateway.historian.segments import durable, scrub
+from gateway.historian.segments import durable, evidence, scrub
 from gateway.historian.segments import folder as folder_module
 from gateway.historian.segments.evidence import evidence_path, set_aside, spans_of
 from gateway.historian.segments.files import connect
@@ -108,6 +108,46 @@ def test_damaged_samples_of_a_day_with_alarms_are_kept_aside_when_it_goes(tmp_pa
     assert len(put) == alarm
     run(folder, journal, T0_MS + 3 * DAY_MS + 240_000, keep_days=2.0)
     assert [why.partition(":")[0] for why in told(folder)] == ["it was damaged when its day went"] * alarm
+
+
+@pytest.mark.fault("F72", "F73")
+@pytest.mark.parametrize("back", [True, False])
+def test_samples_that_the_disk_does_not_give_hold_up_retention_only_until_they_were_looked_at_again(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    folder, clock = tmp_path / "h", [T0_MS + 11 * DAY_MS + 300_000]
+    for day in range(12):
+        frames(journal, 3, T0_MS + day * DAY_MS)
+    journal.alarm(TAGS[0], T0_MS, T0_MS + 1000)
+    run(folder, journal, T0_MS + 11 * DAY_MS + 60_000)
+    prune(journal, 3)
+    (victim,) = folder.glob("samples/2025-06-16/*.parquet")
+    away = [True]
+
+    def refused(path: Path) -> str:
+        if path == victim and away[0]:
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    real = folder_module.file_sha256
+    monkeypatch.setattr(evidence, "file_sha256", refused)
+    monkeypatch.setattr(folder_module, "file_sha256", refused)
+    monkeypatch.setattr(scrub, "NEW_MAX", 0)  # as with packs, which have their turn only
+    monkeypatch.setattr(scrub, "EVERY_MS", 10**15)
+    owner = owner_of(folder, journal.path, 0, clock=clock, keep_days=2.0)
+    owner.begin()
+    owner.round()
+    assert "Input/output error" in owner.trouble
+    assert victim.exists(), "a disk that was away for a moment takes no evidence"
+    away[0] = not back
+    for _ in range(10):
+        clock[0] += 61_000
+        for _ in range(3):
+            owner.round()
+    owner.close()
+    assert not [*folder.glob("samples/2025-06-16/*")]
+    assert len([*folder.glob("lost/evidence/2025-06-16/*")]) == (not back)
+    assert len([*folder.glob("evidence/*")]) == back
 
 
 @pytest.mark.fault("F73")
