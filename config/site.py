@@ -143,6 +143,21 @@ class SiteConfig(Closed):
         """Tag id to the id of the edge that reads it; planned tags that nobody reads are absent."""
         return {point.tag: edge.id for edge in self.edges for device in edge.devices for point in device.points}
 
+    @cached_property
+    def silence_s(self) -> dict[str, float]:
+        """Tag id to the seconds after which its next sample must have been taken, if it is read at all.
+
+        That is its longest silence, and what a busy device may add: two polls and one request without an answer. Samples
+        further apart than that are missing, though the tag may not be stale yet, which bears a lost frame and more.
+        """
+        slack_s = {
+            point.tag: 2 * device.period_s + device.timeout_s
+            for edge in self.edges for device in edge.devices for point in device.points
+        }  # fmt: skip
+        return {
+            tag.id: min(tag.stale_after_s, tag.longest_silence_s + slack_s.get(tag.id, tag.stale_after_s)) for tag in self.tags
+        }
+
     def edge(self, edge_id: str) -> EdgeConfig:
         """Return one edge; raises KeyError when the site has none of that id."""
         for edge in self.edges:

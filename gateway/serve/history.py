@@ -268,8 +268,8 @@ class HistoryReader(StateReader):
         )  # fmt: skip
 
     def _silence_ms(self, tag_id: str) -> int:
-        at = self._site.tag_index.get(tag_id)
-        return UNKNOWN_SILENCE_MS if at is None else int(self._site.tags[at].stale_after_s * 1000)
+        silence_s = self._site.silence_s.get(tag_id)
+        return UNKNOWN_SILENCE_MS if silence_s is None else int(silence_s * 1000)
 
     def _until(self, to_ms: int, newest_ms: int) -> int:
         """What is not yet is no gap; but an edge's clock may be ahead of ours."""

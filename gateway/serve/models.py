@@ -380,9 +380,10 @@ class HistoryBucket:
 class HistoryStretch:
     """A stretch without GOOD values, ends as source times.
 
-    kind: `no_data` (from a sample to the next, where that is longer than the tag's silence limit), `bad`, `uncertain`
-    (from the first such sample to the first that is otherwise, or to the last before `no_data`), `damaged` (samples are
-    stored and cannot be read: nobody knows what they say; it may overlap the others).
+    kind: `no_data` (from a sample to the next, where that is longer than the tag's longest silence, two polls of its device
+    and one timeout together, or than its `stale_after_s` if that is less: a sample that must have been taken is missing),
+    `bad`, `uncertain` (from the first such sample to the first that is otherwise, or to the last before `no_data`),
+    `damaged` (samples are stored and cannot be read: nobody knows what they say; it may overlap the others).
     """
 
     kind: Literal["no_data", "bad", "uncertain", "damaged"]

@@ -270,3 +270,20 @@ def test_memory_of_recent_frames_is_bounded_and_complete_from_a_position_on() ->
 
 def test_a_point_is_what_api_and_screen_expect() -> None:
     assert HistoryPoint(1, None, "BAD", 0).late is False
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_samples_that_must_have_come_and_did_not_are_a_gap_though_the_tag_was_not_stale(chain: Chain, memory: bool) -> None:
+    tag = chain.bench.site.tags[chain.bench.site.tag_index[LEVEL]]
+    chain.born()
+    for _ in range(3):  # as late as a steady value comes from a slow bus
+        chain.scan({LEVEL: 1.0}, round(1000 * tag.longest_silence_s) + 2_000)
+    last = chain.edge.source_ms
+    chain.scan({LEVEL: 2.0}, 27_000)
+    assert tag.stale_after_s > 27
+    found = chain.history(memory=memory)
+    gaps = [(gap.kind, gap.from_ms, gap.to_ms) for gap in found.gaps if T0_MS <= gap.from_ms <= last]
+    assert gaps == [("no_data", last, last + 27_000)]
+    with closing(HistoryReader(chain.bench.site, chain.folder, None, chain.bench.wall_ms)) as reader:
+        (told,) = reader.windows([LEVEL], T0_MS - 60_000, T0_MS + 300_000, 60_000, ["silence_ms"], 5.0).items
+        assert max(told.silence_ms) == 27_000

@@ -247,7 +247,7 @@ def test_random_histories_are_the_same_partly_sealed(tmp_path: Path, seed: int) 
 def test_a_tag_that_the_configuration_has_no_more_is_still_shown(chain: Chain, tmp_path: Path) -> None:
     eventful(chain)
     full = chain.bench.site
-    bare = cast(SiteConfig, SimpleNamespace(site=full.site, timezone=full.timezone, tags=(), tag_index={}, edges=()))
+    bare = cast(SiteConfig, SimpleNamespace(site=full.site, timezone=full.timezone, tags=(), tag_index={}, silence_s={}, edges=()))
     last = chain.bench.loop.counters.committed_pos
     for cut in (0, last // 2, last):
         folder = tmp_path / f"historian-{cut}"
