@@ -7,14 +7,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
 import typer
 
 from cli.language import say
 from cli.options import AsJson, SitePath, loaded_site
-from cli.running import refuse
+from cli.running import escaped, refuse
+from cli.store_copy import EMBEDDED
 
 if TYPE_CHECKING:
     from config import SiteConfig, TimeSeriesStoreConfig
@@ -61,8 +64,8 @@ def setup(site: SitePath, only: OnlyId = None, as_json: AsJson = False) -> None:
 
 
 @store_app.command("status", help=say(
-    "各时序库是否可用、数据库是否存在，以及网关写到了哪里",
-    "Whether each store answers and has our database, and how far the gateway has fed it.",
+    "列出自带历史库的损坏，各时序库是否可用及写到了哪里",
+    "What is damaged of our own historian; whether each store answers and has our database, and how far it was fed.",
 ))  # fmt: skip
 def status(
     site: SitePath,
@@ -71,7 +74,7 @@ def status(
     only: OnlyId = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether each store answers and has our database, and how far the gateway has fed it."""
+    """What is damaged of our own historian; whether each store answers and has our database, and how far it was fed."""
     from gateway.historian.influx import health
 
     loaded = loaded_site(site)
@@ -80,8 +83,10 @@ def status(
             f"{data}：没有这个目录；请用 --data 指定网关的数据目录",
             f"{data}: there is no such folder; name the gateway's data folder with --data",
         ))  # fmt: skip
-    told, results = _told(data or Path("hazardgate-data")), []
-    for config in _chosen(loaded, only):
+    told = _told(data or Path("hazardgate-data"))
+    results: list[dict[str, Any]] = [_embedded(told)] if only in (None, EMBEDDED) else []
+    chosen = _chosen(loaded, only) if only != EMBEDDED and (loaded.storage.stores or only is not None) else []
+    for config in chosen:
         entry: dict[str, Any] = {
             "id": config.id, "kind": config.kind, "url": config.url, "error": None, "version": None, "database": None,
             "enabled": config.enabled, "fed": told.stores.get(config.id), "fed_age_ms": told.age_ms, "fed_current": told.current,
@@ -94,8 +99,9 @@ def status(
         results.append(entry)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False))
+    zone = ZoneInfo(loaded.timezone)
     for entry in results if not as_json else ():
-        typer.echo(_in_words(entry))
+        typer.echo(_in_words(entry) if entry["id"] != EMBEDDED else _embedded_in_words(entry, zone))
     raise SystemExit(0 if all(entry["well"] for entry in results) else EXIT_FAILED)
 
 
@@ -138,10 +144,18 @@ def wall_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What serve wrote of itself last, `age_ms` ago; None: it has not, or it cannot be read. `stores` by id."""
+    """What serve wrote of itself last, `age_ms` ago; None: it has not, or it cannot be read.
+
+    Attributes:
+        stores: by id.
+        damaged: files of our own that are damaged or gone, each with its range as status.json has it.
+        trouble: why serve could not do its last piece of work, empty if it could.
+    """
 
     age_ms: int | None = None
     stores: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    damaged: tuple[dict[str, Any], ...] = ()
+    trouble: str = ""
 
     @property
     def current(self) -> bool:
@@ -155,10 +169,49 @@ def _told(data: Path) -> Told:
         if path.stat().st_size > STATUS_BYTES_MAX:
             return Told()
         loaded = json.loads(path.read_text(encoding="utf-8"))
-        stores = {str(each["id"]): {"state": "?", "quarantined": 0, "lag_rows": 0, "lag_ms": 0, "detail": "", **each} for each in loaded["stores"]}
-        return Told(wall_ms() - int(loaded["at_ms"]), stores)
+        said = {"state": "?", "quarantined": 0, "lag_rows": 0, "lag_ms": 0, "detail": ""}
+        return Told(
+            wall_ms() - int(loaded["at_ms"]), {str(each["id"]): {**said, **each} for each in loaded["stores"]},
+            tuple({**each, "file": str(each["file"])} for each in loaded.get("damaged", ())), str(loaded.get("trouble", "")),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Told()
+
+
+def _embedded(told: Told) -> dict[str, Any]:
+    return {
+        "id": EMBEDDED, "kind": EMBEDDED, "fed_age_ms": told.age_ms, "fed_current": told.current, "damaged": list(told.damaged),
+        "trouble": told.trouble, "well": told.current and not told.damaged and not told.trouble,
+    }  # fmt: skip
+
+
+def _embedded_in_words(entry: dict[str, Any], zone: tzinfo) -> str:
+    name = say("embedded（自带历史库）：", "embedded (our own historian): ")
+    if entry["fed_age_ms"] is None:
+        return name + say("网关尚未报告：请检查查询服务", "the gateway has not told of it: see that serve runs")
+    count = len(entry["damaged"])
+    found = say("无损坏", "nothing damaged")
+    if count:
+        found = say(f"有 {count} 处损坏或缺失，请从备份恢复", f"{count} files damaged or gone, restore them from a backup")
+    if entry["trouble"]:
+        trouble = escaped(entry["trouble"])
+        found += say(f"；上一项工作未完成：{trouble}", f"; its last piece of work was not done: {trouble}")
+    lines = [f"{name}{_aged(found, entry)}{say('：', ':') if count else ''}"]
+    return "\n".join([*lines, *(f"  {escaped('  '.join(_range(each, zone)))}" for each in entry["damaged"])])
+
+
+def _range(damaged: dict[str, Any], zone: tzinfo) -> tuple[str, str, str, str]:
+    """Return the file, which samples of it are concerned, from when to when and of which tags, and why."""
+    from cli.alarms import local_time
+
+    from_ms, to_ms, tags = damaged.get("from_ms") or 0, damaged.get("to_ms") or 0, damaged.get("tags")
+    times, which = say("时段不明", "times not known"), say("测点不限", "any tag")
+    if from_ms or to_ms:
+        first, last = local_time(from_ms, zone), local_time(to_ms + 999, zone)
+        times = say(f"{first} 至 {last}", f"{first} to {last}")
+    if tags:
+        which = say(f"{tags[0]} 至 {tags[-1]}", f"{tags[0]} to {tags[-1]}")
+    return damaged["file"], times, which, str(damaged.get("why", ""))
 
 
 def _is_well(entry: dict[str, Any]) -> bool:
@@ -204,9 +257,15 @@ def _feeding(entry: dict[str, Any]) -> str:
     )
     why = say(str(fed.get("detail_zh") or ""), str(fed.get("detail") or ""))
     told = f"{told}: {why}" if why else told
-    if entry["fed_current"]:
-        return say(f"{told}（{age_ms // 1000} 秒前报告）", f"{told} (told {age_ms // 1000} s ago)")
-    return f"{_not_of_now(age_ms)}{told}"
+    return _aged(told, entry)
+
+
+def _aged(told: str, entry: dict[str, Any]) -> str:
+    """Return what the gateway told with how long ago that was, first where it says nothing of now."""
+    seconds = abs(entry["fed_age_ms"]) // 1000
+    if not entry["fed_current"]:
+        return _not_of_now(entry["fed_age_ms"]) + told
+    return say(f"{told}（{seconds} 秒前报告）", f"{told} (told {seconds} s ago)")
 
 
 def _not_of_now(age_ms: int) -> str:

@@ -37,9 +37,9 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
               " is taken; see that serve runs"),
     "HISTORIAN.BEHIND": ("历史库归档滞后：数据仍在账本中，未丢失；请检查查询服务和磁盘",
                          "the historian falls behind: frames are safe in the ledger; see that serve runs and its disk has room"),
-    "HISTORIAN.DAMAGED": ("历史库有文件损坏或缺失，范围已列出；其余数据照常可查。请从备份恢复这些文件",
-                          "files of the historian are damaged or gone, with the ranges named; the rest serves on: restore them"
-                          " from a backup"),
+    "HISTORIAN.DAMAGED": ("历史库有文件损坏或缺失：用 hazardgate store status 列出文件和范围；其余数据照常可查。请从备份恢复这些文件",
+                          "files of the historian are damaged or gone: `hazardgate store status` lists them with their ranges; the"
+                          " rest serves on: restore them from a backup"),
     "HISTORIAN.SPACE": ("历史库磁盘空间按目前用量不足 30 天：不会自动删除更早数据；请扩容或缩短保存期",
                         "at the present rate the historian's disk holds less than 30 days; nothing is deleted below that:"
                         " give it more room"),

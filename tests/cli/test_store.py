@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from cli import store
 from cli.commands import app
+from gateway.core.conditions import SENTENCES
 from gateway.historian import influx
 from gateway.historian.influx.setup import Health
 from tests.stores import INFLUXD, StoreServer, needs_influxd, running_store
@@ -81,7 +82,7 @@ def test_setup_tells_what_it_did_and_status_what_is_there(tmp_path: Path, monkey
         tell(tmp_path, fed("catching up", lag_rows=7, quarantined=0))
         code, told = run("status", site, *data, "--json")
         assert code == 0
-        (entry,) = json.loads(told)
+        _own, entry = json.loads(told)
         assert (entry["database"], entry["error"], entry["fed"]["lag_rows"]) == (True, None, 7)
         assert entry["version"].startswith("1.")
         assert "7" in run("status", site, *data)[1]
@@ -208,3 +209,67 @@ def test_the_exit_code_is_0_only_where_nothing_is_wrong(tmp_path: Path, entry: d
     assert run("status", site, "--data", str(tmp_path))[0] == code
     found = json.loads(run("status", site, "--data", str(tmp_path), "--json")[1])
     assert [each["well"] for each in found if each["id"] == "plant"] == [code == 0]
+
+
+DAMAGED: list[dict[str, Any]] = [
+    {"file": "2026-11-18/a.samples.parquet", "day": "2026-11-18", "from_ms": NOW_MS - 60_000, "to_ms": NOW_MS,
+     "tags": ["CL101.LEVEL", "CL103.LEVEL"], "why": "its checksum differs"},
+    {"file": "manifests/b\x1b[2J.json", "day": "", "from_ms": 0, "to_ms": 0, "tags": None, "why": "no JSON"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("language", "lines"),
+    [
+        ("zh", ["embedded（自带历史库）：有 2 处损坏或缺失，请从备份恢复（4 秒前报告）：",
+                "  2026-11-18/a.samples.parquet  2026-11-18 19:05:40 CST 至 2026-11-18 19:06:40 CST"
+                "  CL101.LEVEL 至 CL103.LEVEL  its checksum differs",
+                "  manifests/b\\x1b[2J.json  时段不明  测点不限  no JSON"]),
+        ("en", ["embedded (our own historian): 2 files damaged or gone, restore them from a backup (told 4 s ago):",
+                "  2026-11-18/a.samples.parquet  2026-11-18 19:05:40 CST to 2026-11-18 19:06:40 CST"
+                "  CL101.LEVEL to CL103.LEVEL  its checksum differs",
+                "  manifests/b\\x1b[2J.json  times not known  any tag  no JSON"]),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_of_our_own_is_listed_with_its_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, lines: list[str]
+) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", language)
+    tell(tmp_path, damaged=DAMAGED)
+    code, told = run("status", str(DEMO), "--data", str(tmp_path))  # a site without stores
+    assert (code, told.splitlines()) == (1, lines)
+    code, told = run("status", str(DEMO), "--data", str(tmp_path), "--json", "--id", "embedded")
+    (entry,) = json.loads(told)
+    assert (code, entry["id"], entry["damaged"], entry["well"], entry["fed_current"]) == (1, "embedded", DAMAGED, False, True)
+
+
+def _whole(data: Path) -> None:
+    tell(data, damaged=[], trouble="")
+
+
+def _troubled(data: Path) -> None:
+    tell(data, damaged=[], trouble="seal: no space left")
+
+
+def _old(data: Path) -> None:
+    tell(data, damaged=[], age_ms=70_000)
+
+
+@pytest.mark.parametrize(
+    ("write", "code", "words"),
+    [
+        (_whole, 0, "embedded（自带历史库）：无损坏（4 秒前报告）"),
+        (_troubled, 1, "embedded（自带历史库）：无损坏；上一项工作未完成：seal: no space left（4 秒前报告）"),
+        (_old, 1, "embedded（自带历史库）：网关 70 秒前的报告，以下不是现在的：请检查查询服务是否运行、磁盘是否已满；无损坏"),
+        (lambda _: None, 1, "embedded（自带历史库）：网关尚未报告：请检查查询服务"),
+    ],
+)
+def test_our_own_historian_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write, code: int, words: str) -> None:
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    write(tmp_path)
+    assert run("status", str(DEMO), "--data", str(tmp_path)) == (code, words + "\n")
+
+
+def test_the_alarm_of_damage_names_the_command() -> None:
+    for text in SENTENCES["HISTORIAN.DAMAGED"]:
+        assert "hazardgate store status" in text
