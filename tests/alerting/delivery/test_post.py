@@ -16,7 +16,7 @@ from aiohttp import web
 from alerting.delivery import Answer, HttpPost, NoAnswerError
 from config import AddressRules
 from tests.alerting.delivery.senders import SECRET, receiver, row, running, until
-from tests.patience import GUARD_S
+from tests.patience import GUARD_S, fair_clock
 
 RULES = receiver().address_rules()
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -142,15 +142,18 @@ def test_the_deadline_is_for_the_whole_answer(head: bytes) -> None:
     async def scenario() -> None:
         async with asyncio.timeout(GUARD_S), raw_server(trickle) as (url, _):
             for deadline_s in (0.3, 3.0, 20.0):  # the later ones for a machine on which the head takes longer than that
-                began_s = time.monotonic()
+                began_s, began_fair_s, began_cpu_s = time.monotonic(), now_s(), time.process_time()
                 why, status = await reason(url, deadline_s)
                 assert why == "timeout"
                 assert time.monotonic() - began_s > 0.8 * deadline_s
+                assert now_s() - began_fair_s < deadline_s + 1
+                assert time.process_time() - began_cpu_s < deadline_s + 1
                 if status == (200 if head else None):
                     return
             raise AssertionError(status)
 
-    asyncio.run(scenario())
+    with fair_clock() as now_s:
+        asyncio.run(scenario())
 
 
 @pytest.mark.fault("F38")
@@ -447,7 +450,7 @@ def test_through_a_server_that_misbehaves_every_row_arrives_verified() -> None:
 
 
 def test_a_row_is_on_the_wire_within_a_millisecond_on_a_warm_connection() -> None:
-    """The best quarter of 200, which a busy machine leaves alone; the bench measures it properly."""
+    """The median of the best of three series: one that a busy machine leaves alone; the bench measures it properly."""
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -465,16 +468,19 @@ def test_a_row_is_on_the_wire_within_a_millisecond_on_a_warm_connection() -> Non
 
         server = await loop.create_server(Server, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks"
-        delays_s = []
+        medians_s = []
         async with running(None, receiver(url)) as at_work:
             await until(lambda: arrived)  # the first heartbeat opens the connection
-            for n in range(1, 201):
-                found = row(n)
-                offered_s = loop.time()
-                at_work.courier.offer([found])
-                await until(functools.partial(arrived.__contains__, found.id.encode()))
-                delays_s.append(arrived[found.id.encode()] - offered_s)
+            for series in range(3):
+                delays_s = []
+                for n in range(200 * series + 1, 200 * series + 201):
+                    found = row(n)
+                    offered_s = loop.time()
+                    at_work.courier.offer([found])
+                    await until(functools.partial(arrived.__contains__, found.id.encode()))
+                    delays_s.append(arrived[found.id.encode()] - offered_s)
+                medians_s.append(sorted(delays_s)[100])
         server.close()
-        assert sorted(delays_s)[50] < 0.001
+        assert min(medians_s) < 0.001
 
     asyncio.run(scenario())
