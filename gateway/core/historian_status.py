@@ -130,6 +130,8 @@ def _behind(seen: Seen) -> Told:
     if waited_ms > SEALS_MISSED * seen.seal_s * 1000 + BEHIND_MARGIN_MS:
         trouble = "" if seen.status is None else seen.status.trouble
         reason = f"frames wait to be sealed: {trouble}" if trouble else "frames wait to be sealed"
+        if seen.problems:  # serve may have sealed all of it: what core has not checked waits all the same
+            reason = f"core's check of what is sealed stops at {seen.problems[-1].file}: {seen.problems[-1].why}"
     if seen.status is not None or seen.status_wrong:
         at_ms = seen.started_ms if seen.status is None else seen.status.at_ms
         if seen.now_ms - max(at_ms, seen.started_ms) > STATUS_OLD_MS:

@@ -66,6 +66,15 @@ def test_why_frames_wait_is_told_where_serve_knows_it() -> None:
     assert facts(seen, "CORE.HISTORIAN.BEHIND")["reason"] == "frames wait to be sealed: sealing: OSError: disk full"
 
 
+def test_a_file_that_stops_cores_own_check_is_the_reason() -> None:
+    lost = replace(HOUR, file="rollups/2023-11-14/seal-a.parquet", why="a manifest names it, and it is not there")
+    seen = replace(QUIET, waiting_ms=minutes_ago(40), problems=(HOUR, lost), status=FRESH)
+    reason = facts(seen, "CORE.HISTORIAN.BEHIND")["reason"]
+    assert reason == (
+        "core's check of what is sealed stops at rollups/2023-11-14/seal-a.parquet: a manifest names it, and it is not there"
+    )
+
+
 def test_damage_is_told_with_exact_ranges_each_once() -> None:
     seen = replace(QUIET, problems=(HOUR,), status=replace(FRESH, damaged=(HOUR, replace(HOUR, file="other", tags=None))))
     assert facts(seen, "CORE.HISTORIAN.DAMAGED") == {
