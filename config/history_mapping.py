@@ -32,6 +32,12 @@ def _code(given: Any) -> Any:
     raise custom_word_error("not a quality of ours", given, list(QUALITY_CODES))
 
 
+def _encoding(given: Any) -> Any:
+    """What people call it: GBK and GB2312 are parts of GB 18030."""
+    word = given.lower() if isinstance(given, str) else given
+    return {"gbk": "gb18030", "gb2312": "gb18030", "utf8": "utf-8"}.get(word, word) if isinstance(word, str) else given
+
+
 QualityCode = Annotated[
     int, BeforeValidator(_code), WithJsonSchema({"type": "string", "enum": list(QUALITY_CODES)})
 ]
@@ -85,6 +91,9 @@ class HistorySeries(Closed):
     scale: Number = 1.0
     offset: Number = 0.0
     quality_column: Text | None = Field(default=None, description="of the wide layout")
+    same_tag: bool = Field(  # not of what a load is known by: it decides nothing but whether this is an error
+        default=False, exclude=True, description="of the long layout: another series is this tag, too (a renamed point)"
+    )
 
     @field_validator("scale")
     @classmethod
@@ -99,7 +108,9 @@ class HistoryMapping(Closed):
 
     version: Literal[1]
     layout: Literal["long", "wide"] = Field(description="long: a row is one sample; wide: a row is one time, a column one tag")
-    encoding: Literal["utf-8", "gb18030"] = Field(default="utf-8", description="of CSV; GBK and GB2312 are gb18030")
+    encoding: Annotated[Literal["utf-8", "gb18030"], BeforeValidator(_encoding)] = Field(
+        default="utf-8", description="of CSV; GBK and GB2312 are gb18030"
+    )
     delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="of CSV")
     header_line: Whole = Field(default=1, ge=1, le=1000, description="line of CSV that names the columns; lines before are left out")
     time: HistoryTime
@@ -152,6 +163,15 @@ class HistoryMapping(Closed):
                 if word in seen:
                     raise ExplainedError(f"{key} {word!r} stands twice", f"{key} {word!r} 出现两次", at=("series", at, key))
                 seen.add(word)
+        first: dict[str, str] = {}
+        for at, one in enumerate(self.series):
+            if one.tag in first and not one.same_tag:
+                raise ExplainedError(
+                    f"{first[one.tag]} and {one.source} both become {one.tag}; if they are one point (renamed), write same_tag: true",
+                    f"{first[one.tag]} 和 {one.source} 都对应 {one.tag}；若确为同一测点（曾改名），请写 same_tag: true",
+                    at=("series", at, "tag"),
+                )
+            first.setdefault(one.tag, one.source)
         return self
 
 

@@ -85,8 +85,8 @@ def read_csv(
                     lines, kept, chars = [], [], 0
             yield lines, {name: [row[at] for row in kept] for name, at in zip(wanted, places, strict=True)}
         except UnicodeDecodeError:
-            problems.add(line + 1, "", f"from about here it is not {mapping.encoding}; name its encoding in the mapping",
-                         f"从此行附近起不是 {mapping.encoding}；请在映射中写明 encoding")  # fmt: skip
+            problems.add(line + 1, "", f"from about here it is not {mapping.encoding}; name its encoding in a mapping (--mapping)",
+                         f"从此行附近起不是 {mapping.encoding}；请用 --mapping 给出映射文件并写明 encoding")  # fmt: skip
         except csv.Error as error:
             problems.add(line + 1, "", f"no sound CSV ({error}); mend the quotes", f"不是正确的 CSV（{error}）；请检查引号")
         read.sha256 = hashing.sha256.hexdigest()

@@ -249,6 +249,13 @@ class Converter:
         """A series the mapping does not name: what it is, is found out once, and told once."""
         mode = self._mapping.unlisted
         target = self._target(word, 1.0, 0.0) if mode == "same" else None
+        named = next((one.source for one in self._mapping.series if one.tag == word), None) if target is not None else None
+        if named is not None:
+            self._problems.add(
+                line, self._mapping.tag_column or "",
+                f"{named} and {word} both become {word}; if they are one point, list {word} under series with same_tag: true",
+                f"{named} 和 {word} 都对应 {word}；若确为同一测点，请在 series 中列出 {word} 并写 same_tag: true",
+            )  # fmt: skip
         if mode == "skip":
             self.counts.unlisted += 1
             if len(self.counts.skipped_words) < SKIPPED_WORDS_MAX:

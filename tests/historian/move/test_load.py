@@ -534,3 +534,38 @@ def test_a_load_whose_files_were_damaged_is_mended_by_importing_the_file_again(t
     assert {each: each.read_bytes() for each in sorted(data.rglob("*.parquet"))} == before
     assert segment_rows(data) == rows
     assert load_into(data, path).parts_there == first.parts
+
+
+def test_two_series_that_become_one_tag_are_refused_unless_the_mapping_says_so(tmp_path: Path) -> None:
+    doubled = LONG.replace(f"tag: {B}, scale: 0.5, offset: 1", f"tag: {A}")
+    with pytest.raises(ConfigErrors, match=f"TI-1 and 乙 both become {A}"):
+        mapping(doubled, tmp_path)
+    text = f"when,point,value\n2025-10-09 08:00:00+08:00,TI-1,{MID[A]}\n2025-10-09 08:00:01+08:00,乙,{MID[A]}\n"
+    kept, done = loaded(tmp_path, text, doubled.replace(f"乙, tag: {A}", f"乙, tag: {A}, same_tag: true"))
+    assert [row[0] for row in kept.rows()] == [A, A]
+    assert done.samples == 2
+
+
+def test_a_tag_id_that_also_has_a_series_is_refused(tmp_path: Path) -> None:
+    text = f"when,point,value\n2025-10-09 08:00:00+08:00,TI-1,{MID[A]}\n2025-10-09 08:00:01+08:00,{A},{MID[A]}\n"
+    error = refused(tmp_path, text, LONG + "unlisted: same\n")
+    assert [(each.line, each.column) for each in error.problems] == [(3, "point")]
+    assert f"TI-1 and {A} both become {A}" in error.problems[0].message
+
+
+@pytest.mark.parametrize("word", ["GBK", "gb2312", "GB18030", "gbk"])
+def test_an_encoding_may_be_called_what_people_call_it(tmp_path: Path, word: str) -> None:
+    text = f"when,point,value\n2025-10-09 08:00:00+08:00,乙,{MID[B]}\n"
+    kept, done = loaded(tmp_path, text.encode("gbk"), f"encoding: {word}\n{LONG}")
+    assert done.samples == 1
+    assert done.load_id == loaded(tmp_path, text.encode("gbk"), f"encoding: gb18030\n{LONG}")[1].load_id
+    assert len(kept.parts) == 1
+
+
+def test_a_file_in_gbk_without_a_mapping_is_told_that_it_needs_one(tmp_path: Path) -> None:
+    path = tmp_path / "given.csv"
+    path.write_bytes("时间,位号,数值\n2025-10-09 08:00:00,乙,1\n".encode("gbk"))
+    with pytest.raises(LoadRefusedError) as caught:
+        load_file(path, None, SITE, tmp_path, None, NOW_MS)
+    assert "--mapping" in caught.value.problems[0].message
+    assert "--mapping" in caught.value.problems[0].message_zh
