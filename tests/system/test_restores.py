@@ -210,3 +210,18 @@ def test_an_edge_disk_restored_from_an_older_copy_is_told_and_reuses_no_number(t
         assert streams[0][0] == streams[0][1]
         wait_deliveries(chain)
         assert sequence_faults(chain.received()) == []
+
+
+def test_an_edge_whose_data_folder_goes_while_it_runs_is_told_at_once_and_lives_on_with_it(tmp_path: Path) -> None:
+    with running_chain(tmp_path / "chain") as chain:
+        more_frames(chain, 40)
+        all_acknowledged(chain)
+        shutil.rmtree(chain.edge_folder("E1"))
+        wait_until(lambda: chain.alarms_about("EDGE.E1.SPOOL"), "the gateway is told of the edge's disk")
+        assert chain.edges["E1"].alive
+        assert chain.alarms_about("EDGE.E2.SPOOL") == []
+        (chain.edge_folder("E1") / "spool").mkdir(parents=True)
+        status = chain.edge_folder("E1") / "status.json"
+        wait_until(lambda: status.exists() and not chain.edge_status("E1")["spool_fault"], "its spool works again")
+        more_frames(chain, 40)
+        all_acknowledged(chain)
