@@ -94,13 +94,16 @@ def _tell_backup(report: Report, data: Path) -> None:
         f"账本 {ledger.id}，到日志位置 {ledger.pos} 为止全部在内；事件链 {ledger.journal_rows} 条",
         f"ledger {ledger.id}: everything up to log position {ledger.pos} is in it; journal of {ledger.journal_rows} rows",
     ))  # fmt: skip
-    print(say(
-        f"复制 {report.copied} 个（{report.copied_bytes / MB:,.1f} MB），与数据目录共用 {report.linked} 个，"
-        f"与前一备份共用 {report.reused} 个，上次中断时已完成 {report.kept} 个；最长一次读账本 {report.longest_read_s:.2f} 秒",
-        f"{report.copied} copied ({report.copied_bytes / MB:,.1f} MB), {report.linked} shared with the data folder, {report.reused} "
-        f"with the backup before, {report.kept} were there from a run that was ended; longest read of the ledger "
-        f"{report.longest_read_s:.2f} s",
-    ))  # fmt: skip
+    copied = say(f"复制 {report.copied} 个（{report.copied_bytes / MB:,.1f} MB）",
+                 f"{report.copied} copied ({report.copied_bytes / MB:,.1f} MB)")  # fmt: skip
+    if report.linked or report.reused or report.kept:
+        copied += say(
+            f"，与数据目录共用 {report.linked} 个，与前一备份共用 {report.reused} 个，上次中断时已完成 {report.kept} 个",
+            f", {report.linked} shared with the data folder, {report.reused} with the backup before, {report.kept} were there from a"
+            " run that was ended",
+        )
+    longest = report.longest_read_s
+    print(copied + say(f"；最长一次读账本 {longest:.2f} 秒", f"; longest read of the ledger {longest:.2f} s"))
     if report.linked:
         print(say(
             "注意：共用的文件与数据目录在同一块磁盘上，磁盘坏了两者都会失去；请再复制到另一块磁盘或另一台机器",

@@ -49,6 +49,18 @@ def test_backup_verify_and_restore(data: Path, tmp_path: Path, name: str) -> Non
     assert contents(tmp_path / "back" / LEDGER)["log"] == contents(data / LEDGER)["log"]
 
 
+def test_an_archive_shares_nothing_with_anybody(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are gathered by hard links, and then all of them are copied into it."""
+    monkeypatch.setenv("HAZARDGATE_LANG", "zh")
+    folder = run("backup", "--data", data, "--to", tmp_path / "b", "--json")
+    assert json.loads(folder.output)["linked"] > 0, "there is something that a folder shares"
+    told = json.loads(run("backup", "--data", data, "--to", tmp_path / "b.tar", "--json").output)
+    assert (told["linked"], told["reused"], told["kept"]) == (0, 0, 0)
+    assert (told["copied"], told["copied_bytes"]) == (told["files"], told["bytes"])
+    output = run("backup", "--data", data, "--to", tmp_path / "c.tar").output
+    assert ("备份完成" in output, "共用" in output) == (True, False)
+
+
 def test_all_of_it_in_chinese(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAZARDGATE_LANG", "zh")
     place = tmp_path / "b"
