@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.system.oracle import (
     Committed,
     Entry,
     Journalled,
+    Step,
     Verdict,
     chains,
     committed,
@@ -42,8 +43,10 @@ QUIET_SYSTEM_ALARMS = frozenset(
     f"{subject}.{edge}.{word}"
     for edge in ("E1", "E2") for subject, word in (("EDGE", "OFFLINE"), ("EDGE", "TRANSPORT"), ("SECURITY", "TAKEOVER"))
 )
-# What core rightly says of itself when a slow machine kept it from turning for so long, in ms.
-SILENCE_TOLD_MS = {"CORE.PROCESS.AWAY": 10_000, "CORE.EVALUATOR.STALLED": 3_000}
+# What core rightly says of itself just after a slow machine kept it from running, or from turning, for so long, in ms.
+AWAY, STALLED = "CORE.PROCESS.AWAY", "CORE.EVALUATOR.STALLED"
+SILENCE_TOLD_MS = {AWAY: 10_000, STALLED: 3_000}
+TOLD_AFTER_MS_MAX = 5_000
 
 
 @dataclass(slots=True)
@@ -62,13 +65,37 @@ class Books:
         return {row.step.tag for row in self.journal if row.category == "system"}
 
     def silence_told(self) -> set[str]:
-        """Keys of the conditions that a silence as long as the log's longest must raise."""
-        longest_ms = max((after.at_ms - before.at_ms for before, after in pairwise(self.log)), default=0)
-        return {key for key, told_ms in SILENCE_TOLD_MS.items() if longest_ms >= told_ms}
+        """Keys of the conditions that tell of a silence, where the log shows one before each of their alarms."""
+        return rightly_told(self.log, [row.step for row in self.journal if row.category == "system"])
 
     def steps(self, key: str) -> list[str]:
         """Return what happened to a tag's or a condition's alarms, in journal order, as `H raised`."""
         return [f"{row.step.limit} {row.step.kind}" for row in self.journal if row.step.tag == key]
+
+
+def rightly_told(log: Sequence[Entry], steps: Sequence[Step]) -> set[str]:
+    """Keys of `SILENCE_TOLD_MS` whose every alarm in `steps` has its silence in the log."""
+    facts = {(entry.facts["key"], entry.at_ms): entry.facts["facts"] for entry in log if entry.kind == "S"}
+    silences = [(before, after) for before, after in pairwise(log) if after.at_ms - before.at_ms >= min(SILENCE_TOLD_MS.values())]
+    raised = [step for step in steps if step.tag in SILENCE_TOLD_MS and step.kind == "raised"]
+    wrong = {
+        step.tag for step in raised
+        if not any(_tells_of(step, facts.get((step.tag, step.at_ms)), before, after) for before, after in silences)
+    }  # fmt: skip
+    return {step.tag for step in raised} - wrong
+
+
+def _tells_of(step: Step, facts: Any, before: Entry, after: Entry) -> bool:
+    """Whether an alarm tells of the silence between two entries: one that a start ends was no stall, but for a noted one."""
+    if facts is None or after.at_ms - before.at_ms < SILENCE_TOLD_MS[step.tag]:
+        return False
+    just_after, started = 0 <= step.at_ms - after.at_ms <= TOLD_AFTER_MS_MAX, after.kind == "W"
+    if step.tag == AWAY:
+        return just_after and started
+    if not facts.get("restarted"):
+        return just_after and not started
+    noted_ms, seconds = facts.get("at_ms", 0), facts.get("seconds", 0)  # by the core that ended within this silence
+    return started and bool(before.at_ms + 1_000 * (seconds - 1) <= noted_ms <= after.at_ms <= step.at_ms)
 
 
 def read_books(chain: Chain) -> Books:
@@ -138,14 +165,11 @@ def wait_deliveries(chain: Chain, timeout_s: float = DRAIN_S_MAX) -> None:
     wait_until(delivered, "nothing is due for any receiver", timeout_s)
 
 
-def nothing_missing(
-    chain: Chain, books: Books, taken: Mapping[str, Sequence[SpooledSample]], told: Collection[str] = ()
-) -> None:
+def nothing_missing(chain: Chain, books: Books, taken: Mapping[str, Sequence[SpooledSample]]) -> None:
     """Every promise that the books can show; for a chain whose core has stopped.
 
     Args:
         taken: what lay on the disks of dead edges.
-        told: system conditions that the run was made to raise, beside edges offline.
     """
     assert books.verdict.lost == []
     assert books.verdict.phantom == []
@@ -155,7 +179,7 @@ def nothing_missing(
         missing = missing_samples(chain.site, node, samples, books.found)
         assert missing == [], f"{len(missing)} of {len(samples)} samples that {node} had taken are not in the ledger"
     delivered_all(chain, books)
-    unexpected = books.system_alarms() - QUIET_SYSTEM_ALARMS - books.silence_told() - set(told)
+    unexpected = books.system_alarms() - QUIET_SYSTEM_ALARMS - books.silence_told()
     assert not unexpected, unexpected
     assert chain.write_requests() == []
 
