@@ -19,6 +19,7 @@ from gateway.core import LEDGER_NAME, LedgerReader
 from gateway.core.schema import TABLES
 from gateway.serve.answers import alarm_answer, json_of
 from gateway.serve.models import AlarmView
+from gateway.serve.view_heartbeat import SILENT_S_MAX
 from tests.cli.invoking import run
 
 HOUR_MS = 3_600_000
@@ -199,6 +200,10 @@ def test_a_list_that_is_not_of_now_says_so_first_and_fails(
 def test_a_heartbeat_of_5_s_is_current(data: Path) -> None:
     beat(data, at_ms=NOW_MS - 5_000)
     assert run("alarms", "--data", data).exit_code == 0
+
+
+def test_core_is_silent_here_when_it_is_for_the_api() -> None:
+    assert alarms.SILENT_MS_MAX == SILENT_S_MAX * 1000
 
 
 def test_what_came_late_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

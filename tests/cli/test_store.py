@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cli import store
 from cli.commands import app
 from gateway.core.conditions import SENTENCES
+from gateway.core.historian_status import STORE_LAG_MS
 from gateway.historian import influx
 from gateway.historian.influx.setup import Health
 from tests.stores import INFLUXD, StoreServer, needs_influxd, running_store
@@ -273,3 +274,7 @@ def test_our_own_historian_is_told_of(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_alarm_of_damage_names_the_command() -> None:
     for text in SENTENCES["HISTORIAN.DAMAGED"]:
         assert "hazardgate store status" in text
+
+
+def test_a_store_is_behind_here_when_it_is_for_core() -> None:
+    assert store.BEHIND_MS == STORE_LAG_MS
