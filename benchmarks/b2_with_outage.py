@@ -208,7 +208,10 @@ class _Outage:
         serve = await start_serve(chain, free_port(), ends)
         ends.callback(server.stop)
         assert serve.process is not None
-        await _until(lambda: _away_and_sealed(historian, history // FRAME_TAGS), f"away; see {serve.log_path}")
+        try:
+            await _until(lambda: _away_and_sealed(historian, history // FRAME_TAGS), "away, or the history not sealed,")
+        except BenchmarkError as error:  # the folder goes with the run: what it says must be in the message
+            raise BenchmarkError(f"{error}; {STATUS_NAME}: {read_json(historian / STATUS_NAME)}; {serve.last_lines(10)}") from None
         return cls(chain, server, serve.process.pid, history)
 
     async def end(self) -> None:
