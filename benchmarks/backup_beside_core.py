@@ -149,7 +149,7 @@ def backup_api(source: Path, target: Path) -> dict[str, Any]:
     while not backup.done and time.monotonic() - began < GIVE_UP_S:
         backup.step(1_000)
         least = backup.remaining if least is None else min(least, backup.remaining)
-        time.sleep(0.02)
+        time.sleep(0.02)  # the pause of this way of copying, not a wait for anything
     finished = backup.done
     backup.close(True)
     return {"finished": finished, "least_pages_left": least}
@@ -175,7 +175,7 @@ def main() -> None:
         load = Load(path)
         load.fill(asked.mb * 1_000_000)
         load.start()
-        time.sleep(ALONE_S)
+        time.sleep(ALONE_S)  # this long the load runs alone: what is measured
         print(json.dumps({"way": "nothing beside", **load.stop()}), flush=True)
         context = multiprocessing.get_context("spawn")
         for way in (ours, unpaced, vacuum_into, backup_api):

@@ -81,7 +81,7 @@ class StoreServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise BenchmarkError(f"{self.kind} did not come up; see {self.folder / 'server.log'}")
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # between two looks, up to START_S_MAX
 
     def stop(self) -> None:
         """End it in order, by force after a while."""

@@ -233,7 +233,7 @@ class Ledger:
                     if batch.engine_ms:
                         self._set_meta("engine_ms", str(batch.engine_ms))
                         self._set_meta("wall_ms", str(batch.wall_ms))
-        except BaseException:
+        except BaseException:  # whatever ended it was rolled back: the chain of hashes goes back with it
             self._chain = chain
             raise
         return Committed(tuple(outbox), frozenset(fresh), last_pos, pruned)
